@@ -1,0 +1,25 @@
+"""Deep Feature Prior Guided Face Deblurring (DFPGNet, WACV 2022) as a plugin for BasicSR.
+
+Importing this package registers its components in BasicSR's registries.
+"""
+
+__version__ = "0.1.0"
+
+from dfpg_plugin import compat
+
+compat.provide_functional_tensor()  # before the first import of basicsr
+
+from dfpg_plugin.archs import ca_discriminator_arch, dfpgnet_arch, vggface_arch  # noqa: E402
+from dfpg_plugin.data import face_blur_dataset  # noqa: E402
+from dfpg_plugin.losses import prior_loss  # noqa: E402
+from dfpg_plugin.models import dfpg_model  # noqa: E402
+
+__all__ = [
+    "__version__",
+    "ca_discriminator_arch",
+    "dfpg_model",
+    "dfpgnet_arch",
+    "face_blur_dataset",
+    "prior_loss",
+    "vggface_arch",
+]

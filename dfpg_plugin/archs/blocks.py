@@ -1,0 +1,125 @@
+"""Generic layers of DFPGNet: the residual group of RCAN's blocks and the two feature transforms of Fig. 3."""
+
+import torch
+from basicsr.archs.rcan_arch import ChannelAttention
+from torch import Tensor, nn
+
+NEGATIVE_SLOPE = 0.2  # not in the paper: the laboratory's follow-up network (SAPPGAN) uses it throughout
+
+
+def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """Return a 3x3 convolution that keeps height and width."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+
+def down2(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """Return a convolution (kernel 4, stride 2) that halves height and width."""
+    return nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1)
+
+
+def up2(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
+    """Return a transposed convolution (kernel 4, stride 2) that doubles height and width."""
+    return nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1)
+
+
+class ResBlock(nn.Module):
+    """The residual block with channel attention of RCAN ("Resblocks used in [47]"), (B,C,H,W) -> (B,C,H,W).
+
+    Not in the paper: LeakyReLU in place of RCAN's ReLU, as in the laboratory's follow-up network (SAPPGAN).
+    """
+
+    def __init__(self, channels: int, squeeze_factor: int = 16) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            conv3x3(channels, channels),
+            nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
+            conv3x3(channels, channels),
+            ChannelAttention(channels, squeeze_factor),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` plus its residual."""
+        return x + self.body(x)
+
+
+class ResGroup(nn.Module):
+    """``num_block`` residual blocks with a skip around all of them, (B,C,H,W) -> (B,C,H,W).
+
+    Not in the paper: no convolution at the end (RCAN has one), as in SAPPGAN.
+    """
+
+    def __init__(self, channels: int, num_block: int, squeeze_factor: int = 16) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(ResBlock(channels, squeeze_factor) for _ in range(num_block)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` plus the output of the blocks."""
+        return x + self.blocks(x)
+
+
+def _affine_branch(condition_channels: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        conv3x3(condition_channels, channels),
+        nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
+        conv3x3(channels, channels),
+    )
+
+
+class SFT(nn.Module):
+    """Spatial feature transform (Fig. 3b, Eq. 2): ``alpha * x + beta``, with alpha and beta computed from a condition.
+
+    x is (B,C,H,W), the condition (B,K,H,W). Not in the paper: alpha = 1 + the branch's output, as in SFTGAN and SAPPGAN,
+    so that the transform starts near the identity whatever the initialisation.
+    """
+
+    def __init__(self, channels: int, condition_channels: int) -> None:
+        super().__init__()
+        self.scale = _affine_branch(condition_channels, channels)
+        self.shift = _affine_branch(condition_channels, channels)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return the transformed ``x``, (B,C,H,W)."""
+        alpha = 1 + self.scale(condition)
+        beta = self.shift(condition)
+        return alpha * x + beta
+
+
+class SSFT(SFT):
+    """Self spatial feature transform (Fig. 3a, Eq. 1): an SFT whose condition is its own input, (B,C,H,W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the transformed ``x``, (B,C,H,W)."""
+        return super().forward(x, x)
+
+
+class AddPrior(nn.Module):
+    """What stands in SFT's place in model B3 of Table 4: ``x + condition``, projected where the channels differ.
+
+    Not in the paper, which does not say how B3 joins the two streams.
+    """
+
+    def __init__(self, channels: int, condition_channels: int) -> None:
+        super().__init__()
+        same = channels == condition_channels
+        self.project = nn.Identity() if same else nn.Conv2d(condition_channels, channels, 1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return the sum, (B,C,H,W)."""
+        return x + self.project(condition)
+
+
+@torch.no_grad()
+def init_kaiming(module: nn.Module, scale: float) -> None:
+    """Initialise every convolution below ``module``: Kaiming normal (fan in) times ``scale``, biases zero.
+
+    Not in the paper: the laboratory's code uses scale 0.1 for the generator and 1 for the discriminator.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(layer.weight, a=0, mode="fan_in")
+            layer.weight.mul_(scale)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,87 @@
+"""The channel-attention feature discriminator D^C of DFPGNet, section 3.4, Fig. 4a, Eq. 4 and 5.
+
+Its file is not public. Not in the paper, and inferred: spectral norm, LeakyReLU 0.2, no biases, patch logits (the
+discriminator of MSPL-GAN by the same laboratory has them), the squeeze factor 16 of SE and RCAN, and the layer sizes.
+"""
+
+from collections.abc import Sequence
+
+from basicsr.archs.rcan_arch import ChannelAttention
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, cat, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from dfpg_plugin.archs.blocks import NEGATIVE_SLOPE, init_kaiming
+from dfpg_plugin.checks import UserError
+
+
+def _sn_conv(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Module:
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=1, bias=False)
+    init_kaiming(conv, scale=1)  # before spectral_norm, which makes the weight a computed value
+    return spectral_norm(conv)
+
+
+def _feature_block(in_channels: int, channels: int) -> nn.Sequential:
+    """D_f,i: a convolution that mixes what was concatenated, and one that halves height and width."""
+    return nn.Sequential(
+        _sn_conv(in_channels, channels, 3, 1),
+        nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
+        _sn_conv(channels, channels, 4, 2),
+        nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
+    )
+
+
+@ARCH_REGISTRY.register()
+class CAFeatureDiscriminator(nn.Module):
+    """Tell the features of sharp faces (real) from estimated ones (fake), weighting their channels by attention.
+
+    The constructor's arguments:
+
+    - ``prior_channels``: channels of the three feature layers, of 1, 1/2 and 1/4 of the image's size.
+    - ``channel_attention``: False makes it the plain feature discriminator of model B5 (Table 4).
+    - ``num_head_feat``: channels inside the classifier D_h.
+    - ``squeeze_factor``: reduction inside the channel attention.
+    """
+
+    def __init__(
+        self,
+        *,
+        prior_channels: Sequence[int] = (64, 128, 256),
+        channel_attention: bool = True,
+        num_head_feat: int = 512,
+        squeeze_factor: int = 16,
+    ) -> None:
+        super().__init__()
+        if len(prior_channels) != 3 or min(prior_channels) < squeeze_factor:
+            raise UserError(
+                f"CAFeatureDiscriminator prior_channels: expected three numbers of at least squeeze_factor "
+                f"{squeeze_factor}, got {list(prior_channels)}."
+            )
+        c1, c2, c3 = prior_channels
+        self.channel_attention = nn.ModuleList(
+            ChannelAttention(c, squeeze_factor) if channel_attention else nn.Identity() for c in prior_channels
+        )
+        self.feature1 = _feature_block(c1, c1)
+        self.feature2 = _feature_block(c1 + c2, c2)
+        self.feature3 = _feature_block(c2 + c3, c3)
+        self.head = nn.Sequential(
+            _sn_conv(c3, num_head_feat, 4, 1),
+            nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
+            _sn_conv(num_head_feat, 1, 4, 1),
+        )
+        init_kaiming(self.channel_attention, scale=1)
+
+    def attend(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Weight each feature's channels: P'_i = CA_i(P_i) (Eq. 4). Shapes stay; without attention so do values."""
+        return [ca(p) for ca, p in zip(self.channel_attention, features, strict=True)]
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Map [P1, P2, P3] of (B,64,H,W), (B,128,H//2,W//2), (B,256,H//4,W//4) to patch logits, (B,1,H//8-2,W//8-2).
+
+        A positive logit says real. H and W of at least 24 leave one patch.
+        """
+        p1, p2, p3 = self.attend(features)
+        d1 = self.feature1(p1)  # (B,64,H//2,W//2)
+        d2 = self.feature2(cat([p2, d1], dim=1))  # (B,128,H//4,W//4)
+        d3 = self.feature3(cat([p3, d2], dim=1))  # (B,256,H//8,W//8)
+        return self.head(d3)  # (B,1,H//8-2,W//8-2)

@@ -1,0 +1,172 @@
+"""The generator of "Deep Feature Prior Guided Face Deblurring" (WACV 2022), sections 3.1 to 3.3, Fig. 2.
+
+    blurred -> encoder (M_E) -> E0 ------------------------------------------------> + -> sharp
+                                E1 -> SSFT -> Resblocks -> P1^ -------------> SFT --/
+                                E2 -> SSFT -> Resblocks -> P2^ -------> SFT -/
+                                E3 -> SSFT -> Resblocks -> P3^ -> SFT -/
+                                E4 ------------------------------/      decoder (M_D)
+
+Where the paper is silent on widths, blocks and initialisation, the values are those of the generator in SAPPGAN
+(IEEE Access 2023), which the same laboratory publishes and trains as DFPGNet.
+"""
+
+from collections.abc import Sequence
+
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dfpg_plugin.archs.blocks import SFT, SSFT, AddPrior, ResGroup, conv3x3, down2, init_kaiming, up2
+from dfpg_plugin.checks import UserError, check_choice
+
+MIN_SIZE = 16
+STRIDE = 4  # two halvings in the encoder
+
+
+class Encoder(nn.Module):
+    """Encoder of the deblurring stream, M_E (section 3.1): the features E0 to E4."""
+
+    def __init__(self, in_channels: int, widths: Sequence[int], num_block: int, squeeze_factor: int) -> None:
+        super().__init__()
+        c1, c2, c3 = widths
+        self.head = conv3x3(in_channels, c1)
+        self.scale1 = ResGroup(c1, num_block, squeeze_factor)
+        self.scale2 = nn.Sequential(down2(c1, c2), ResGroup(c2, num_block, squeeze_factor))
+        self.scale3 = nn.Sequential(down2(c2, c3), ResGroup(c3, num_block, squeeze_factor))
+        self.middle = ResGroup(c3, num_block, squeeze_factor)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Map (B,3,H,W) to E0, [E1, E2, E3] and E4."""
+        e0 = self.head(x)  # (B,64,H,W)
+        e1 = self.scale1(e0)  # (B,64,H,W)
+        e2 = self.scale2(e1)  # (B,128,H/2,W/2)
+        e3 = self.scale3(e2)  # (B,256,H/4,W/4)
+        e4 = self.middle(e3)  # (B,256,H/4,W/4)
+        return e0, [e1, e2, e3], e4
+
+
+class PriorEstimator(nn.Module):
+    """Sub-network P_i of the prior estimation stream (section 3.2): SSFT, then stacked Resblocks; linear output."""
+
+    def __init__(
+        self, width: int, prior_channels: int, num_block: int, squeeze_factor: int, feature_transform: bool
+    ) -> None:
+        super().__init__()
+        self.ssft = SSFT(width) if feature_transform else nn.Identity()
+        self.blocks = ResGroup(width, num_block, squeeze_factor)
+        # not in the paper, whose widths equal the prior's: a projection for narrower networks
+        self.project = nn.Identity() if width == prior_channels else nn.Conv2d(width, prior_channels, 1)
+
+    def forward(self, e_i: Tensor) -> Tensor:
+        """Map E_i to the estimated prior P^_i of the same height and width."""
+        return self.project(self.blocks(self.ssft(e_i)))
+
+
+class Decoder(nn.Module):
+    """Decoder of the deblurring stream, M_D (section 3.3): E4 and E0, guided by the estimated prior."""
+
+    def __init__(
+        self,
+        out_channels: int,
+        widths: Sequence[int],
+        prior_channels: Sequence[int] | None,
+        num_block: int,
+        squeeze_factor: int,
+        feature_transform: bool,
+    ) -> None:
+        super().__init__()
+        c1, c2, c3 = widths
+        if prior_channels is not None:
+            fuse = SFT if feature_transform else AddPrior
+            self.fuse3 = fuse(c3, prior_channels[2])
+            self.fuse2 = fuse(c2, prior_channels[1])
+            self.fuse1 = fuse(c1, prior_channels[0])
+        self.scale3 = ResGroup(c3, num_block, squeeze_factor)
+        self.up3 = up2(c3, c2)
+        self.scale2 = ResGroup(c2, num_block, squeeze_factor)
+        self.up2 = up2(c2, c1)
+        self.scale1 = ResGroup(c1, num_block, squeeze_factor)
+        self.tail = nn.Conv2d(c1, out_channels, 1)
+
+    def forward(self, e0: Tensor, e4: Tensor, priors: Sequence[Tensor] | None) -> Tensor:
+        """Map E0, E4 and [P^1, P^2, P^3] (None without a prior stream) to the image before its tanh, (B,3,H,W)."""
+        d3 = self.scale3(e4 if priors is None else self.fuse3(e4, priors[2]))  # (B,256,H/4,W/4)
+        d2 = self.up3(d3)  # (B,128,H/2,W/2)
+        d2 = self.scale2(d2 if priors is None else self.fuse2(d2, priors[1]))
+        d1 = self.up2(d2)  # (B,64,H,W)
+        d0 = self.scale1(d1 if priors is None else self.fuse1(d1, priors[0]))
+        return self.tail(d0 + e0)  # (B,3,H,W)
+
+
+@ARCH_REGISTRY.register()
+class DFPGNet(nn.Module):
+    """Deep feature prior guided network: a face deblurring generator with 44.66 M parameters at the defaults.
+
+    The constructor's arguments, with the ablations of Table 4:
+
+    - ``num_feat``: channels at full size; doubled at 1/2 and again at 1/4. 64 makes them those of the prior.
+    - ``num_block``, ``num_prior_block``: Resblocks per group in the deblurring and in the prior estimation stream.
+    - ``prior_channels``: channels of the prior's three layers (relu1_2, relu2_2, relu3_3 of VGG-16).
+    - ``prior_stream``: False leaves out P, SSFT and SFT (models B1, B2).
+    - ``feature_transform``: False leaves out SSFT and adds the prior in SFT's place (model B3).
+    - ``squeeze_factor``: reduction of the channel attention in every Resblock.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_in_ch: int = 3,
+        num_out_ch: int = 3,
+        num_feat: int = 64,
+        num_block: int = 5,
+        num_prior_block: int = 10,
+        prior_channels: Sequence[int] = (64, 128, 256),
+        prior_stream: bool = True,
+        feature_transform: bool = True,
+        squeeze_factor: int = 16,
+    ) -> None:
+        super().__init__()
+        for name, value in (("prior_stream", prior_stream), ("feature_transform", feature_transform)):
+            check_choice(f"DFPGNet {name}", str(value), ["True", "False"])
+        if num_feat < squeeze_factor:
+            raise UserError(f"DFPGNet num_feat: {num_feat} is below squeeze_factor {squeeze_factor}. Lower the latter.")
+        if len(prior_channels) != 3:
+            raise UserError(f"DFPGNet prior_channels: expected three numbers, got {list(prior_channels)}.")
+        widths = (num_feat, 2 * num_feat, 4 * num_feat)
+        self.encoder = Encoder(num_in_ch, widths, num_block, squeeze_factor)
+        self.prior: nn.ModuleList | None = None
+        if prior_stream:
+            self.prior = nn.ModuleList(
+                PriorEstimator(w, p, num_prior_block, squeeze_factor, feature_transform)
+                for w, p in zip(widths, prior_channels, strict=True)
+            )
+        self.decoder = Decoder(
+            num_out_ch, widths, prior_channels if prior_stream else None, num_block, squeeze_factor, feature_transform
+        )
+        init_kaiming(self, scale=0.1)
+
+    def forward(self, x: Tensor, return_priors: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Deblur RGB images.
+
+        ``x`` is float (B,3,H,W) in [0,1] with H, W >= 16; the result has the same shape and range. Sizes that are not
+        multiples of 4 are padded at the right and bottom by reflection and cropped again. With ``return_priors`` also
+        [P^1, P^2, P^3]: (B,64,H,W), (B,128,H//2,W//2), (B,256,H//4,W//4), the sizes of relu1_2, relu2_2 and relu3_3.
+
+        Raises UserError for smaller images, and for ``return_priors`` on a network without a prior stream.
+        """
+        height, width = x.shape[-2:]
+        self._check_input(height, width, return_priors)
+        x = F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="reflect")
+        e0, e_prior, e4 = self.encoder(2 * x - 1)
+        priors = None if self.prior is None else [p(e) for p, e in zip(self.prior, e_prior, strict=True)]
+        image = self.decoder(e0, e4, priors).tanh()  # (B,3,H,W) in [-1,1], the range that the network works in
+        image = ((image + 1) / 2)[..., :height, :width]
+        if not return_priors:
+            return image
+        return image, [p[..., : height // s, : width // s] for p, s in zip(priors or [], (1, 2, 4), strict=True)]
+
+    def _check_input(self, height: int, width: int, return_priors: bool) -> None:
+        if min(height, width) < MIN_SIZE:
+            raise UserError(f"DFPGNet input: {height}x{width} px is too small, each side needs at least {MIN_SIZE} px.")
+        if return_priors and self.prior is None:
+            raise UserError("DFPGNet prior_stream: the network was built without one, so it can't return priors.")

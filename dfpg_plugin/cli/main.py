@@ -1,0 +1,45 @@
+"""The ``basicsr`` command."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from dfpg_plugin import __version__
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.cli import doctor, list_components, test, train
+from dfpg_plugin.training.distribution import stop_group
+
+USER_ERROR = 2
+FAILURE = 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command and its subcommands."""
+    parser = argparse.ArgumentParser(prog="basicsr", description="Train and test image restoration models of BasicSR.")
+    parser.add_argument("--version", action="version", version=f"dfpg_plugin {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (train, test, list_components, doctor):
+        module.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 2 for what the user can mend, 1 for a training that failed."""
+    args = build_parser().parse_args(argv)
+    try:
+        args.run(args)
+        stop_group()
+    except UserError as error:
+        return _fail(error, USER_ERROR)
+    except FloatingPointError as error:
+        return _fail(error, FAILURE)
+    return 0
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"basicsr: error: {error}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

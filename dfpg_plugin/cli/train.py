@@ -1,0 +1,26 @@
+"""``basicsr train``: train what an option file describes."""
+
+import argparse
+
+from dfpg_plugin.cli.arguments import add_basicsr_arguments, read_options, to_arguments
+
+
+def add_parser(commands: "argparse._SubParsersAction") -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser("train", help="train a model", description=__doc__)
+    add_basicsr_arguments(parser)
+    parser.add_argument("--stock", action="store_true", help="use BasicSR's own training loop, unmodified")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train."""
+    from dfpg_plugin.training.loop import train
+    from dfpg_plugin.training.stock import train_stock
+
+    arguments = to_arguments(args)
+    opt = read_options(arguments, is_train=True, join_group=not args.stock)
+    if args.stock:
+        train_stock(opt, arguments)
+    else:
+        train(opt, args.opt)

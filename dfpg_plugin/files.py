@@ -1,0 +1,64 @@
+"""Reading tensors from files that nobody has to trust, and writing files that are whole or not there."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from dfpg_plugin.checks import UserError
+
+
+def load_pytorch(path: str | Path) -> object:
+    """Load a PyTorch file to the CPU with ``weights_only``, so that nothing in it is executed.
+
+    Raises UserError, naming the file, where it is missing, damaged or holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds for what is not one of its files
+        reason = str(error).strip().split("\n")[0][:120]
+        raise UserError(f"{path} is not a readable PyTorch file ({type(error).__name__}: {reason}).") from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors or PyTorch weights file; for PyTorch's, bare or under ``state_dict``, with or without ``module.``.
+
+    Returns the tensors and the safetensors metadata (empty for PyTorch files). Raises UserError, naming the file.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        except SafetensorError as error:
+            raise UserError(f"{path} is not a safetensors file ({error}).") from error
+    content = load_pytorch(path)
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    return state_dict_of(path, content), {}
+
+
+def state_dict_of(path: str | Path, content: object) -> dict[str, Tensor]:
+    """Return ``content`` as names and tensors without the prefix ``module.``; raise UserError where it is not that."""
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise UserError(f"{path} holds no weights: expected names and tensors, found {type(content).__name__}.")
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def save_whole(content: object, path: str | Path) -> None:
+    """``torch.save`` through a temporary file that is flushed and renamed: ``path`` is whole at every moment.
+
+    Raises UserError, naming the file, where it can't be written; what ``path`` held before is then still there.
+    """
+    temporary = f"{path}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError on a full disk
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{path}: can't be written ({reason}). Make room or free the folder, then resume.") from error

@@ -1,0 +1,53 @@
+"""The prior loss of DFPGNet, section 3.4, Fig. 4b, Eq. 9."""
+
+from collections.abc import Sequence
+
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn, stack
+from torch.nn import functional as F
+
+from dfpg_plugin.checks import check_choice
+
+REDUCTIONS = ("mean", "mean_hw", "sum")
+EPS = 1e-6  # not in the paper: keeps the gradient finite where all channels are zero
+
+
+def prior_loss(estimated: Sequence[Tensor], target: Sequence[Tensor], reduction: str = "mean") -> Tensor:
+    """Return the sum over layers of the squared distance between channel-normalised features (Eq. 9), a scalar.
+
+    Both are lists of (B,C_i,H_i,W_i), weighted by the channel attention or not; every pixel's channel vector is scaled
+    to length 1. Computed in float32, under autocast too. ``reduction``, before the sum over layers:
+
+    - ``sum``: over C, H and W, mean over B. Eq. 9 to the letter.
+    - ``mean_hw``: over C, mean over B, H and W, as in LPIPS, which the paper cites.
+    - ``mean``: mean over B, C, H and W, as in the laboratory's follow-up code (SAPPGAN). The default.
+    """
+    terms = []
+    for p_hat, p in zip(estimated, target, strict=True):
+        squared = (normalise(p_hat) - normalise(p)).square()
+        if reduction == "mean":
+            terms.append(squared.mean())
+        else:
+            per_position = squared.sum(dim=1)
+            terms.append(per_position.mean() if reduction == "mean_hw" else per_position.sum(dim=(1, 2)).mean())
+    return stack(terms).sum()
+
+
+def normalise(feature: Tensor) -> Tensor:
+    """Scale every pixel's channel vector of (B,C,H,W) to length 1, in float32; a zero vector stays zero."""
+    return F.normalize(feature.float(), dim=1, eps=EPS)
+
+
+@LOSS_REGISTRY.register()
+class PriorLoss(nn.Module):
+    """:func:`prior_loss` times ``loss_weight``; lambda_prior of Eq. 10 is 1."""
+
+    def __init__(self, *, loss_weight: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__()
+        check_choice("PriorLoss reduction", reduction, REDUCTIONS)
+        self.loss_weight = loss_weight
+        self.reduction = reduction
+
+    def forward(self, estimated: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+        """Return the weighted loss of two lists of (B,C_i,H_i,W_i), a scalar."""
+        return self.loss_weight * prior_loss(estimated, target, self.reduction)

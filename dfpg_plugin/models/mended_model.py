@@ -1,0 +1,187 @@
+"""BasicSR's SRModel without the defects that a subclass can mend, under its own training loop and under ours.
+
+Each method names what it mends in BasicSR 1.4.2.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+
+import torch
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger
+from basicsr.utils.dist_util import master_only
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from dfpg_plugin.checks import UserError, close_names
+from dfpg_plugin.files import load_pytorch, save_whole, state_dict_of
+
+BASICSR_SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
+BEST = "best"
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss term became NaN or infinite; the message names it and the iteration."""
+
+
+class MendedModel(SRModel):
+    """A base for models; not registered itself."""
+
+    def __init__(self, opt: dict) -> None:
+        if opt["num_gpu"] == 0:
+            # the small initial weights make denormal activations, which cost a CPU 5 times the whole step; the flag is
+            # inherited by threads started later, hence before the first tensor
+            torch.set_flush_denormal(True)
+        super().__init__(opt)
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Wrap for several processes on CPUs too: BasicSR asks for a CUDA device (base_model.py:98)."""
+        net = net.to(self.device, memory_format=torch.channels_last)
+        if self.opt["dist"] and self.device.type == "cpu":
+            return DistributedDataParallel(net)
+        return super().model_to_device(net)
+
+    def feed_data(self, data: Mapping[str, Tensor]) -> None:
+        """Take ``lq`` and, where there is one, ``gt``, both (B,3,H,W), in the memory layout of the network."""
+        super().feed_data(data)
+        self.lq = self.lq.contiguous(memory_format=torch.channels_last)
+
+    def get_optimizer(self, optim_type: str, params: Iterable, lr: float, **kwargs: object) -> torch.optim.Optimizer:
+        """Build any optimizer of ``torch.optim``: BasicSR knows Adam only (base_model.py:107)."""
+        return _from_torch("optimizer", torch.optim, optim_type)(params, lr=lr, **kwargs)
+
+    def setup_schedulers(self) -> None:
+        """Build any scheduler of ``torch.optim.lr_scheduler``, stepped every iteration; none where none is named.
+
+        BasicSR knows three of its own and needs one (base_model.py:113-121).
+        """
+        options = dict(self.opt["train"].get("scheduler") or {})
+        if options.get("type") in BASICSR_SCHEDULERS:
+            super().setup_schedulers()
+        elif options:
+            build = _from_torch("scheduler", torch.optim.lr_scheduler, options.pop("type", None))
+            self.schedulers = [build(optimizer, **options) for optimizer in self.optimizers]
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """Step the schedulers, then warm up linearly: rate * current_iter / warmup_iter before ``warmup_iter``.
+
+        BasicSR's chained schedulers start from the last warm-up rate and stay below for ever (base_model.py:181); here
+        they go on from their own last rate.
+        """
+        for scheduler in self.schedulers:
+            for group, lr in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+                group["lr"] = lr
+            if current_iter > 1:
+                scheduler.step()
+        if current_iter < warmup_iter:
+            scheduled = [s.get_last_lr() for s in self.schedulers] or self._get_init_lr()
+            self._set_lr([[lr * current_iter / warmup_iter for lr in group] for group in scheduled])
+
+    def model_ema(self, decay: float = 0.999) -> None:
+        """Average the weights and copy the buffers, which BasicSR leaves at their first values (base_model.py:75)."""
+        super().model_ema(decay)
+        source = dict(self.get_bare_model(self.net_g).named_buffers())
+        for name, buffer in self.net_g_ema.named_buffers():
+            buffer.copy_(source[name])
+
+    def check_finite(self, losses: Mapping[str, Tensor], current_iter: int) -> None:
+        """Raise NonFiniteLossError for the first term that is NaN or infinite: BasicSR trains on and saves it."""
+        for name, value in losses.items():
+            if not torch.isfinite(value).all():
+                raise NonFiniteLossError(
+                    f"{name} is {value.item()} at iteration {current_iter}. Nothing was saved since; "
+                    "lower the learning rate or set train.grad_clip_norm, then resume."
+                )
+
+    @torch.no_grad()
+    def test(self) -> None:
+        """Restore ``lq`` with the EMA's weights where there are any, without the wrapper for several processes.
+
+        BasicSR calls the wrapper on one rank alone, whose buffers then wait for the others (sr_model.py:125), and does
+        not pad; ``val.pad_to`` pads by reflection to a multiple for networks that need one.
+        """
+        net = getattr(self, "net_g_ema", None) or self.get_bare_model(self.net_g)
+        height, width = self.lq.shape[-2:]
+        multiple = self.opt["val"].get("pad_to", 1)
+        padded = F.pad(self.lq, (0, -width % multiple, 0, -height % multiple), mode="reflect")
+        was_training = net.training
+        net.eval()
+        scale = self.opt.get("scale", 1)
+        self.output = net(padded)[..., : height * scale, : width * scale]
+        net.train(was_training)
+
+    def nondist_validation(self, dataloader: object, current_iter: int, tb_logger: object, save_img: bool) -> None:
+        """Validate as BasicSR does; keep ``net_g_best.pth`` by the first metric on the first set validated."""
+        super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
+        records = getattr(self, "best_metric_results", None)
+        if not self.is_train or not records:
+            return
+        first = next(iter(records))
+        record = next(iter(records[first].values()))
+        if dataloader.dataset.opt["name"] == first and record["iter"] == current_iter:  # type: ignore[attr-defined]
+            self.save_generator(BEST)
+
+    def save_generator(self, label: int | str) -> None:
+        """Save ``net_g_{label}.pth`` in BasicSR's layout: ``params`` and, with an EMA, ``params_ema``."""
+        ema = getattr(self, "net_g_ema", None)
+        nets, keys = ([self.net_g], ["params"]) if ema is None else ([self.net_g, ema], ["params", "params_ema"])
+        self.save_network(nets, "net_g", label, param_key=keys)
+
+    @master_only
+    def save_network(
+        self, net: nn.Module | list[nn.Module], net_label: str, current_iter: int | str, param_key: str | list = "params"
+    ) -> None:
+        """Write ``{net_label}_{current_iter}.pth``, whole or not at all; -1 stands for ``latest``.
+
+        BasicSR writes in place and goes on with "Just ignore it" where that fails (base_model.py:225-240). Raises
+        UserError instead.
+        """
+        nets = net if isinstance(net, list) else [net]
+        keys = param_key if isinstance(param_key, list) else [param_key]
+        label = "latest" if current_iter == -1 else current_iter
+        states = {k: self.get_bare_model(n).state_dict() for n, k in zip(nets, keys, strict=True)}
+        content = {k: {name: value.cpu() for name, value in state.items()} for k, state in states.items()}
+        save_whole(content, os.path.join(self.opt["path"]["models"], f"{net_label}_{label}.pth"))
+
+    @master_only
+    def save_training_state(self, epoch: int, current_iter: int) -> None:
+        """Write ``{current_iter}.state`` in BasicSR's layout, whole or not at all (base_model.py:323-338)."""
+        if current_iter == -1:
+            return
+        state = {
+            "epoch": epoch,
+            "iter": current_iter,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+        }
+        save_whole(state, os.path.join(self.opt["path"]["training_states"], f"{current_iter}.state"))
+
+    def load_network(
+        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
+    ) -> None:
+        """Load weights under ``param_key``, ``params``, ``params_ema``, ``state_dict`` or bare; nothing is executed.
+
+        BasicSR raises KeyError for the last three (base_model.py:290-295). Raises UserError, naming the file, where it
+        is missing, damaged or does not fit.
+        """
+        content = load_pytorch(load_path)
+        keys = [param_key, "params", "params_ema", "state_dict"]
+        found = next((k for k in keys if k is not None and isinstance(content, Mapping) and k in content), None)
+        state = state_dict_of(load_path, content if found is None else content[found])
+        bare = self.get_bare_model(net)
+        get_root_logger().info(f"Loading {type(bare).__name__} from {load_path}, with param key: [{found}].")
+        self._print_different_keys_loading(bare, state, strict)
+        try:
+            bare.load_state_dict(state, strict=strict)
+        except RuntimeError as error:
+            reason = str(error).replace("\n", " ").replace("\t", "")[:300]
+            raise UserError(f"{load_path} does not fit {type(bare).__name__}: {reason}") from error
+
+
+def _from_torch(what: str, module: object, name: str | None) -> type:
+    bases = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
+    known = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, bases) and v not in bases]
+    if name not in known:
+        raise UserError(f"train: {what} type {name!r} is not in {module.__name__}.{close_names(str(name), known)}")  # type: ignore[attr-defined]
+    return getattr(module, str(name))

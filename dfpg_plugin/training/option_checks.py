@@ -1,0 +1,112 @@
+"""Check options before anything is built: component names and arguments, numbers, files and folders."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from basicsr.utils.registry import (
+    ARCH_REGISTRY,
+    DATASET_REGISTRY,
+    LOSS_REGISTRY,
+    METRIC_REGISTRY,
+    MODEL_REGISTRY,
+    Registry,
+)
+
+from dfpg_plugin.checks import UserError, check_choice, check_file, check_keys, check_positive, close_names
+from dfpg_plugin.training.options import Options
+
+BASICSR_SUFFIX = "_basicsr"  # BasicSR looks a name up with it, too
+PHASES = {True: ("train", "val"), False: ("test", "val")}
+
+
+def check_options(opt: Options, plugins: Sequence[str]) -> None:
+    """Raise UserError for the first thing in completed options that would fail later; ``plugins`` are those loaded."""
+    for key, registry, name, arguments in _components(opt):
+        component = _look_up(key, registry, name, plugins)
+        if registry in (ARCH_REGISTRY, LOSS_REGISTRY):
+            _check_arguments(key, component, arguments)
+    _check_numbers(opt)
+    _check_paths(opt)
+    if not opt["is_train"] and opt["path"].get("pretrain_network_g") is None:
+        raise UserError("path:pretrain_network_g: missing, so there is nothing to test. Name the trained weights.")
+
+
+def _components(opt: Options) -> Iterator[tuple[str, Registry, object, dict]]:
+    """Yield (key, registry, type, other options) of every component that the options name."""
+    yield "model_type", MODEL_REGISTRY, opt["model_type"], {}
+    sections = [(f"datasets:{key}", DATASET_REGISTRY, section) for key, section in opt["datasets"].items()]
+    sections += [(key, ARCH_REGISTRY, section) for key, section in opt.items() if key.startswith("network_") and section]
+    train = opt.get("train") or {}
+    sections += [(f"train:{key}", LOSS_REGISTRY, section) for key, section in train.items() if key.endswith("_opt") and section]
+    metrics = (opt.get("val") or {}).get("metrics") or {}
+    sections += [(f"val:metrics:{key}", METRIC_REGISTRY, section) for key, section in metrics.items()]
+    for key, registry, section in sections:
+        if not isinstance(section, dict):
+            raise UserError(f"{key}: expected options with a `type`, got {section!r}.")
+        yield f"{key}:type", registry, section.get("type"), {k: v for k, v in section.items() if k != "type"}
+
+
+def _look_up(key: str, registry: Registry, name: object, plugins: Sequence[str]) -> object:
+    known = dict(iter(registry))
+    found = known.get(name, known.get(f"{name}{BASICSR_SUFFIX}"))
+    if found is None:
+        kind = registry._name
+        hint = close_names(str(name), (k.removesuffix(BASICSR_SUFFIX) for k in known))
+        raise UserError(
+            f"{key}: no {kind} is called {name!r}.{hint} Plugins loaded: {', '.join(plugins)}. "
+            "`basicsr list` shows every name; a `plugins:` list in the YAML loads others."
+        )
+    return found
+
+
+def _check_arguments(key: str, component: object, arguments: dict) -> None:
+    parameters = inspect.signature(component).parameters  # type: ignore[arg-type]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        check_keys(key.removesuffix(":type"), arguments, parameters)
+    for name, p in parameters.items():
+        if p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and name not in arguments:
+            raise UserError(f"{key.removesuffix(':type')}: the key {name!r} is missing.")
+
+
+def _check_numbers(opt: Options) -> None:
+    for phase in opt["datasets"]:
+        check_choice(f"datasets:{phase}", phase.split("_")[0], PHASES[opt["is_train"]])
+    if not opt["is_train"]:
+        return
+    counts = {
+        "train:total_iter": opt["train"]["total_iter"],
+        "datasets:train:batch_size_per_gpu": opt["datasets"]["train"].get("batch_size_per_gpu"),
+        "logger:print_freq": opt["logger"]["print_freq"],
+        "logger:save_checkpoint_freq": opt["logger"]["save_checkpoint_freq"],
+    }
+    if opt.get("val") is not None:
+        counts["val:val_freq"] = opt["val"].get("val_freq")
+    for key, value in counts.items():
+        check_positive(key, value)
+        if value != int(value):
+            raise UserError(f"{key}: expected a whole number, got {value!r}.")
+    for key, section in opt["train"].items():
+        if key.startswith("optim_"):
+            check_positive(f"train:{key}:lr", (section or {}).get("lr"))
+    prefetch = opt["datasets"]["train"].get("prefetch_mode")
+    check_choice("datasets:train:prefetch_mode", prefetch, (None, "cuda"))  # `cpu` hangs on a damaged image
+    if prefetch == "cuda" and opt["num_gpu"] == 0:
+        raise UserError("datasets:train:prefetch_mode: cuda needs a GPU, and none is used here. Remove it.")
+
+
+def _check_paths(opt: Options) -> None:
+    for phase, dataset in opt["datasets"].items():
+        for key, value in dataset.items():
+            if key.startswith("dataroot_") and isinstance(value, str):
+                _check_exists(f"datasets:{phase}:{key}", value)
+    for key, value in opt["path"].items():
+        if key.startswith("pretrain_network_") and value is not None:
+            check_file(f"path:{key}", value)
+
+
+def _check_exists(key: str, value: str) -> None:
+    if not Path(value).expanduser().exists():
+        raise UserError(f"{key}: the folder {value} does not exist (working directory: {Path.cwd()}). Set it to the data.")
+
+

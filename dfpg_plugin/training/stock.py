@@ -1,0 +1,35 @@
+"""Hand over to BasicSR's own ``train_pipeline``, unmodified, after a check of the options."""
+
+import ast
+import sys
+
+from dfpg_plugin import compat
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.training.options import Arguments, Options
+from dfpg_plugin.training.resume import load_resume_state
+
+
+def train_stock(opt: Options, args: Arguments) -> None:
+    """Run BasicSR's training with the same arguments in the same folder.
+
+    BasicSR reads the YAML and ``--force_yml`` again, by ways that would execute what stands in them: they have been read
+    safely before, and what remains dangerous is refused with UserError.
+    """
+    for entry in args.force_yml:
+        _refuse_code(entry)
+    compat.mend_stock_resume(load_resume_state)
+    from basicsr.train import train_pipeline
+
+    sys.argv = ["basicsr", "-opt", args.opt, "--launcher", args.launcher, "--local_rank", str(args.local_rank)]
+    sys.argv += [f"--{flag}" for flag in ("auto_resume", "debug") if getattr(args, flag)]
+    sys.argv += ["--force_yml", *args.force_yml] if args.force_yml else []
+    train_pipeline(opt["root_path"])
+
+
+def _refuse_code(entry: str) -> None:
+    value = entry.partition("=")[2].strip()
+    if value.startswith("["):  # BasicSR evaluates it
+        try:
+            ast.literal_eval(value)
+        except (ValueError, SyntaxError) as error:
+            raise UserError(f"--force_yml {entry}: --stock takes only plain lists such as [1, 2].") from error

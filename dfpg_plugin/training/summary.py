@@ -1,0 +1,69 @@
+"""What a training ends with: the metrics of restored and of blurred faces side by side, and a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from basicsr.metrics import calculate_metric
+from basicsr.utils import get_root_logger, tensor2img
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torchvision.utils import make_grid, save_image
+
+from dfpg_plugin.training.options import Options
+
+NUM_ROWS = 6
+GAP = 4  # px between pictures
+
+
+def summarise(model: object, loaders: Sequence[DataLoader], opt: Options) -> None:
+    """Log, for every validation set with ground truth, each metric before and after, and save a picture of some faces.
+
+    The picture, ``comparison_<set>.png`` in the experiment's folder, shows blurred | restored | sharp.
+    """
+    for loader in loaders:
+        name = loader.dataset.opt["name"]  # type: ignore[attr-defined]
+        metrics = (opt["val"] or {}).get("metrics") or {}
+        rows, totals, count = [], {key: [0.0, 0.0] for key in metrics}, 0
+        shown = set(torch.linspace(0, len(loader) - 1, min(NUM_ROWS, len(loader))).int().tolist())
+        for index, data in enumerate(loader):
+            lq, restored, gt = _restore(model, data)
+            if gt is None:
+                break
+            count += 1
+            blurred = F.interpolate(lq, gt.shape[-2:]) if lq.shape != gt.shape else lq
+            for key, metric in metrics.items():
+                for column, image in enumerate((blurred, restored)):
+                    totals[key][column] += _measure(image, gt, metric)
+            if index in shown and (not rows or rows[0].shape == gt.shape):
+                rows += [blurred, restored, gt]
+        if count:
+            _log(name, count, {key: [total / count for total in pair] for key, pair in totals.items()})
+            _save_picture(rows, Path(opt["path"]["experiments_root"]) / f"comparison_{name}.png")
+
+
+def _restore(model: object, data: dict) -> tuple[Tensor, Tensor, Tensor | None]:
+    model.feed_data(data)  # type: ignore[attr-defined]
+    model.test()  # type: ignore[attr-defined]
+    visuals = model.get_current_visuals()  # type: ignore[attr-defined]
+    return visuals["lq"], visuals["result"], visuals.get("gt")
+
+
+def _measure(image: Tensor, gt: Tensor, metric: dict) -> float:
+    # clones: tensor2img clamps what it is given in place
+    pair = {"img": tensor2img([image.clone()]), "img2": tensor2img([gt.clone()])}
+    return float(calculate_metric(pair, metric))
+
+
+def _log(name: str, count: int, means: dict[str, list[float]]) -> None:
+    lines = [f"Validation of {name}, {count} images:"]
+    for key, (before, after) in means.items():
+        lines.append(f"\t # {key}: blurred {before:.4f}, restored {after:.4f} ({after - before:+.4f})")
+    get_root_logger().info("\n".join(lines))
+
+
+def _save_picture(rows: Sequence[Tensor], path: Path) -> None:
+    images = torch.cat(list(rows)).clamp(0, 1)
+    save_image(make_grid(images, nrow=3, padding=GAP, pad_value=1), path)
+    get_root_logger().info(f"Picture (blurred | restored | sharp): {path}")

