@@ -20,11 +20,12 @@ def close_names(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(lowered[n] for n in near)}?" if near else ""
 
 
-def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
+def check_choice(key: str, value: object, choices: Iterable[object]) -> None:
     """Raise :class:`UserError` unless ``value`` is one of ``choices``."""
     choices = list(choices)
     if value not in choices:
-        raise UserError(f"{key}: {value!r} is not one of {', '.join(choices)}.{close_names(str(value), choices)}")
+        names = [str(choice) for choice in choices]
+        raise UserError(f"{key}: {value!r} is not one of {', '.join(names)}.{close_names(str(value), names)}")
 
 
 def check_keys(key: str, given: Iterable[str], known: Iterable[str]) -> None:

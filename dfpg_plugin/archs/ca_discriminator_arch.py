@@ -39,7 +39,7 @@ class CAFeatureDiscriminator(nn.Module):
 
     - ``prior_channels``: channels of the three feature layers, of 1, 1/2 and 1/4 of the image's size.
     - ``channel_attention``: False makes it the plain feature discriminator of model B5 (Table 4).
-    - ``num_head_feat``: channels inside the classifier D_h.
+    - ``num_feat``: channels of D_f,1, doubled in D_f,2, D_f,3 and D_h. 64 makes them those of the prior.
     - ``squeeze_factor``: reduction inside the channel attention.
     """
 
@@ -48,7 +48,7 @@ class CAFeatureDiscriminator(nn.Module):
         *,
         prior_channels: Sequence[int] = (64, 128, 256),
         channel_attention: bool = True,
-        num_head_feat: int = 512,
+        num_feat: int = 64,
         squeeze_factor: int = 16,
     ) -> None:
         super().__init__()
@@ -61,13 +61,13 @@ class CAFeatureDiscriminator(nn.Module):
         self.channel_attention = nn.ModuleList(
             ChannelAttention(c, squeeze_factor) if channel_attention else nn.Identity() for c in prior_channels
         )
-        self.feature1 = _feature_block(c1, c1)
-        self.feature2 = _feature_block(c1 + c2, c2)
-        self.feature3 = _feature_block(c2 + c3, c3)
+        self.feature1 = _feature_block(c1, num_feat)
+        self.feature2 = _feature_block(num_feat + c2, 2 * num_feat)
+        self.feature3 = _feature_block(2 * num_feat + c3, 4 * num_feat)
         self.head = nn.Sequential(
-            _sn_conv(c3, num_head_feat, 4, 1),
+            _sn_conv(4 * num_feat, 8 * num_feat, 4, 1),
             nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
-            _sn_conv(num_head_feat, 1, 4, 1),
+            _sn_conv(8 * num_feat, 1, 4, 1),
         )
         init_kaiming(self.channel_attention, scale=1)
 

@@ -127,7 +127,7 @@ class DFPGNet(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("prior_stream", prior_stream), ("feature_transform", feature_transform)):
-            check_choice(f"DFPGNet {name}", str(value), ["True", "False"])
+            check_choice(f"DFPGNet {name}", value, (True, False))
         if num_feat < squeeze_factor:
             raise UserError(f"DFPGNet num_feat: {num_feat} is below squeeze_factor {squeeze_factor}. Lower the latter.")
         if len(prior_channels) != 3:

@@ -52,16 +52,16 @@ class MendedModel(SRModel):
         return _from_torch("optimizer", torch.optim, optim_type)(params, lr=lr, **kwargs)
 
     def setup_schedulers(self) -> None:
-        """Build any scheduler of ``torch.optim.lr_scheduler``, stepped every iteration; none where none is named.
+        """Build any scheduler of ``torch.optim.lr_scheduler``, stepped every iteration; a constant rate where none is named.
 
         BasicSR knows three of its own and needs one (base_model.py:113-121).
         """
-        options = dict(self.opt["train"].get("scheduler") or {})
+        options = dict(self.opt["train"].get("scheduler") or {"type": "ConstantLR", "factor": 1.0})
         if options.get("type") in BASICSR_SCHEDULERS:
             super().setup_schedulers()
-        elif options:
-            build = _from_torch("scheduler", torch.optim.lr_scheduler, options.pop("type", None))
-            self.schedulers = [build(optimizer, **options) for optimizer in self.optimizers]
+            return
+        build = _from_torch("scheduler", torch.optim.lr_scheduler, options.pop("type", None))
+        self.schedulers = [build(optimizer, **options) for optimizer in self.optimizers]
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
         """Step the schedulers, then warm up linearly: rate * current_iter / warmup_iter before ``warmup_iter``.
@@ -75,8 +75,8 @@ class MendedModel(SRModel):
             if current_iter > 1:
                 scheduler.step()
         if current_iter < warmup_iter:
-            scheduled = [s.get_last_lr() for s in self.schedulers] or self._get_init_lr()
-            self._set_lr([[lr * current_iter / warmup_iter for lr in group] for group in scheduled])
+            scheduled = [scheduler.get_last_lr() for scheduler in self.schedulers]
+            self._set_lr([[lr * current_iter / warmup_iter for lr in rates] for rates in scheduled])
 
     def model_ema(self, decay: float = 0.999) -> None:
         """Average the weights and copy the buffers, which BasicSR leaves at their first values (base_model.py:75)."""

@@ -122,7 +122,7 @@ def _complete_dataset(opt: Options, name: str, dataset: object) -> None:
 
 def _complete_training(opt: Options, root: Path) -> None:
     for key, section in (("train", opt["datasets"]), ("train", opt), ("total_iter", opt.get("train") or {})):
-        if not section.get(key):
+        if section.get(key) is None:
             raise UserError(f"options: the key {key!r} is missing.{close_names(key, section)}")
     folder = root / "experiments" / opt["name"]
     opt["path"].update(

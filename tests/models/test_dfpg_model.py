@@ -1,0 +1,262 @@
+"""The training step: which loss reaches which network, Eq. 6, 8 and 10, the order of updates, what is refused."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from basicsr.models import build_model
+from torch.nn import functional as F
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.models.dfpg_model import DFPGModel
+from dfpg_plugin.models.mended_model import NonFiniteLossError
+
+
+@pytest.fixture
+def options(demo_options: dict, tmp_path: Path) -> dict:
+    folders = {key: str(tmp_path / key) for key in ("models", "training_states", "visualization")}
+    for folder in folders.values():
+        Path(folder).mkdir()
+    demo_options.update(num_gpu=0, dist=False, rank=0, is_train=True, path=folders)
+    return demo_options
+
+
+def build(options: dict) -> DFPGModel:
+    torch.manual_seed(0)
+    model = build_model(copy.deepcopy(options))
+    model.feed_data({"lq": torch.rand(2, 3, 32, 32), "gt": torch.rand(2, 3, 32, 32)})
+    return model
+
+
+def forward(model: DFPGModel) -> tuple:
+    with torch.no_grad():
+        target = model.net_prior(model.gt)
+    return *model._generate(), target
+
+
+def gradients(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("term", "without_gradient"),
+    [
+        ("l_g_pix", ()),
+        ("l_g_prior", ("decoder", "encoder.middle")),
+        ("l_g_gan", ("decoder", "encoder.middle")),
+    ],
+)
+def test_generator_terms_reach_the_generator_and_nothing_else(options: dict, term: str, without_gradient: tuple) -> None:
+    model = build(options)
+    restored, estimated, target = forward(model)
+    with model._frozen_discriminator():
+        model._generator_losses(restored, estimated, target)[term].backward()
+    reached = gradients(model.net_g)
+    every = {name for name, _ in model.net_g.named_parameters()}
+    assert set(reached) == {name for name in every if not name.startswith(without_gradient or "nothing")}
+    assert gradients(model.net_d) == {}
+    assert gradients(model.net_prior) == {}
+
+
+def test_discriminator_terms_reach_the_discriminator_and_nothing_else(options: dict) -> None:
+    model = build(options)
+    _, estimated, target = forward(model)
+    losses, _ = model._discriminator_losses(target, estimated)
+    sum(losses.values()).backward()
+    assert set(gradients(model.net_d)) == {name for name, _ in model.net_d.named_parameters()}
+    assert gradients(model.net_g) == {}
+    assert gradients(model.net_prior) == {}
+
+
+def test_gradient_of_the_prior_loss_flows_through_the_attention_weights(options: dict) -> None:
+    """With weights taken as constants the gradient would be another one."""
+    model = build(options)
+    _, _, target = forward(model)
+    leaves = [(3 * torch.rand_like(p) + 0.1).requires_grad_() for p in target]
+    with model._frozen_discriminator():
+        with torch.no_grad():
+            weighted_target = model._attend(target)
+            constant = [a / p for a, p in zip(model._attend(leaves), leaves, strict=True)]
+        flowing = torch.autograd.grad(model.cri_prior(model._attend(leaves), weighted_target), leaves)
+        fixed = torch.autograd.grad(
+            model.cri_prior([p * w for p, w in zip(leaves, constant, strict=True)], weighted_target), leaves
+        )
+    assert all((a - b).abs().max() > 1e-3 * b.abs().max() for a, b in zip(flowing, fixed, strict=True))
+
+
+def test_losses_are_equations_6_8_and_10(options: dict) -> None:
+    options["train"]["gan_opt"]["loss_weight"] = 0.05
+    model = build(options)
+    model.net_d.eval()  # no further power iterations, so that every call sees the same weights
+    restored, estimated, target = forward(model)
+    with torch.no_grad():
+        real, fake = model.net_d(target).double(), model.net_d(estimated).double()
+        losses, logits = model._discriminator_losses(target, estimated)
+        terms = model._generator_losses(restored, estimated, target)
+        p, p_hat = model.net_d.attend(target), model.net_d.attend(estimated)
+    assert losses["l_d_real"].item() == pytest.approx(-torch.log(torch.sigmoid(real)).mean().item(), rel=1e-5)
+    assert losses["l_d_fake"].item() == pytest.approx(-torch.log(1 - torch.sigmoid(fake)).mean().item(), rel=1e-5)
+    assert logits["out_d_real"].item() == pytest.approx(real.mean().item(), rel=1e-4)
+    assert terms["l_g_gan"].item() == pytest.approx(-0.05 * torch.log(torch.sigmoid(fake)).mean().item(), rel=1e-5)
+    assert terms["l_g_pix"].item() == pytest.approx((restored - model.gt).double().abs().mean().item(), rel=1e-5)
+    unit = [[x.double() / x.double().norm(dim=1, keepdim=True).clamp(min=1e-12) for x in f] for f in (p, p_hat)]
+    prior = sum((a - b).square().mean() for a, b in zip(*unit, strict=True))
+    assert terms["l_g_prior"].item() == pytest.approx(prior.item(), rel=1e-4)
+    assert set(terms) == {"l_g_pix", "l_g_prior", "l_g_gan"}
+
+
+def test_one_step_makes_one_forward_of_the_generator_and_one_of_the_prior(options: dict) -> None:
+    model = build(options)
+    calls = {"g": 0, "prior": 0, "d": 0}
+    for name, net in (("g", model.net_g), ("prior", model.net_prior), ("d", model.net_d)):
+        net.register_forward_hook(lambda *_, name=name: calls.__setitem__(name, calls[name] + 1))
+    model.optimize_parameters(1)
+    assert calls == {"g": 1, "prior": 1, "d": 3}  # D: real, fake, and fake once more for G
+
+
+def test_the_step_of_g_sees_the_updated_discriminator_which_it_leaves_alone(options: dict) -> None:
+    model = build(options)
+    seen = {}
+    original = model._generator_losses
+
+    def spy(*args: object) -> dict:
+        seen["before G"] = {k: v.clone() for k, v in model.net_d.named_parameters()}
+        return original(*args)
+
+    model._generator_losses = spy
+    start = {k: v.clone() for k, v in model.net_d.named_parameters()}
+    generator = {k: v.clone() for k, v in model.net_g.named_parameters()}
+    model.optimize_parameters(1)
+    assert any(not torch.equal(start[k], seen["before G"][k]) for k in start)
+    assert all(torch.equal(v, seen["before G"][k]) for k, v in model.net_d.named_parameters())
+    assert any(not torch.equal(generator[k], v) for k, v in model.net_g.named_parameters())
+    assert all(p.requires_grad for p in model.net_d.parameters())
+
+
+def test_log_names_every_term(options: dict) -> None:
+    model = build(options)
+    model.optimize_parameters(1)
+    assert list(model.get_current_log()) == [
+        *("l_d_real", "l_d_fake", "out_d_real", "out_d_fake", "l_g_pix", "l_g_prior", "l_g_gan"),
+        *("cos_p1", "cos_p2", "cos_p3"),
+    ]
+
+
+def test_cosines_compare_channel_vectors_of_p_and_its_estimate(options: dict) -> None:
+    model = build(options)
+    _, estimated, target = forward(model)
+    for i, value in enumerate(model._cosines(estimated, target).values()):
+        a, b = estimated[i].detach().double(), target[i].double()
+        cosine = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-8)
+        assert value.item() == pytest.approx(cosine.mean().item(), abs=1e-5)
+
+
+def test_both_networks_decay_by_0_99_an_epoch_from_their_own_rates(options: dict) -> None:
+    options["train"]["optim_g"]["lr"], options["train"]["optim_d"]["lr"] = 1e-4, 1e-5
+    options["train"]["scheduler"] = {"type": "StepLR", "step_size": 3, "gamma": 0.99}
+    model = build(options)
+    for current_iter in range(1, 11):
+        model.update_learning_rate(current_iter)
+        epoch = (current_iter - 1) // 3
+        rates = [optimizer.param_groups[0]["lr"] for optimizer in model.optimizers]
+        assert rates == pytest.approx([1e-4 * 0.99**epoch, 1e-5 * 0.99**epoch])
+        for optimizer in model.optimizers:
+            optimizer.step()
+
+
+def test_gradients_are_clipped_to_the_norm_asked_for(options: dict) -> None:
+    options["train"]["grad_clip_norm"] = 1e-3
+    model = build(options)
+    model.optimize_parameters(1)
+    for net in (model.net_g, model.net_d):
+        norm = torch.stack([p.grad.norm() for p in net.parameters() if p.grad is not None]).norm()
+        assert norm.item() <= 1e-3 * 1.001
+
+
+@pytest.mark.parametrize("term", ["l_d_fake", "l_g_prior"])
+def test_a_term_that_is_not_finite_stops_before_the_networks_are_updated(
+    options: dict, monkeypatch: pytest.MonkeyPatch, term: str
+) -> None:
+    model = build(options)
+    broken = "_discriminator_losses" if term.startswith("l_d") else "_generator_losses"
+    original = getattr(model, broken)
+
+    def poisoned(*args: object) -> object:
+        result = original(*args)
+        losses = result[0] if isinstance(result, tuple) else result
+        losses[term] = losses[term] * float("nan")
+        return result
+
+    monkeypatch.setattr(model, broken, poisoned)
+    generator = {k: v.clone() for k, v in model.net_g.named_parameters()}
+    with pytest.raises(NonFiniteLossError, match=f"{term} is nan at iteration 12"):
+        model.optimize_parameters(12)
+    assert all(torch.equal(v, generator[k]) for k, v in model.net_g.named_parameters())
+
+
+EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 1}
+ABLATIONS = {
+    "B1": {"prior_stream": False, "losses": ["pixel_opt"], "terms": ["l_g_pix"]},
+    "B2": {"prior_stream": False, "losses": ["pixel_opt", "feature_opt"], "terms": ["l_g_pix", "l_g_feature"]},
+    "B3": {"feature_transform": False, "losses": ["pixel_opt", "prior_opt"], "terms": ["l_g_pix", "l_g_prior"]},
+    "B4": {"losses": ["pixel_opt", "prior_opt"], "terms": ["l_g_pix", "l_g_prior"]},
+    "B5": {"attention": False, "losses": ["pixel_opt", "prior_opt", "gan_opt"]},
+    "B6": {"attention": True, "losses": ["pixel_opt", "prior_opt", "gan_opt"]},
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_model_of_table_4_trains(options: dict, name: str) -> None:
+    row = ABLATIONS[name]
+    train = options["train"]
+    train["feature_opt"] = {"type": "MSELoss", "loss_weight": 0.1}
+    for key in ("pixel_opt", "prior_opt", "gan_opt", "feature_opt"):
+        if key not in row["losses"]:
+            del train[key]
+    options["network_g"].update({k: v for k, v in row.items() if k in ("prior_stream", "feature_transform")})
+    if "gan_opt" in row["losses"]:
+        options["network_d"]["channel_attention"] = row["attention"]
+    else:
+        del options["network_d"]
+    model = build(options)
+    model.optimize_parameters(1)
+    terms = [k for k in model.get_current_log() if k.startswith("l_g_")]
+    assert terms == row.get("terms", ["l_g_pix", "l_g_prior", "l_g_gan"])
+    assert [name for name, p in model.net_g.named_parameters() if p.grad is None] == []
+
+
+def test_feature_loss_of_b2_compares_features_of_restored_and_sharp(options: dict) -> None:
+    options["train"]["feature_opt"] = {"type": "MSELoss", "loss_weight": 0.5}
+    model = build(options)
+    restored, estimated, target = forward(model)
+    expected = sum(0.5 * F.mse_loss(a, b) for a, b in zip(model.net_prior(restored), target, strict=True))
+    torch.testing.assert_close(model._generator_losses(restored, estimated, target)["l_g_feature"], expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda o: o.pop("network_prior"), "network_prior: missing"),
+        (lambda o: o.pop("network_d"), "network_d and train.gan_opt"),
+        (lambda o: o["train"].pop("gan_opt"), "network_d and train.gan_opt"),
+        (lambda o: o["train"].pop("optim_d"), "train.optim_d: missing"),
+        (lambda o: o.update(network_g=EDSR), "EDSR estimates no prior"),
+        (lambda o: o["train"].update(grad_clip_norm=-1), "grad_clip_norm"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(options: dict, change, message: str) -> None:
+    change(options)
+    with pytest.raises(UserError, match=message):
+        build(options)
+
+
+def test_the_discriminator_is_saved_and_loaded(options: dict) -> None:
+    model = build(options)
+    model.optimize_parameters(1)
+    model.save(0, 1)
+    path = Path(options["path"]["models"])
+    assert sorted(p.name for p in path.iterdir()) == ["net_d_1.pth", "net_g_1.pth"]
+    options["path"]["pretrain_network_d"] = str(path / "net_d_1.pth")
+    options["path"]["pretrain_network_g"] = str(path / "net_g_1.pth")
+    torch.testing.assert_close(build(options).net_d.state_dict(), model.net_d.state_dict())

@@ -1,0 +1,255 @@
+"""Each defect of BasicSR's base model that a subclass mends, by the row of the list of defects."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.models.mended_model import MendedModel, NonFiniteLossError
+
+
+class BufferedNet(nn.Module):
+    """A small network with BatchNorm's buffers; at stride ``stride`` it can't take other sizes than multiples."""
+
+    def __init__(self, stride: int = 1) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 4, stride, stride)
+        self.norm = nn.BatchNorm2d(4)
+        self.up = nn.ConvTranspose2d(4, 3, stride, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.up(self.norm(self.down(x)))
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, "BufferedNet", BufferedNet)
+
+
+def options(tmp_path: Path, **train: object) -> dict:
+    folders = {key: str(tmp_path / key) for key in ("models", "training_states", "visualization")}
+    for folder in folders.values():
+        Path(folder).mkdir(exist_ok=True)
+    return {
+        "num_gpu": 0, "dist": False, "rank": 0, "is_train": True, "scale": 1, "name": "t",
+        "network_g": {"type": "BufferedNet"},
+        "path": folders,
+        "val": {"metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 0}}},
+        "train": {
+            "pixel_opt": {"type": "L1Loss"}, "optim_g": {"type": "Adam", "lr": 1e-2},
+            "scheduler": {"type": "MultiStepLR", "milestones": [6], "gamma": 0.5}, **train,
+        },
+    }  # fmt: skip
+
+
+def build(tmp_path: Path, **train: object) -> MendedModel:
+    return MendedModel(copy.deepcopy(options(tmp_path, **train)))
+
+
+def step(model: MendedModel, current_iter: int = 1) -> None:
+    model.feed_data({"lq": torch.rand(2, 3, 8, 8), "gt": torch.rand(2, 3, 8, 8)})
+    model.optimize_parameters(current_iter)
+
+
+def test_row_18_ema_follows_the_buffers(tmp_path: Path) -> None:
+    model = build(tmp_path, ema_decay=0.9)
+    weights = [model.net_g.up.weight.detach().clone()]
+    for current_iter in range(1, 4):
+        step(model, current_iter)
+        weights.append(model.net_g.up.weight.detach().clone())
+    average = weights[0]
+    for w in weights[1:]:
+        average = 0.9 * average + 0.1 * w
+    torch.testing.assert_close(model.net_g_ema.up.weight, average)
+    torch.testing.assert_close(model.net_g_ema.norm.running_var, model.net_g.norm.running_var)
+    assert model.net_g_ema.norm.num_batches_tracked == 3
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"),
+    [
+        ({"type": "MultiStepLR", "milestones": [6], "gamma": 0.5}, lambda i: 1.0 if i <= 6 else 0.5),
+        ({"type": "StepLR", "step_size": 2, "gamma": 0.9}, lambda i: 0.9 ** ((i - 1) // 2)),
+        ({"type": "ExponentialLR", "gamma": 0.99}, lambda i: 0.99 ** (i - 1)),
+        (None, lambda i: 1.0),
+    ],
+    ids=["MultiStepLR", "StepLR", "ExponentialLR", "none"],
+)
+@pytest.mark.parametrize("warmup", [-1, 4])
+def test_rows_19_and_22_any_scheduler_and_a_warm_up_that_ends(tmp_path: Path, scheduler, expected, warmup: int) -> None:
+    model = build(tmp_path, scheduler=scheduler)
+    rates = []
+    for current_iter in range(1, 9):
+        model.update_learning_rate(current_iter, warmup)
+        rates.append(model.get_current_learning_rate()[0] / 1e-2)
+        model.optimizer_g.step()
+    want = [expected(i) * (i / warmup if i < warmup else 1) for i in range(1, 9)]
+    assert rates == pytest.approx(want)
+
+
+def test_row_19_warm_up_survives_a_resume(tmp_path: Path) -> None:
+    model, resumed = build(tmp_path), build(tmp_path)
+    for current_iter in (1, 2):
+        model.update_learning_rate(current_iter, 4)
+        model.optimizer_g.step()
+    model.save_training_state(0, 2)
+    resumed.resume_training(torch.load(tmp_path / "training_states" / "2.state", weights_only=True))
+    for current_iter in (3, 4, 5, 6, 7):
+        for m in (model, resumed):
+            m.update_learning_rate(current_iter, 4)
+            m.optimizer_g.step()
+        assert resumed.get_current_learning_rate() == model.get_current_learning_rate()
+    assert model.get_current_learning_rate() == [pytest.approx(0.5e-2)]
+
+
+@pytest.mark.parametrize("name", ["AdamW", "SGD", "Adam", "RMSprop"])
+def test_row_21_any_optimizer(tmp_path: Path, name: str) -> None:
+    assert type(build(tmp_path, optim_g={"type": name, "lr": 1e-3}).optimizer_g).__name__ == name
+
+
+def test_rows_21_22_unknown_names_are_answered(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'AdmaW'.*Did you mean AdamW"):
+        build(tmp_path, optim_g={"type": "AdmaW", "lr": 1e-3})
+    with pytest.raises(UserError, match="'StepRL'.*Did you mean StepLR"):
+        build(tmp_path, scheduler={"type": "StepRL"})
+
+
+def test_row_20_a_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    model = build(tmp_path)
+    model.check_finite({"l_a": torch.tensor(1.0)}, 7)
+    for bad in (math.nan, math.inf, -math.inf):
+        with pytest.raises(NonFiniteLossError, match="l_b is .* at iteration 7"):
+            model.check_finite({"l_a": torch.tensor(1.0), "l_b": torch.tensor(bad)}, 7)
+
+
+@pytest.mark.parametrize(("height", "width"), [(9, 11), (8, 8)])
+def test_row_27_other_sizes_are_padded_and_cropped(tmp_path: Path, height: int, width: int) -> None:
+    opt = options(tmp_path)
+    opt["network_g"] = {"type": "BufferedNet", "stride": 4}
+    opt["val"]["pad_to"] = 4
+    model = MendedModel(opt)
+    model.feed_data({"lq": torch.rand(1, 3, height, width)})
+    model.test()
+    assert model.output.shape == (1, 3, height, width)
+    assert model.net_g.training
+
+
+def test_row_47_validation_uses_the_network_below_the_wrapper(tmp_path: Path) -> None:
+    model = build(tmp_path)
+
+    class Wrapper(torch.nn.DataParallel):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("the wrapper was called")
+
+    model.net_g = Wrapper(model.net_g)
+    model.feed_data({"lq": torch.rand(1, 3, 8, 8)})
+    model.test()
+    assert model.output.shape == (1, 3, 8, 8)
+
+
+def test_row_45_several_processes_on_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dfpg_plugin.models import mended_model
+
+    wrapped = []
+    monkeypatch.setattr(mended_model, "DistributedDataParallel", lambda net: wrapped.append(net) or net)
+    MendedModel({**options(tmp_path), "dist": True})
+    assert len(wrapped) == 1
+
+
+def test_checkpoints_keep_basicsrs_layout(tmp_path: Path) -> None:
+    model = build(tmp_path, ema_decay=0.5)
+    step(model)
+    model.save(0, 1)
+    model.save(-1, -1)
+    names = sorted(p.name for p in tmp_path.glob("*/*"))
+    assert names == ["1.state", "net_g_1.pth", "net_g_latest.pth"]
+    content = torch.load(tmp_path / "models" / "net_g_1.pth", weights_only=True)
+    assert set(content) == {"params", "params_ema"}
+    assert set(content["params"]) == set(model.net_g.state_dict())
+    state = torch.load(tmp_path / "training_states" / "1.state", weights_only=True)
+    assert set(state) == {"epoch", "iter", "optimizers", "schedulers"}
+
+
+def test_rows_31_and_36_a_save_that_fails_is_an_error_and_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(tmp_path)
+    model.save(0, 1)
+    before = {p: p.read_bytes() for p in tmp_path.glob("*/*")}
+
+    def full(content: object, file) -> None:
+        file.write(b"half a file")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"net_g_1\.pth: can't be written .*No space left"):
+        model.save_network(model.net_g, "net_g", 1)
+    with pytest.raises(UserError, match=r"1\.state: can't be written .*No space left"):
+        model.save_training_state(0, 1)
+    assert {p: p.read_bytes() for p in before} == before
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"params": s},
+        lambda s: {"params_ema": s},
+        lambda s: {"state_dict": s},
+        lambda s: s,
+        lambda s: {"params": {f"module.{k}": v for k, v in s.items()}},
+    ],
+    ids=["params", "params_ema", "state_dict", "bare", "module."],
+)
+def test_row_35_every_usual_layout_loads(tmp_path: Path, wrap) -> None:
+    source = BufferedNet()
+    torch.save(wrap(source.state_dict()), tmp_path / "net.pth")
+    model = build(tmp_path)
+    model.load_network(model.net_g, str(tmp_path / "net.pth"))
+    torch.testing.assert_close(model.net_g.state_dict(), source.state_dict())
+
+
+def test_row_35_what_does_not_fit_or_would_execute_is_refused_by_name(tmp_path: Path) -> None:
+    model = build(tmp_path)
+    torch.save({"params": nn.Conv2d(1, 1, 1).state_dict()}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="other.pth does not fit BufferedNet"):
+        model.load_network(model.net_g, str(tmp_path / "other.pth"))
+    torch.save({"params": Evil(tmp_path / "executed")}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match="evil.pth is not a readable PyTorch file"):
+        model.load_network(model.net_g, str(tmp_path / "evil.pth"))
+    assert not (tmp_path / "executed").exists()
+    torch.save({"params": [1, 2]}, tmp_path / "list.pth")
+    with pytest.raises(UserError, match="list.pth holds no weights"):
+        model.load_network(model.net_g, str(tmp_path / "list.pth"))
+
+
+class Evil:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_the_best_generator_is_kept_by_the_first_metric(tmp_path: Path) -> None:
+    model = build(tmp_path)
+    pairs = [{"lq": torch.rand(1, 3, 16, 16), "gt": torch.rand(1, 3, 16, 16), "lq_path": ["a.png"]}]
+
+    class Loader(list):
+        class dataset:  # noqa: N801
+            opt = {"name": "v"}  # noqa: RUF012
+
+    best = tmp_path / "models" / "net_g_best.pth"
+    weights = {}
+    for current_iter, noise in ((1, 5.0), (2, 0.0), (3, 9.0)):
+        with torch.no_grad():
+            model.net_g.up.bias.fill_(noise)
+        model.nondist_validation(Loader(pairs), current_iter, None, False)
+        weights[current_iter] = torch.load(best, weights_only=True)["params"]["up.bias"][0].item()
+    assert weights == {1: 5.0, 2: 0.0, 3: 0.0}

@@ -1,0 +1,56 @@
+"""Trainings inside the test's process: the command in an empty folder, with BasicSR's global logger made new."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from basicsr.utils import logger as basicsr_logger
+
+from dfpg_plugin.cli.main import main
+from dfpg_plugin.data.face_blur_dataset import read_image
+from dfpg_plugin.data.faces import orl_faces
+
+
+@pytest.fixture
+def fresh_logger() -> Iterator[None]:
+    """Remove what an earlier training in this process left in BasicSR's logger, and afterwards what this one left."""
+
+    def clear() -> None:
+        log = logging.getLogger("basicsr")
+        for handler in list(log.handlers):
+            log.removeHandler(handler)
+            handler.close()
+        basicsr_logger.initialized_logger.clear()
+
+    clear()
+    yield
+    clear()
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_logger: None) -> Callable[..., int]:
+    """Run ``basicsr`` in this process, in ``tmp_path``; return its exit status."""
+    import basicsr.train
+
+    monkeypatch.chdir(tmp_path)
+    # so that a patch of the stock loop ends with the test
+    monkeypatch.setattr(basicsr.train, "load_resume_state", basicsr.train.load_resume_state)
+
+    def run(*args: object) -> int:
+        monkeypatch.setattr("sys.argv", ["basicsr", *map(str, args)])
+        return main([str(a) for a in args])
+
+    return run
+
+
+@pytest.fixture
+def eight_faces(tmp_path: Path) -> Path:
+    """A folder of 8 real faces."""
+    import cv2
+
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for name, path in orl_faces("train")[::40]:
+        cv2.imwrite(str(folder / f"{name}.png"), read_image(path))
+    return folder

@@ -1,0 +1,178 @@
+"""Short trainings through both loops: the same losses and weights, exact lengths, resume, what is left untouched."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_yaml
+
+KEYS = ("l_d_real", "l_d_fake", "l_g_pix", "l_g_prior", "l_g_gan", "cos_p1")
+
+
+@pytest.fixture
+def option_file(tmp_path: Path, demo_options: dict, eight_faces: Path) -> Path:
+    """Options for 8 faces in batches of 4, two iterations an epoch, 6 in all."""
+    train = demo_options["datasets"]["train"]
+    train.update(faces=None, split=None, dataroot_gt=str(eight_faces), batch_size_per_gpu=4)
+    val = demo_options["datasets"]["val"]
+    val.update(faces=None, split=None, dataroot_gt=str(eight_faces))
+    demo_options["train"]["total_iter"] = 6
+    demo_options["val"]["val_freq"] = 4
+    return write_yaml(tmp_path / "small.yml", demo_options)
+
+
+def logged(run: Path) -> list[tuple[int, dict[str, float]]]:
+    text = "".join(p.read_text() for p in sorted(run.glob("train_*.log")))
+    lines = re.findall(r"iter:\s*([\d,]+), .*", text)
+    rows = [line for line in text.splitlines() if "l_g_pix:" in line]
+    values = [{key: float(re.search(rf"{key}: (\S+)", row)[1]) for key in KEYS} for row in rows]
+    return list(zip(map(int, lines), values, strict=True))
+
+
+def weights(run: Path, name: str = "net_g_latest") -> dict:
+    return torch.load(run / "models" / f"{name}.pth", weights_only=True)
+
+
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[part][k], b[part][k]) for part in a for k in a[part]) and a.keys() == b.keys()
+
+
+def test_both_loops_give_the_same_losses_and_weights(command: Callable, option_file: Path, tmp_path: Path) -> None:
+    assert command("train", "-opt", option_file) == 0
+    assert command("train", "-opt", option_file, "--stock", "--force_yml", "name=stock") == 0
+    ours, theirs = tmp_path / "experiments" / "small", tmp_path / "experiments" / "stock"
+    assert [i for i, _ in logged(ours)] == [1, 2, 3, 4, 5, 6]
+    assert logged(ours) == logged(theirs)
+    for name in ("net_g_latest", "net_g_2", "net_g_6", "net_d_6", "net_g_best"):
+        assert same(weights(ours, name), weights(theirs, name)), name
+    states = [{p.name for p in (run / "training_states").iterdir()} for run in (ours, theirs)]
+    assert states[0] == states[1] == {"2.state", "4.state", "6.state"}
+
+
+def test_a_resumed_run_ends_like_one_without_a_break(command: Callable, option_file: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "experiments" / "small", tmp_path / "experiments" / "broken"
+    assert command("train", "-opt", option_file) == 0
+    part = ["train", "-opt", option_file, "--force_yml", "name=broken", "logger:save_checkpoint_freq=3"]
+    assert command(*part, "train:total_iter=3") == 0  # in the middle of the second epoch
+    assert command(*part, "--auto_resume") == 0
+    assert logged(broken)[3:] == logged(whole)[3:]
+    assert same(weights(broken), weights(whole))
+    assert same(weights(broken, "net_d_latest"), weights(whole, "net_d_latest"))
+
+
+def test_each_loop_continues_the_others_checkpoint(command: Callable, option_file: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "experiments" / "small"
+    assert command("train", "-opt", option_file) == 0
+    base = ["train", "-opt", option_file, "--force_yml"]
+    assert command(*base, "name=stock_first", "train:total_iter=4", "--stock") == 0
+    assert command(*base, "name=stock_first", "--auto_resume") == 0
+    assert same(weights(tmp_path / "experiments" / "stock_first"), weights(whole))
+    assert command(*base, "name=ours_first", "train:total_iter=4") == 0
+    assert command(*base, "name=ours_first", "--auto_resume", "--stock") == 0
+    assert (tmp_path / "experiments" / "ours_first" / "training_states" / "6.state").is_file()
+    assert [i for i, _ in logged(tmp_path / "experiments" / "ours_first")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_plain_pipeline_runs_without_our_command(basicsr: Callable, option_file: Path, tmp_path: Path) -> None:
+    code = "import sys, dfpg_plugin; from basicsr.train import train_pipeline; train_pipeline(sys.argv.pop(1))"
+    done = basicsr(tmp_path, "-opt", option_file, code=code)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "experiments" / "small" / "models" / "net_g_latest.pth").is_file()
+
+
+@pytest.mark.parametrize(("batch", "total"), [(3, 7), (8, 3)])
+def test_rows_14_16_exactly_total_iter_iterations(
+    command: Callable, option_file: Path, tmp_path: Path, batch: int, total: int
+) -> None:
+    forced = [f"datasets:train:batch_size_per_gpu={batch}", f"train:total_iter={total}", f"val:val_freq={total}"]
+    assert command("train", "-opt", option_file, "--force_yml", *forced) == 0
+    run = tmp_path / "experiments" / "small"
+    assert [i for i, _ in logged(run)] == list(range(1, total + 1))
+    (log,) = run.glob("train_*.log")
+    assert log.read_text().count("Validation ORL-val") == 1
+    assert re.findall(r"Best: .* @ (\d+) iter", log.read_text()) == [str(total)] * 2
+
+
+def test_row_15_less_than_a_batch_is_an_error(command: Callable, option_file: Path, capsys) -> None:
+    assert command("train", "-opt", option_file, "--force_yml", "datasets:train:batch_size_per_gpu=9") == 2
+    assert "8 images an epoch are less than one batch of 9" in capsys.readouterr().err
+
+
+def test_row_40_a_failed_start_leaves_an_earlier_run_alone(command: Callable, option_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "experiments" / "small"
+    assert command("train", "-opt", option_file, "--force_yml", "train:total_iter=1") == 0
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    for wrong in ("network_g:type=DFPGNte", "datasets:train:batch_size_per_gpu=9", "network_prior:weights=nowhere.pth"):
+        assert command("train", "-opt", option_file, "--force_yml", wrong) == 2
+    assert {p: p.read_bytes() for p in before} == before
+    assert [p.name for p in run.parent.iterdir()] == ["small"]
+
+
+def test_a_new_run_of_the_same_name_renames_the_earlier_one(command: Callable, option_file: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert command("train", "-opt", option_file, "--force_yml", "train:total_iter=1") == 0
+    names = sorted(p.name for p in (tmp_path / "experiments").iterdir())
+    assert len(names) == 2
+    assert names[1].startswith("small_archived_")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_name(
+    command: Callable, option_file: Path, tmp_path: Path, capsys
+) -> None:
+    assert command("train", "-opt", option_file, "--force_yml", "train:pixel_opt:loss_weight=.inf") == 1
+    assert "l_g_pix is inf at iteration 1" in capsys.readouterr().err
+    assert not list((tmp_path / "experiments" / "small").rglob("*.pth"))
+
+
+def test_a_run_ends_with_figures_for_restored_and_blurred_and_a_picture(
+    command: Callable, option_file: Path, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    assert command("train", "-opt", option_file) == 0
+    run = tmp_path / "experiments" / "small"
+    text = next(run.glob("train_*.log")).read_text()
+    assert re.search(r"Validation of ORL-val, 8 images:\n\t # psnr: blurred \d+\.\d+, restored \d+\.\d+ \([+-]", text)
+    assert "Start training" in text  # early and late records
+    assert "Prior features: VGGFaceFeatureExtractor from random" in text
+    gap = 4
+    assert Image.open(run / "comparison_ORL-val.png").size == (3 * (92 + gap) + gap, 6 * (112 + gap) + gap)
+    assert (run / "small.yml").read_text().endswith(option_file.read_text())
+
+
+def test_training_for_some_iterations_lowers_the_losses(command: Callable, option_file: Path, tmp_path: Path) -> None:
+    forced = ["train:total_iter=40", "train:optim_g:lr=2e-3", "logger:save_checkpoint_freq=40", "val:val_freq=40"]
+    assert command("train", "-opt", option_file, "--force_yml", *forced) == 0
+    rows = [values for _, values in logged(tmp_path / "experiments" / "small")]
+    for key in ("l_g_pix", "l_g_prior"):
+        first, last = (sum(r[key] for r in part) / 5 for part in (rows[:5], rows[-5:]))
+        assert last < 0.8 * first, key
+
+
+def test_workers_change_nothing(command: Callable, option_file: Path, tmp_path: Path) -> None:
+    for workers in (0, 2):
+        forced = [f"name=w{workers}", f"datasets:train:num_worker_per_gpu={workers}"]
+        assert command("train", "-opt", option_file, "--force_yml", *forced) == 0
+    runs = [tmp_path / "experiments" / name for name in ("w0", "w2")]
+    assert logged(runs[0]) == logged(runs[1])
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_cpus_and_one_writes(basicsr: Callable, option_file: Path, tmp_path: Path) -> None:
+    code = "import sys; from torch.distributed.run import main; main(sys.argv[1:])"
+    done = basicsr(
+        *("--nproc_per_node=2", "--master_port=29611", "-m", "dfpg_plugin.cli.main"),
+        *("train", "-opt", option_file, "--launcher", "pytorch", "--force_yml", "datasets:train:batch_size_per_gpu=2"),
+        code=code,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path / "experiments" / "small"
+    assert [i for i, _ in logged(run)] == [1, 2, 3, 4, 5, 6]
+    assert len(list(run.glob("train_*.log"))) == 1
+    alone = basicsr("train", "-opt", option_file, "--force_yml", "name=alone", code=None)
+    assert alone.returncode == 0
+    first = logged(run)[0][1], logged(tmp_path / "experiments" / "alone")[0][1]
+    for key in ("l_g_pix", "l_g_prior", "l_d_fake"):  # the same 4 faces, in two processes or in one
+        assert first[0][key] == pytest.approx(first[1][key], rel=1e-3), key

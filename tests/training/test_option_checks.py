@@ -1,0 +1,78 @@
+"""Options are checked before anything is built."""
+
+from pathlib import Path
+
+import pytest
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.training.option_checks import check_options
+from dfpg_plugin.training.options import Arguments, complete
+
+
+def check(opt: dict, tmp_path: Path, is_train: bool = True) -> None:
+    complete(opt, Arguments("t.yml"), tmp_path, is_train)
+    check_options(opt, ["dfpg_plugin", "other"])
+
+
+def test_the_demo_passes(demo_options: dict, tmp_path: Path) -> None:
+    check(demo_options, tmp_path)
+
+
+def set_key(opt: dict, key: str, value: object) -> None:
+    *sections, last = key.split(":")
+    for section in sections:
+        opt = opt[section]
+    opt[last] = value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("network_g:type", "DFPGNte", "network_g:type: no arch is called 'DFPGNte'. Did you mean DFPGNet.*dfpg_plugin, other"),
+        ("network_g:type", None, "network_g:type: no arch is called None"),
+        ("model_type", "DFPG", "model_type: no model is called 'DFPG'"),
+        ("datasets:train:type", "FaceBlurDatset", "datasets:train:type.*Did you mean FaceBlurDataset"),
+        ("train:prior_opt:type", "PriorLos", "train:prior_opt:type.*Did you mean PriorLoss"),
+        ("val:metrics:psnr:type", "calculate_pnsr", "val:metrics:psnr:type.*Did you mean calculate_psnr"),
+        ("network_g:num_feats", 3, "network_g: unknown key 'num_feats'. Did you mean num_feat"),
+        ("train:prior_opt:weight", 3, "train:prior_opt: unknown key 'weight'"),
+        ("network_prior", {"type": "VGGFaceFeatureExtractor"}, "network_prior: the key 'weights' is missing"),
+        ("network_g", "DFPGNet", "network_g: expected options with a `type`, got 'DFPGNet'"),
+        ("train:total_iter", 0, "train:total_iter: expected a number above 0, got 0"),
+        ("train:total_iter", "100", "train:total_iter: expected a number above 0, got '100'"),
+        ("train:total_iter", 1.5, "train:total_iter: expected a whole number"),
+        ("val:val_freq", None, "val:val_freq: expected a number"),
+        ("datasets:train:batch_size_per_gpu", -1, "batch_size_per_gpu"),
+        ("train:optim_d:lr", "fast", "train:optim_d:lr"),
+        ("datasets:train:prefetch_mode", "cpu", "prefetch_mode"),
+        ("datasets:train:prefetch_mode", "cuda", "needs a GPU"),
+        ("path:pretrain_network_g", "nowhere.pth", "path:pretrain_network_g: nowhere.pth does not exist"),
+        ("datasets:train:dataroot_gt", "nowhere", "datasets:train:dataroot_gt: the folder nowhere does not exist"),
+        ("datasets:trian", {"type": "FaceBlurDataset"}, "datasets:trian: 'trian' is not one of train, val"),
+    ],
+)
+def test_what_would_fail_later_is_named(demo_options: dict, tmp_path: Path, key: str, value: object, message: str) -> None:
+    set_key(demo_options, key, value)
+    demo_options["num_gpu"] = 0
+    with pytest.raises(UserError, match=message):
+        check(demo_options, tmp_path)
+
+
+def test_components_of_other_plugins_with_any_arguments_pass(
+    demo_options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, "Theirs", lambda **kwargs: None)
+    demo_options["network_g"] = {"type": "Theirs", "whatever": 1}
+    check(demo_options, tmp_path)
+
+
+def test_names_with_basicsrs_suffix_are_found_without_it(demo_options: dict, tmp_path: Path) -> None:
+    demo_options["network_g"] = {"type": "UNetDiscriminatorSN", "num_in_ch": 3}
+    check(demo_options, tmp_path)
+
+
+def test_row_67_testing_needs_weights(demo_options: dict, tmp_path: Path) -> None:
+    demo_options["datasets"] = {"test": demo_options["datasets"]["val"]}
+    with pytest.raises(UserError, match="path:pretrain_network_g: missing"):
+        check(demo_options, tmp_path, is_train=False)

@@ -1,0 +1,71 @@
+"""Which state a run goes on from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.training.resume import load_resume_state
+
+
+def options(folder: Path, **path: object) -> dict:
+    (folder / "training_states").mkdir()
+    (folder / "models").mkdir()
+    folders = {"training_states": str(folder / "training_states"), "models": str(folder / "models")}
+    return {"auto_resume": not path, "network_g": {}, "path": {"resume_state": None, **folders, **path}}
+
+
+def save(folder: Path, current_iter: int) -> Path:
+    torch.save({"params": {}}, folder / "models" / f"net_g_{current_iter}.pth")
+    path = folder / "training_states" / f"{current_iter}.state"
+    torch.save({"iter": current_iter, "epoch": 0, "optimizers": [], "schedulers": []}, path)
+    return path
+
+
+def test_the_newest_state_and_its_networks_are_taken(tmp_path: Path) -> None:
+    opt = options(tmp_path)
+    for current_iter in (2, 10, 9):
+        save(tmp_path, current_iter)
+    assert load_resume_state(opt)["iter"] == 10
+    assert opt["path"]["pretrain_network_g"] == str(tmp_path / "models" / "net_g_10.pth")
+
+
+def test_without_states_a_run_is_new(tmp_path: Path) -> None:
+    assert load_resume_state(options(tmp_path)) is None
+
+
+def test_row_32_other_files_are_passed_over(tmp_path: Path) -> None:
+    opt = options(tmp_path)
+    save(tmp_path, 2)
+    for name in ("latest.state", "6.state.tmp", "backup_3.state"):
+        (tmp_path / "training_states" / name).write_bytes(b"")
+    assert load_resume_state(opt)["iter"] == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"text"])
+@pytest.mark.parametrize("which", ["training_states/4.state", "models/net_g_4.pth"])
+def test_row_31_a_damaged_newest_state_is_skipped(tmp_path: Path, content: bytes, which: str) -> None:
+    opt = options(tmp_path)
+    save(tmp_path, 2)
+    save(tmp_path, 4)
+    (tmp_path / which).write_bytes(content)
+    assert load_resume_state(opt)["iter"] == 2
+
+
+def test_a_run_without_a_readable_state_is_not_started_anew(tmp_path: Path) -> None:
+    opt = options(tmp_path)
+    save(tmp_path, 2).write_bytes(b"")
+    with pytest.raises(UserError, match="none of the 1 states"):
+        load_resume_state(opt)
+
+
+def test_a_state_named_in_the_options_is_taken_or_the_reason_said(tmp_path: Path) -> None:
+    opt = options(tmp_path, resume_state=str(tmp_path / "x.state"))
+    with pytest.raises(UserError, match=r"path:resume_state: .*x.state does not exist"):
+        load_resume_state(opt)
+    torch.save({"params": 1}, tmp_path / "x.state")
+    with pytest.raises(UserError, match="x.state is not a training state"):
+        load_resume_state(opt)
+    opt["path"]["resume_state"] = str(save(tmp_path, 7))
+    assert load_resume_state(opt)["iter"] == 7
