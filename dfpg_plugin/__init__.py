@@ -10,7 +10,7 @@ from dfpg_plugin import compat
 compat.provide_functional_tensor()  # before the first import of basicsr
 
 from dfpg_plugin.archs import ca_discriminator_arch, dfpgnet_arch, vggface_arch  # noqa: E402
-from dfpg_plugin.data import face_blur_dataset  # noqa: E402
+from dfpg_plugin.data import face_blur_dataset, face_pair_dataset  # noqa: E402
 from dfpg_plugin.losses import prior_loss  # noqa: E402
 from dfpg_plugin.models import dfpg_model  # noqa: E402
 
@@ -20,6 +20,7 @@ __all__ = [
     "dfpg_model",
     "dfpgnet_arch",
     "face_blur_dataset",
+    "face_pair_dataset",
     "prior_loss",
     "vggface_arch",
 ]

@@ -5,40 +5,24 @@ run is touched before everything is built; the last validation is that of the la
 """
 
 import datetime
-import logging
-import sys
 import time
 from collections.abc import Iterator
-from logging.handlers import MemoryHandler
-from pathlib import Path
 
 import torch
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.prefetch_dataloader import CUDAPrefetcher
 from basicsr.models import build_model
 from basicsr.train import init_tb_loggers
-from basicsr.utils import (
-    AvgTimer,
-    MessageLogger,
-    get_env_info,
-    get_root_logger,
-    get_time_str,
-    make_exp_dirs,
-    mkdir_and_rename,
-    set_random_seed,
-)
+from basicsr.utils import AvgTimer, MessageLogger, get_root_logger, set_random_seed
 from basicsr.utils.dist_util import get_dist_info
-from basicsr.utils.options import dict2str
 from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.training.options import Options
+from dfpg_plugin.training.output import prepare_output, run_log
 from dfpg_plugin.training.resume import load_resume_state
 from dfpg_plugin.training.stream import EpochSampler, SeededDataset
 from dfpg_plugin.training.summary import summarise
-
-LOG_FORMAT = "%(asctime)s %(levelname)s: %(message)s"  # BasicSR's
-OUTPUT_FOLDERS = ("experiments_root", "results_root", "models", "training_states", "log", "visualization")
 
 
 def train(opt: Options, option_file: str) -> None:
@@ -46,18 +30,18 @@ def train(opt: Options, option_file: str) -> None:
     opt["rank"], opt["world_size"] = get_dist_info()
     set_random_seed(opt["manual_seed"] + opt["rank"])
     torch.backends.cudnn.benchmark = True
-    early_records = start_logging()
-    state = load_resume_state(opt)
-    sampler, loader = build_train_loader(opt)
-    val_loaders = build_loaders(opt, "val")
-    model = build_model(opt)
-    if state is not None:
-        model.resume_training(state)
-    prepare_output(opt, option_file, "train", early_records, new=state is None)
-    tb_logger = init_tb_loggers(opt)
-    run(opt, model, sampler, loader, val_loaders, tb_logger, 0 if state is None else state["iter"])
-    if tb_logger:
-        tb_logger.close()
+    with run_log() as open_log:
+        state = load_resume_state(opt)
+        sampler, loader = build_train_loader(opt)
+        val_loaders = build_loaders(opt, "val")
+        model = build_model(opt)
+        if state is not None:
+            model.resume_training(state)
+        prepare_output(opt, option_file, open_log, new=state is None)
+        tb_logger = init_tb_loggers(opt)
+        run(opt, model, sampler, loader, val_loaders, tb_logger, 0 if state is None else state["iter"])
+        if tb_logger:
+            tb_logger.close()
 
 
 def run(
@@ -111,12 +95,16 @@ def run(
 
 def batches(loader: DataLoader, opt: Options) -> Iterator[dict]:
     """Yield the batches of one epoch, copied ahead to the GPU where ``prefetch_mode: cuda`` asks for it."""
-    if opt["datasets"]["train"].get("prefetch_mode") != "cuda":
-        yield from loader
-        return
-    prefetcher = CUDAPrefetcher(loader, opt)
-    while (batch := prefetcher.next()) is not None:
-        yield batch
+    try:
+        if opt["datasets"]["train"].get("prefetch_mode") != "cuda":
+            yield from loader
+            return
+        prefetcher = CUDAPrefetcher(loader, opt)
+        while (batch := prefetcher.next()) is not None:
+            yield batch
+    except UserError as error:
+        # from a worker it comes with the worker's traceback before it
+        raise UserError(str(error).strip().split("\n")[-1].split("UserError: ")[-1]) from error
 
 
 def validate(opt: Options, model: object, loaders: list[DataLoader], current_iter: int, tb_logger: object) -> None:
@@ -152,37 +140,3 @@ def build_loaders(opt: Options, phase: str) -> list[DataLoader]:
             get_root_logger().info(f"Number of {phase} images in {options['name']}: {len(dataset)}")
             loaders.append(build_dataloader(dataset, options, opt["num_gpu"], opt["dist"], None, opt["manual_seed"]))
     return loaders
-
-
-def start_logging() -> MemoryHandler:
-    """Let BasicSR's logger print, and keep its records until the log file's folder is there."""
-    logger = get_root_logger()
-    early_records = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
-    if get_dist_info()[0] == 0:
-        logger.setLevel(logging.INFO)
-        logger.addHandler(early_records)
-    return early_records
-
-
-def prepare_output(opt: Options, option_file: str, what: str, early_records: MemoryHandler, new: bool) -> None:
-    """Make the run's folders (an earlier run of the same name is renamed, as in BasicSR), copy the YAML, open the log."""
-    if opt["rank"] != 0:
-        return
-    text = Path(option_file).read_text(encoding="utf-8")  # before a rename can move it
-    folders = {key: path for key, path in opt["path"].items() if key in OUTPUT_FOLDERS}
-    if new:
-        make_exp_dirs({"is_train": opt["is_train"], "path": folders})
-        if opt["is_train"] and opt["logger"]["use_tb_logger"] and "debug" not in opt["name"]:
-            mkdir_and_rename(str(Path(opt["root_path"]) / "tb_logger" / opt["name"]))
-    header = f"# GENERATE TIME: {time.asctime()}\n# CMD:\n# {' '.join(sys.argv)}\n\n"  # as BasicSR does
-    Path(folders["log"], Path(option_file).name).write_text(header + text, encoding="utf-8")
-    file = logging.FileHandler(Path(folders["log"], f"{what}_{opt['name']}_{get_time_str()}.log"), encoding="utf-8")
-    file.setFormatter(logging.Formatter(LOG_FORMAT))
-    logger = get_root_logger()
-    early_records.setTarget(file)
-    early_records.flush()
-    logger.removeHandler(early_records)
-    logger.addHandler(file)
-    logger.info(get_env_info())
-    logger.info(dict2str(opt))
-

@@ -85,6 +85,8 @@ def complete(opt: Options, args: Arguments, root: Path, is_train: bool) -> Optio
     for key in ("name", "model_type", "datasets"):
         if not opt.get(key):
             raise UserError(f"{args.opt}: the key {key!r} is missing.{close_names(key, opt)}")
+    if not isinstance(opt["name"], str) or "/" in opt["name"]:
+        raise UserError(f"{args.opt}: name: expected text without a slash, got {opt['name']!r}.")
     opt.update(is_train=is_train, auto_resume=args.auto_resume, dist=args.launcher != "none", root_path=str(root))
     if args.debug and not opt["name"].startswith("debug"):
         opt["name"] = f"debug_{opt['name']}"

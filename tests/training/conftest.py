@@ -12,24 +12,17 @@ from dfpg_plugin.data.face_blur_dataset import read_image
 from dfpg_plugin.data.faces import orl_faces
 
 
-@pytest.fixture
-def fresh_logger() -> Iterator[None]:
-    """Remove what an earlier training in this process left in BasicSR's logger, and afterwards what this one left."""
-
-    def clear() -> None:
-        log = logging.getLogger("basicsr")
-        for handler in list(log.handlers):
-            log.removeHandler(handler)
-            handler.close()
-        basicsr_logger.initialized_logger.clear()
-
-    clear()
-    yield
-    clear()
+def clear_logger() -> None:
+    """Remove what an earlier training in this process left: BasicSR opens a log file once a process only."""
+    log = logging.getLogger("basicsr")
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+    basicsr_logger.initialized_logger.clear()
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_logger: None) -> Callable[..., int]:
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """Run ``basicsr`` in this process, in ``tmp_path``; return its exit status."""
     import basicsr.train
 
@@ -38,10 +31,12 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_logger: None)
     monkeypatch.setattr(basicsr.train, "load_resume_state", basicsr.train.load_resume_state)
 
     def run(*args: object) -> int:
+        clear_logger()
         monkeypatch.setattr("sys.argv", ["basicsr", *map(str, args)])
         return main([str(a) for a in args])
 
-    return run
+    yield run
+    clear_logger()
 
 
 @pytest.fixture

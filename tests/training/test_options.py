@@ -116,6 +116,12 @@ def test_row_25_optional_keys_may_be_left_out(tmp_path: Path) -> None:
     assert isinstance(opt["manual_seed"], int)
 
 
+@pytest.mark.parametrize("name", ["a/b", ["a"], 3])
+def test_row_66_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, demo_options: dict, name: object) -> None:
+    with pytest.raises(UserError, match="name: expected text without a slash"):
+        complete({**demo_options, "name": name}, Arguments("t.yml"), tmp_path, is_train=True)
+
+
 @pytest.mark.parametrize("key", ["name", "model_type", "datasets", "train"])
 def test_missing_sections_are_named(tmp_path: Path, demo_options: dict, key: str) -> None:
     del demo_options[key]

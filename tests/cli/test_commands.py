@@ -1,0 +1,137 @@
+"""The command line as a user meets it: subcommands, errors of one line with status 2."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, write_yaml
+
+from dfpg_plugin.cli.main import build_parser
+
+
+def error_line(done) -> str:
+    """The one line that a failed command prints, after whatever was logged."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("basicsr: error: ")]
+    assert len(lines) == 1
+    assert done.stderr.splitlines()[-1] == lines[0]
+    return lines[0]
+
+
+def test_list_names_this_packages_components(basicsr: Callable) -> None:
+    done = basicsr("list")
+    assert done.returncode == 0
+    ours = {tuple(line.split()[:2]) for line in done.stdout.splitlines() if line.endswith(" dfpg_plugin")}
+    assert ours == {
+        ("arch", "DFPGNet"), ("arch", "CAFeatureDiscriminator"), ("arch", "VGGFaceFeatureExtractor"),
+        ("dataset", "FaceBlurDataset"), ("dataset", "FacePairDataset"), ("loss", "PriorLoss"), ("model", "DFPGModel"),
+    }  # fmt: skip
+    assert any(line.split() == ["arch", "RRDBNet", "basicsr"] for line in done.stdout.splitlines())
+
+
+def test_doctor_says_where_basicsr_is_and_what_is_patched(basicsr: Callable) -> None:
+    done = basicsr("doctor")
+    assert done.returncode == 0
+    assert "basicsr is imported from" in done.stdout
+    assert "functional_tensor: active" in done.stdout
+    assert "stock_resume: not active" in done.stdout
+    assert "plugins: dfpg_plugin" in done.stdout
+    assert "missing: nothing" in done.stdout
+
+
+def test_missing_option_file(basicsr: Callable) -> None:
+    assert "nowhere.yml does not exist" in error_line(basicsr("train", "-opt", "nowhere.yml"))
+
+
+def test_misspelt_network(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+    demo_options["network_g"]["type"] = "DFPGNte"
+    line = error_line(basicsr("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options)))
+    assert "network_g:type" in line
+    assert "Did you mean DFPGNet" in line
+
+
+def test_missing_data_folder_of_the_papers_options(basicsr: Callable) -> None:
+    line = error_line(basicsr("train", "-opt", ROOT / "options" / "train_dfpg_mspl.yml"))
+    assert "datasets:train:dataroot_gt: the folder datasets/MSPL/train_img does not exist" in line
+
+
+def test_file_that_is_not_vggface(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+    torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3), "classifier.6.weight": torch.zeros(1000, 4)}, tmp_path / "vgg16.pth")
+    demo_options["network_prior"]["weights"] = "vgg16.pth"
+    line = error_line(basicsr("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options)))
+    assert "vgg16.pth is not a VGGFace file: its classifier has 1000 outputs" in line
+    assert not (tmp_path / "experiments").exists()
+
+
+@pytest.mark.parametrize("flags", [[], ["--stock"]])
+def test_yaml_and_forced_values_execute_nothing(basicsr: Callable, tmp_path: Path, demo_options: dict, flags: list) -> None:
+    file = write_yaml(tmp_path / "t.yml", demo_options)
+    forced = 'name=[__import__("pathlib").Path("executed").touch()]' if flags else 'x"];1/0;opt["y=1'
+    error_line(basicsr("train", "-opt", file, *flags, "--force_yml", forced))
+    file.write_text(file.read_text() + "evil: !!python/object/apply:os.system ['touch executed']\n")
+    assert "could not determine a constructor" in error_line(basicsr("train", "-opt", file, *flags))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_training_then_testing(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+    demo_options["train"]["total_iter"] = 1
+    demo_options["datasets"]["val"]["split"] = "test"
+    assert basicsr("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options)).returncode == 0
+    weights = tmp_path / "experiments" / "small" / "models" / "net_g_latest.pth"
+    test = {k: v for k, v in demo_options.items() if k in ("name", "model_type", "scale", "network_g", "val")}
+    test["datasets"] = {"test_1": {**demo_options["datasets"]["val"], "name": "ORL-test"}}
+    test["path"] = {"pretrain_network_g": str(weights), "param_key_g": "params_ema"}
+    test["val"]["save_img"] = True
+    done = basicsr("test", "-opt", write_yaml(tmp_path / "test.yml", test))
+    assert done.returncode == 0, done.stderr
+    assert "Validation ORL-test" in done.stderr
+    assert len(list((tmp_path / "results" / "small" / "visualization" / "ORL-test").glob("*.png"))) == 40
+    assert list((tmp_path / "results" / "small").glob("test_small_*.log"))
+
+
+def test_testing_without_weights(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+    demo_options["datasets"] = {"test": demo_options["datasets"]["val"]}
+    line = error_line(basicsr("test", "-opt", write_yaml(tmp_path / "t.yml", demo_options)))
+    assert "path:pretrain_network_g: missing" in line
+
+
+@pytest.mark.parametrize("spelling", ["--local_rank", "--local-rank"])
+@pytest.mark.parametrize("opt", ["-opt", "--opt"])
+def test_basicsrs_flags(spelling: str, opt: str) -> None:
+    line = f"train {opt} a.yml --launcher pytorch --auto_resume --debug {spelling} 3 --force_yml a=1 b:c=2"
+    args = build_parser().parse_args(line.split())
+    assert (args.opt, args.launcher, args.auto_resume, args.debug, args.local_rank) == ("a.yml", "pytorch", True, True, 3)
+    assert args.force_yml == ["a=1", "b:c=2"]
+
+
+def test_launcher_without_its_environment(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+    file = write_yaml(tmp_path / "t.yml", demo_options)
+    assert "Start with torchrun" in error_line(basicsr("train", "-opt", file, "--launcher", "pytorch"))
+    assert "Start with srun" in error_line(basicsr("train", "-opt", file, "--launcher", "slurm"))
+
+
+def test_damaged_training_image_is_named_without_a_traceback(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for i in range(4):
+        (folder / f"{i}.png").write_bytes(b"no image")
+    demo_options["datasets"]["train"].update(faces=None, split=None, dataroot_gt="faces")
+    file = write_yaml(tmp_path / "t.yml", demo_options)
+    assert "not an image that OpenCV can read" in error_line(basicsr("train", "-opt", file))
+    forced = "datasets:train:num_worker_per_gpu=1"
+    assert "not an image that OpenCV can read" in error_line(basicsr("train", "-opt", file, "--force_yml", forced))
+
+
+def test_a_yaml_may_name_plugins(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+    demo_options["plugins"] = ["gfpgan"]
+    demo_options["network_g"]["type"] = "GFPGANv2"
+    line = error_line(basicsr("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options)))
+    assert "Plugins loaded: dfpg_plugin, gfpgan." in line
+    assert "GFPGANv1" in line
+    demo_options["network_g"] = yaml.safe_load("{type: DFPGNet, num_feat: 16, num_block: 1, num_prior_block: 1}")
+    demo_options["train"]["total_iter"] = 1
+    done = basicsr("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options))
+    assert done.returncode == 0, done.stderr

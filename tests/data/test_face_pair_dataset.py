@@ -1,0 +1,71 @@
+"""Pairs in folders: BasicSR's samples, in a fixed order, with what is damaged named."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from basicsr.data.paired_image_dataset import PairedImageDataset
+from torch.utils.data import DataLoader
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.data.face_pair_dataset import FacePairDataset
+from dfpg_plugin.data.stream import EpochIndex
+
+NAMES = ["c", "a", "d", "b"]
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> dict:
+    rng = np.random.default_rng(0)
+    for folder in ("lq", "gt"):
+        (tmp_path / folder).mkdir()
+        for name in NAMES:
+            cv2.imwrite(str(tmp_path / folder / f"{name}.png"), rng.integers(0, 256, (40, 36, 3), np.uint8))
+    return {
+        "name": "p", "phase": "train", "scale": 1, "dataroot_gt": str(tmp_path / "gt"), "seed": 1,
+        "dataroot_lq": str(tmp_path / "lq"), "gt_size": 16, "use_hflip": True, "use_rot": False,
+    }  # fmt: skip
+
+
+def test_row_55_the_order_is_that_of_the_names(options: dict) -> None:
+    assert [Path(p["gt_path"]).stem for p in FacePairDataset(options).paths] == sorted(NAMES)
+
+
+def test_validation_samples_are_basicsrs(options: dict) -> None:
+    options["phase"] = "val"
+    ours = {s["gt_path"]: s for s in FacePairDataset(options)}
+    theirs = PairedImageDataset({**options, "io_backend": {"type": "disk"}})
+    for i in range(4):
+        sample = theirs[i]
+        assert torch.equal(ours[sample["gt_path"]]["lq"], sample["lq"])
+        assert torch.equal(ours[sample["gt_path"]]["gt"], sample["gt"])
+
+
+def test_row_17_crops_depend_on_seed_epoch_and_index(options: dict) -> None:
+    dataset = FacePairDataset(options)
+    crop = dataset[EpochIndex(1, 0)]["lq"]
+    assert torch.equal(crop, dataset[EpochIndex(1, 0)]["lq"])
+    assert not torch.equal(crop, dataset[EpochIndex(1, 1)]["lq"])
+    assert not torch.equal(crop, FacePairDataset({**options, "seed": 2})[EpochIndex(1, 0)]["lq"])
+
+
+def test_row_17_under_basicsrs_sampler_crops_change_each_epoch_with_workers(options: dict) -> None:
+    loader = DataLoader(FacePairDataset(options), batch_size=4, num_workers=2)
+    epochs = [next(iter(loader))["lq"] for _ in range(3)]
+    assert not torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(epochs[1], epochs[2])
+
+
+@pytest.mark.parametrize("content", [b"", b"text"])
+def test_row_51_a_damaged_file_is_named(options: dict, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "lq" / "a.png").write_bytes(content)
+    with pytest.raises(UserError, match=r"lq/a.png and .*gt/a.png: not a usable pair"):
+        FacePairDataset(options)[0]
+
+
+def test_row_51_sizes_that_differ_are_named(options: dict, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "lq" / "a.png"), np.zeros((20, 20, 3), np.uint8))
+    with pytest.raises(UserError, match=r"lq/a.png and .*gt/a.png"):
+        FacePairDataset(options)[0]

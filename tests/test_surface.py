@@ -1,0 +1,53 @@
+"""The public surface: a change of it is a decision."""
+
+from importlib.metadata import entry_points, metadata
+
+import yaml
+from basicsr.utils import registry
+from conftest import ROOT
+
+import dfpg_plugin
+from dfpg_plugin.cli.main import build_parser
+
+
+def registered(kind: str) -> set[str]:
+    return {name for name, v in getattr(registry, f"{kind}_REGISTRY") if v.__module__.startswith("dfpg_plugin.")}
+
+
+def test_registered_components() -> None:
+    assert registered("ARCH") == {"DFPGNet", "CAFeatureDiscriminator", "VGGFaceFeatureExtractor"}
+    assert registered("DATASET") == {"FaceBlurDataset", "FacePairDataset"}
+    assert registered("LOSS") == {"PriorLoss"}
+    assert registered("MODEL") == {"DFPGModel"}
+    assert registered("METRIC") == set()
+
+
+def test_command_and_flags() -> None:
+    (commands,) = [a for a in build_parser()._actions if a.dest == "command"]
+    flags = {
+        name: sorted(o for a in parser._actions for o in a.option_strings if a.dest != "help")
+        for name, parser in commands.choices.items()
+    }
+    shared = sorted(
+        ["-opt", "--opt", "--launcher", "--auto_resume", "--debug", "--local_rank", "--local-rank", "--force_yml"]
+    )
+    assert flags == {"train": sorted([*shared, "--stock"]), "test": shared, "list": ["--plugins"], "doctor": []}
+
+
+def test_entry_points_and_version() -> None:
+    (command,) = entry_points(group="console_scripts", name="basicsr")
+    assert command.value == "dfpg_plugin.cli.main:main"
+    assert [e.value for e in entry_points(group="basicsr.plugins")] == ["dfpg_plugin"]
+    assert metadata("dfpg_plugin")["Version"] == dfpg_plugin.__version__
+
+
+def test_the_papers_options_are_the_papers() -> None:
+    opt = yaml.safe_load((ROOT / "options" / "train_dfpg_mspl.yml").read_text(encoding="utf-8"))
+    train = opt["train"]
+    assert train["total_iter"] == 200 * (24_183 // 16) == 302_200
+    assert (train["optim_g"]["lr"], train["optim_d"]["lr"]) == (1e-4, 1e-5)
+    assert train["optim_g"]["betas"] == train["optim_d"]["betas"] == [0.9, 0.999]
+    assert train["scheduler"] == {"type": "StepLR", "step_size": 24_183 // 16, "gamma": 0.99}
+    assert (train["gan_opt"]["loss_weight"], train["prior_opt"]["loss_weight"]) == (0.05, 1.0)
+    assert opt["datasets"]["train"]["batch_size_per_gpu"] == 16
+    assert opt["network_g"]["type"] == "DFPGNet"
