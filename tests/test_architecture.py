@@ -60,7 +60,9 @@ def test_only_compat_touches_sys_modules_and_other_packages_names(path: Path) ->
         assert not (isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.modules")
         targets = node.targets if isinstance(node, ast.Assign) else []
         for target in targets:
-            root = ast.unparse(target).removeprefix("torch.backends.").split(".")[0]  # torch's switches are meant to be set
+            root = (
+                ast.unparse(target).removeprefix("torch.backends.").split(".")[0]
+            )  # torch's switches are meant to be set
             assert not (isinstance(target, ast.Attribute) and root in imported - {"sys"}), ast.unparse(node)
 
 

@@ -17,7 +17,9 @@ def test_choices_keys_and_numbers() -> None:
     with pytest.raises(checks.UserError, match="k: 'b' is not one of None, a"):
         checks.check_choice("k", "b", (None, "a"))
     checks.check_keys("k", ["a"], ["a", "b"])
-    with pytest.raises(checks.UserError, match="k: unknown key 'widht'. Did you mean width. Known keys: height, width"):
+    with pytest.raises(
+        checks.UserError, match=r"k: unknown key 'widht'. Did you mean width. Known keys: height, width"
+    ):
         checks.check_keys("k", ["widht"], ["width", "height"])
     checks.check_positive("k", 0.5)
     for wrong in (0, -1, "1", None, True, float("nan")):

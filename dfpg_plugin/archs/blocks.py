@@ -68,8 +68,8 @@ def _affine_branch(condition_channels: int, channels: int) -> nn.Sequential:
 class SFT(nn.Module):
     """Spatial feature transform (Fig. 3b, Eq. 2): ``alpha * x + beta``, with alpha and beta computed from a condition.
 
-    x is (B,C,H,W), the condition (B,K,H,W). Not in the paper: alpha = 1 + the branch's output, as in SFTGAN and SAPPGAN,
-    so that the transform starts near the identity whatever the initialisation.
+    x is (B,C,H,W), the condition (B,K,H,W). Not in the paper: alpha = 1 + the branch's output, as in SFTGAN and
+    SAPPGAN, so that the transform starts near the identity whatever the initialisation.
     """
 
     def __init__(self, channels: int, condition_channels: int) -> None:

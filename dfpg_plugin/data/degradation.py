@@ -14,7 +14,7 @@ def blur(image: Image, kernel: NDArray[np.float32]) -> Image:
     Reflection does not repeat the edge pixel, as in MSPL's training code.
     """
     flipped = cv2.flip(kernel, -1)  # filter2D correlates
-    return cv2.filter2D(image, -1, flipped, borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(cv2.filter2D(image, -1, flipped, borderType=cv2.BORDER_REFLECT_101), np.float32)
 
 
 def add_noise(image: Image, sigma: float, rng: np.random.Generator) -> Image:

@@ -54,27 +54,31 @@ class FaceBlurOptions:
         if (self.faces is None) == (self.dataroot_gt is None):
             raise UserError("datasets: FaceBlurDataset needs either dataroot_gt (a folder) or faces: orl.")
         if self.faces not in (None, "orl"):
-            raise UserError(f"datasets: faces: {self.faces!r} is unknown, only orl is there. For a folder: dataroot_gt.")
+            raise UserError(
+                f"datasets: faces: {self.faces!r} is unknown, only orl is there. For a folder: dataroot_gt."
+            )
         if not self.kernel_sizes or any(s != NO_BLUR and (s < 3 or s % 2 == 0) for s in self.kernel_sizes):
-            raise UserError(f"datasets: kernel_sizes: expected odd numbers from 3, or 0, got {list(self.kernel_sizes)}.")
+            raise UserError(
+                f"datasets: kernel_sizes: expected odd numbers from 3, or 0, got {list(self.kernel_sizes)}."
+            )
 
     @classmethod
     def from_opt(cls, opt: Mapping[str, object]) -> "FaceBlurOptions":
         """Read BasicSR's dataset options; an unknown key is an error."""
         known = {f.name for f in fields(cls)}
-        given = {key: value for key, value in opt.items() if key not in BASICSR_KEYS}
+        given: dict = {key: value for key, value in opt.items() if key not in BASICSR_KEYS}
         check_keys(f"datasets: {opt.get('name')}", given, known | BASICSR_KEYS)
         if isinstance(given.get("kernel_sizes"), list):
             given["kernel_sizes"] = tuple(given["kernel_sizes"])
-        return cls(**given)  # type: ignore[arg-type]
+        return cls(**given)
 
 
 @DATASET_REGISTRY.register()
 class FaceBlurDataset(Dataset):
     """Sharp faces, blurred on the fly with motion kernels and noise. Sample i of epoch e depends on (seed, e, i) alone.
 
-    In the phases ``val`` and ``test`` nothing is augmented, every index always gives the same pair, and the blurred face
-    is rounded to 8 bits. Options: :class:`FaceBlurOptions`.
+    In the phases ``val`` and ``test`` nothing is augmented, every index always gives the same pair, and the blurred
+    face is rounded to 8 bits. Options: :class:`FaceBlurOptions`.
     """
 
     def __init__(self, opt: Mapping[str, object]) -> None:
@@ -82,9 +86,8 @@ class FaceBlurDataset(Dataset):
         self.opt = opt  # BasicSR reads opt['name'] from it
         self.options = FaceBlurOptions.from_opt(opt)
         self.is_train = opt["phase"] == "train"
-        self.seed = self.options.seed
-        if self.seed is None:
-            self.seed = torch.initial_seed() % 2**32 if self.is_train else 0  # BasicSR has set it to manual_seed
+        default = torch.initial_seed() % 2**32 if self.is_train else 0  # BasicSR has set it to manual_seed
+        self.seed: int = default if self.options.seed is None else self.options.seed
         self.faces = self._list_faces()
         self.kernels = self._read_kernels()
         self.epochs = EpochCounter()
@@ -104,7 +107,7 @@ class FaceBlurDataset(Dataset):
         sharp = read_image(path)
         if self.is_train:
             sharp = self._augment(sharp, path, rng)
-        gt = sharp.astype(np.float32) / 255
+        gt = sharp.astype(np.float32) / np.float32(255)
         lq = add_noise(self._blur(gt, rng), self.options.noise_sigma, rng)
         size = self.options.gt_size
         if self.is_train and size is not None:
@@ -141,7 +144,9 @@ class FaceBlurDataset(Dataset):
     def _check_size(self, image: NDArray, size: int, path: Path) -> None:
         height, width = image.shape[:2]
         if min(height, width) < size:
-            raise UserError(f"{path}: {width}x{height} px is too small for crops of {size} px. Remove it, or crop less.")
+            raise UserError(
+                f"{path}: {width}x{height} px is too small for crops of {size} px. Remove it, or crop less."
+            )
 
     def _list_faces(self) -> list[tuple[str, Path]]:
         if self.options.faces is not None:
@@ -168,5 +173,7 @@ def read_image(path: Path) -> transforms.Image:
         raise UserError(f"{path}: can't be read ({error.strerror}). Restore it, or remove it from the data.") from error
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     if image is None:
-        raise UserError(f"{path}: not an image that OpenCV can read, or damaged. Replace it, or remove it from the data.")
-    return image
+        raise UserError(
+            f"{path}: not an image that OpenCV can read, or damaged. Replace it, or remove it from the data."
+        )
+    return np.asarray(image, np.uint8)

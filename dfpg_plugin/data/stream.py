@@ -24,9 +24,9 @@ class EpochIndex(int):
 class EpochCounter:
     """Tell a sample's epoch, under a sampler that gives :class:`EpochIndex` and under BasicSR's own, which does not.
 
-    Under BasicSR's sampler: without workers, how often this index was drawn before, which is the epoch where every index
-    is drawn once an epoch; with workers, the base seed that the loader draws anew each epoch (defect: BasicSR seeds its
-    workers alike in every epoch, so that crops and flips repeat).
+    Under BasicSR's sampler: without workers, how often this index was drawn before, which is the epoch where every
+    index is drawn once an epoch; with workers, the base seed that the loader draws anew each epoch (defect: BasicSR
+    seeds its workers alike in every epoch, so that crops and flips repeat).
     """
 
     def __init__(self) -> None:

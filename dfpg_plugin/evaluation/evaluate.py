@@ -18,5 +18,5 @@ def evaluate(opt: Options, option_file: str) -> None:
         model = build_model(opt)
         prepare_output(opt, option_file, open_log, new=True)
         for loader in loaders:
-            get_root_logger().info(f"Testing {loader.dataset.opt['name']}...")
+            get_root_logger().info(f"Testing {loader.dataset.opt['name']}...")  # type: ignore[attr-defined]
             validate(opt, model, [loader], opt["name"], None)

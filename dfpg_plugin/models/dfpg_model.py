@@ -1,4 +1,4 @@
-"""The training step of DFPGNet, sections 3.4 and 4.1: discriminator and generator in turn, from one generator forward."""
+"""The training step of DFPGNet, sections 3.4 and 4.1: discriminator, then generator, from one generator forward."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +20,9 @@ Losses = dict[str, Tensor]
 
 @MODEL_REGISTRY.register()
 class DFPGModel(MendedModel):
-    """Train a generator with a deep feature prior. All parts come from the YAML:
+    """Train a generator with a deep feature prior.
+
+    All parts come from the YAML:
 
     - ``network_g``: the generator. With ``prior_opt`` or ``gan_opt`` it must offer ``forward(x, return_priors=True)``.
     - ``network_prior``: the frozen extractor; with ``prior_opt``, ``gan_opt`` or ``feature_opt``.
@@ -29,8 +31,8 @@ class DFPGModel(MendedModel):
       ``feature_opt`` (a loss between the extractor's features of the restored and of the sharp face), each a registered
       loss; BasicSR's ``perceptual_opt``; ``optim_g``, ``optim_d``, ``scheduler``, ``ema_decay``, ``grad_clip_norm``.
 
-    Logged each time: every term, the mean logits ``out_d_real`` and ``out_d_fake``, and ``cos_p1`` to ``cos_p3``, the mean
-    cosine between the channel vectors of P_i and P^_i.
+    Logged each time: every term, the mean logits ``out_d_real`` and ``out_d_fake``, and ``cos_p1`` to ``cos_p3``, the
+    mean cosine between the channel vectors of P_i and P^_i.
     """
 
     def init_training_settings(self) -> None:
@@ -156,7 +158,7 @@ class DFPGModel(MendedModel):
     def _build_prior(self) -> nn.Module | None:
         if self.opt.get("network_prior") is None:
             return None
-        net = build_network(self.opt["network_prior"]).to(self.device, memory_format=torch.channels_last)
+        net = build_network(self.opt["network_prior"]).to(self.device).to(memory_format=torch.channels_last)
         net.requires_grad_(False)
         get_root_logger().info(f"Prior features: {type(net).__name__} from {getattr(net, 'source', 'its options')}.")
         return net
@@ -186,5 +188,3 @@ class DFPGModel(MendedModel):
                 f"network_g: {type(net).__name__} estimates no prior, but train.prior_opt or gan_opt needs one. "
                 "Use DFPGNet, or remove both."
             )
-
-

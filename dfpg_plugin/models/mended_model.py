@@ -5,6 +5,7 @@ Each method names what it mends in BasicSR 1.4.2.
 
 import os
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 
 import torch
 from basicsr.models.sr_model import SRModel
@@ -13,6 +14,7 @@ from basicsr.utils.dist_util import master_only
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError, close_names
 from dfpg_plugin.files import load_pytorch, save_whole, state_dict_of
@@ -37,7 +39,7 @@ class MendedModel(SRModel):
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Wrap for several processes on CPUs too: BasicSR asks for a CUDA device (base_model.py:98)."""
-        net = net.to(self.device, memory_format=torch.channels_last)
+        net = net.to(self.device).to(memory_format=torch.channels_last)
         if self.opt["dist"] and self.device.type == "cpu":
             return DistributedDataParallel(net)
         return super().model_to_device(net)
@@ -45,16 +47,16 @@ class MendedModel(SRModel):
     def feed_data(self, data: Mapping[str, Tensor]) -> None:
         """Take ``lq`` and, where there is one, ``gt``, both (B,3,H,W), in the memory layout of the network."""
         super().feed_data(data)
-        self.lq = self.lq.contiguous(memory_format=torch.channels_last)
+        self.lq: Tensor = self.lq.contiguous(memory_format=torch.channels_last)
 
     def get_optimizer(self, optim_type: str, params: Iterable, lr: float, **kwargs: object) -> torch.optim.Optimizer:
         """Build any optimizer of ``torch.optim``: BasicSR knows Adam only (base_model.py:107)."""
         return _from_torch("optimizer", torch.optim, optim_type)(params, lr=lr, **kwargs)
 
     def setup_schedulers(self) -> None:
-        """Build any scheduler of ``torch.optim.lr_scheduler``, stepped every iteration; a constant rate where none is named.
+        """Build any scheduler of ``torch.optim.lr_scheduler``; a constant rate where none is named.
 
-        BasicSR knows three of its own and needs one (base_model.py:113-121).
+        It is stepped every iteration. BasicSR knows three of its own and needs one (base_model.py:113-121).
         """
         options = dict(self.opt["train"].get("scheduler") or {"type": "ConstantLR", "factor": 1.0})
         if options.get("type") in BASICSR_SCHEDULERS:
@@ -111,7 +113,7 @@ class MendedModel(SRModel):
         self.output = net(padded)[..., : height * scale, : width * scale]
         net.train(was_training)
 
-    def nondist_validation(self, dataloader: object, current_iter: int, tb_logger: object, save_img: bool) -> None:
+    def nondist_validation(self, dataloader: DataLoader, current_iter: int, tb_logger: object, save_img: bool) -> None:
         """Validate as BasicSR does; keep ``net_g_best.pth`` by the first metric on the first set validated."""
         super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
         records = getattr(self, "best_metric_results", None)
@@ -130,7 +132,11 @@ class MendedModel(SRModel):
 
     @master_only
     def save_network(
-        self, net: nn.Module | list[nn.Module], net_label: str, current_iter: int | str, param_key: str | list = "params"
+        self,
+        net: nn.Module | list[nn.Module],
+        net_label: str,
+        current_iter: int | str,
+        param_key: str | list = "params",
     ) -> None:
         """Write ``{net_label}_{current_iter}.pth``, whole or not at all; -1 stands for ``latest``.
 
@@ -167,8 +173,11 @@ class MendedModel(SRModel):
         """
         content = load_pytorch(load_path)
         keys = [param_key, "params", "params_ema", "state_dict"]
-        found = next((k for k in keys if k is not None and isinstance(content, Mapping) and k in content), None)
-        state = state_dict_of(load_path, content if found is None else content[found])
+        found = None
+        if isinstance(content, Mapping):
+            found = next((key for key in keys if key is not None and key in content), None)
+            content = content if found is None else content[found]
+        state = state_dict_of(load_path, content)
         bare = self.get_bare_model(net)
         get_root_logger().info(f"Loading {type(bare).__name__} from {load_path}, with param key: [{found}].")
         self._print_different_keys_loading(bare, state, strict)
@@ -179,9 +188,9 @@ class MendedModel(SRModel):
             raise UserError(f"{load_path} does not fit {type(bare).__name__}: {reason}") from error
 
 
-def _from_torch(what: str, module: object, name: str | None) -> type:
+def _from_torch(what: str, module: ModuleType, name: str | None) -> type:
     bases = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
     known = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, bases) and v not in bases]
     if name not in known:
-        raise UserError(f"train: {what} type {name!r} is not in {module.__name__}.{close_names(str(name), known)}")  # type: ignore[attr-defined]
+        raise UserError(f"train: {what} type {name!r} is not in {module.__name__}.{close_names(str(name), known)}")
     return getattr(module, str(name))

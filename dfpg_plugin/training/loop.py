@@ -12,6 +12,7 @@ import torch
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.prefetch_dataloader import CUDAPrefetcher
 from basicsr.models import build_model
+from basicsr.models.base_model import BaseModel
 from basicsr.train import init_tb_loggers
 from basicsr.utils import AvgTimer, MessageLogger, get_root_logger, set_random_seed
 from basicsr.utils.dist_util import get_dist_info
@@ -46,7 +47,7 @@ def train(opt: Options, option_file: str) -> None:
 
 def run(
     opt: Options,
-    model: object,
+    model: BaseModel,
     sampler: EpochSampler,
     loader: DataLoader,
     val_loaders: list[DataLoader],
@@ -63,7 +64,7 @@ def run(
     logger.info(f"Start training at iteration {current_iter} of {total_iter}, {per_epoch} an epoch.")
     while current_iter < total_iter:
         epoch, done = divmod(current_iter, per_epoch)
-        sampler.set_position(epoch, done * loader.batch_size)
+        sampler.set_position(epoch, done * loader.batch_size)  # type: ignore[operator]
         data_timer, iter_timer = AvgTimer(), AvgTimer()
         for data in batches(loader, opt):
             data_timer.record()
@@ -107,7 +108,7 @@ def batches(loader: DataLoader, opt: Options) -> Iterator[dict]:
         raise UserError(str(error).strip().split("\n")[-1].split("UserError: ")[-1]) from error
 
 
-def validate(opt: Options, model: object, loaders: list[DataLoader], current_iter: int, tb_logger: object) -> None:
+def validate(opt: Options, model: BaseModel, loaders: list[DataLoader], current_iter: int, tb_logger: object) -> None:
     """Validate on every validation set, by the model's own method."""
     for loader in loaders:
         model.validation(loader, current_iter, tb_logger, opt["val"]["save_img"])

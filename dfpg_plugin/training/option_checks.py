@@ -36,9 +36,13 @@ def _components(opt: Options) -> Iterator[tuple[str, Registry, object, dict]]:
     """Yield (key, registry, type, other options) of every component that the options name."""
     yield "model_type", MODEL_REGISTRY, opt["model_type"], {}
     sections = [(f"datasets:{key}", DATASET_REGISTRY, section) for key, section in opt["datasets"].items()]
-    sections += [(key, ARCH_REGISTRY, section) for key, section in opt.items() if key.startswith("network_") and section]
+    sections += [
+        (key, ARCH_REGISTRY, section) for key, section in opt.items() if key.startswith("network_") and section
+    ]
     train = opt.get("train") or {}
-    sections += [(f"train:{key}", LOSS_REGISTRY, section) for key, section in train.items() if key.endswith("_opt") and section]
+    sections += [
+        (f"train:{key}", LOSS_REGISTRY, section) for key, section in train.items() if key.endswith("_opt") and section
+    ]
     metrics = (opt.get("val") or {}).get("metrics") or {}
     sections += [(f"val:metrics:{key}", METRIC_REGISTRY, section) for key, section in metrics.items()]
     for key, registry, section in sections:
@@ -74,7 +78,7 @@ def _check_numbers(opt: Options) -> None:
         check_choice(f"datasets:{phase}", phase.split("_")[0], PHASES[opt["is_train"]])
     if not opt["is_train"]:
         return
-    counts = {
+    counts: dict = {
         "train:total_iter": opt["train"]["total_iter"],
         "datasets:train:batch_size_per_gpu": opt["datasets"]["train"].get("batch_size_per_gpu"),
         "logger:print_freq": opt["logger"]["print_freq"],
@@ -107,6 +111,6 @@ def _check_paths(opt: Options) -> None:
 
 def _check_exists(key: str, value: str) -> None:
     if not Path(value).expanduser().exists():
-        raise UserError(f"{key}: the folder {value} does not exist (working directory: {Path.cwd()}). Set it to the data.")
-
-
+        raise UserError(
+            f"{key}: the folder {value} does not exist (working directory: {Path.cwd()}). Set it to the data."
+        )

@@ -38,7 +38,7 @@ _Loader.add_implicit_resolver(
 def read_yaml(text: str, source: str) -> object:
     """Parse YAML; raise UserError, naming ``source`` and the line, for what is not plain data."""
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a subclass of SafeLoader
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -96,16 +96,20 @@ def complete(opt: Options, args: Arguments, root: Path, is_train: bool) -> Optio
         opt["num_gpu"] = torch.cuda.device_count()
     for name, dataset in opt["datasets"].items():
         _complete_dataset(opt, name, dataset)
-    path = opt["path"] = {key: value for key, value in (opt.get("path") or {}).items() if value is not None}
-    for key, value in path.items():
-        if isinstance(value, str) and ("pretrain_network" in key or key == "resume_state"):
-            path[key] = str(Path(value).expanduser())
-    path.setdefault("resume_state", None)
+    opt["path"] = _complete_paths(opt.get("path") or {})
     if opt.get("val") is not None:
         opt["val"].setdefault("save_img", False)
         opt["val"].setdefault("suffix", None)
     (_complete_training if is_train else _complete_test)(opt, root)
     return opt
+
+
+def _complete_paths(path: dict) -> dict:
+    given = {key: value for key, value in path.items() if value is not None}
+    for key, value in given.items():
+        if isinstance(value, str) and ("pretrain_network" in key or key == "resume_state"):
+            given[key] = str(Path(value).expanduser())
+    return {"resume_state": None, **given}
 
 
 def _complete_dataset(opt: Options, name: str, dataset: object) -> None:

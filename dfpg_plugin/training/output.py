@@ -52,7 +52,7 @@ def run_log() -> Iterator[Callable[[Path], None]]:
 
 
 def prepare_output(opt: Options, option_file: str, open_log: Callable[[Path], None], new: bool) -> None:
-    """Make the run's folders (an earlier run of the same name is renamed, as in BasicSR), copy the YAML, open the log."""
+    """Make the run's folders, renaming an earlier run of that name as BasicSR does; copy the YAML; open the log."""
     if opt["rank"] != 0:
         return
     text = Path(option_file).read_text(encoding="utf-8")  # before a rename can move it

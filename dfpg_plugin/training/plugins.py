@@ -10,7 +10,7 @@ GROUP = "basicsr.plugins"
 
 
 def load_plugins(names: Sequence[str] = ()) -> list[str]:
-    """Import every plugin of the entry-point group ``basicsr.plugins``, then the named packages; return what was loaded.
+    """Import every plugin of the entry-point group ``basicsr.plugins``, then the named packages; return their names.
 
     Loading one twice, or in another order, changes nothing. Raises UserError, naming the plugin, where an import fails.
     """

@@ -13,9 +13,9 @@ from dfpg_plugin.training.options import Options
 def load_resume_state(opt: Options) -> dict | None:
     """Return the training state that ``path:resume_state`` or ``--auto_resume`` asks for, or None for a new run.
 
-    Sets ``path:pretrain_network_*`` to the networks saved with it, as BasicSR does. Loads to the CPU; BasicSR needs a GPU
-    (train.py:85) and stops at any other file that ends in ``.state`` (train.py:75). A state that can't be read is skipped
-    for an older one, and said so. Raises UserError where states are there and none can be read.
+    Sets ``path:pretrain_network_*`` to the networks saved with it, as BasicSR does. Loads to the CPU; BasicSR needs a
+    GPU (train.py:85) and stops at any other file that ends in ``.state`` (train.py:75). A state that can't be read is
+    skipped for an older one, and said so. Raises UserError where states are there and none can be read.
     """
     if opt["auto_resume"]:
         folder = Path(opt["path"]["training_states"])

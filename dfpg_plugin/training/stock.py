@@ -12,8 +12,8 @@ from dfpg_plugin.training.resume import load_resume_state
 def train_stock(opt: Options, args: Arguments) -> None:
     """Run BasicSR's training with the same arguments in the same folder.
 
-    BasicSR reads the YAML and ``--force_yml`` again, by ways that would execute what stands in them: they have been read
-    safely before, and what remains dangerous is refused with UserError.
+    BasicSR reads the YAML and ``--force_yml`` again, by ways that would execute what stands in them: they have been
+    read safely before, and what remains dangerous is refused with UserError.
     """
     for entry in args.force_yml:
         _refuse_code(entry)

@@ -49,7 +49,7 @@ class SeededDataset(Dataset):
         """Read the sample with Python's, NumPy's and torch's global generators seeded for it."""
         state = np.random.SeedSequence([self.seed, index.epoch, index]).generate_state(1)[0]
         random.seed(int(state))
-        np.random.seed(state)  # noqa: NPY002 - what BasicSR's data sets draw from
+        np.random.seed(state)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(state))
             return self.dataset[index]

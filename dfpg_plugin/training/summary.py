@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from basicsr.metrics import calculate_metric
+from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger, tensor2img
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +18,7 @@ NUM_ROWS = 6
 GAP = 4  # px between pictures
 
 
-def summarise(model: object, loaders: Sequence[DataLoader], opt: Options) -> None:
+def summarise(model: BaseModel, loaders: Sequence[DataLoader], opt: Options) -> None:
     """Log, for every validation set with ground truth, each metric before and after, and save a picture of some faces.
 
     The picture, ``comparison_<set>.png`` in the experiment's folder, shows blurred | restored | sharp.
@@ -25,7 +26,8 @@ def summarise(model: object, loaders: Sequence[DataLoader], opt: Options) -> Non
     for loader in loaders:
         name = loader.dataset.opt["name"]  # type: ignore[attr-defined]
         metrics = (opt["val"] or {}).get("metrics") or {}
-        rows, totals, count = [], {key: [0.0, 0.0] for key in metrics}, 0
+        rows: list[Tensor] = []
+        totals, count = {key: [0.0, 0.0] for key in metrics}, 0
         shown = set(torch.linspace(0, len(loader) - 1, min(NUM_ROWS, len(loader))).int().tolist())
         for index, data in enumerate(loader):
             lq, restored, gt = _restore(model, data)
@@ -43,10 +45,10 @@ def summarise(model: object, loaders: Sequence[DataLoader], opt: Options) -> Non
             _save_picture(rows, Path(opt["path"]["experiments_root"]) / f"comparison_{name}.png")
 
 
-def _restore(model: object, data: dict) -> tuple[Tensor, Tensor, Tensor | None]:
-    model.feed_data(data)  # type: ignore[attr-defined]
-    model.test()  # type: ignore[attr-defined]
-    visuals = model.get_current_visuals()  # type: ignore[attr-defined]
+def _restore(model: BaseModel, data: dict) -> tuple[Tensor, Tensor, Tensor | None]:
+    model.feed_data(data)
+    model.test()
+    visuals = model.get_current_visuals()
     return visuals["lq"], visuals["result"], visuals.get("gt")
 
 

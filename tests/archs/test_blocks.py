@@ -47,7 +47,9 @@ def test_res_block_is_rcans_with_leaky_relu() -> None:
     body = F.conv2d(body, conv2.weight, conv2.bias, padding=1)
     squeeze, excite = attention.attention[1], attention.attention[3]
     pooled = body.mean((2, 3))
-    weights = torch.sigmoid(F.relu(pooled @ squeeze.weight[..., 0, 0].T + squeeze.bias) @ excite.weight[..., 0, 0].T + excite.bias)
+    weights = torch.sigmoid(
+        F.relu(pooled @ squeeze.weight[..., 0, 0].T + squeeze.bias) @ excite.weight[..., 0, 0].T + excite.bias
+    )
     torch.testing.assert_close(block(x), x + body * weights[..., None, None])
 
 
@@ -61,7 +63,9 @@ def test_res_group_adds_its_input() -> None:
 def test_add_prior_adds_and_projects_where_widths_differ(condition_channels: int) -> None:
     add = AddPrior(6, condition_channels)
     x, prior = torch.randn(1, 6, 4, 4), torch.randn(1, condition_channels, 4, 4)
-    projected = prior if condition_channels == 6 else torch.einsum("oc,bchw->bohw", add.project.weight[..., 0, 0], prior)
+    projected = (
+        prior if condition_channels == 6 else torch.einsum("oc,bchw->bohw", add.project.weight[..., 0, 0], prior)
+    )
     if condition_channels != 6:
         projected = projected + add.project.bias.view(1, -1, 1, 1)
     torch.testing.assert_close(add(x, prior), x + projected)

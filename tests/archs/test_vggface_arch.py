@@ -133,7 +133,7 @@ def test_files_that_are_not_vggface_are_refused_by_name(tmp_path: Path, vgg_file
 def test_another_input_convention_than_the_files_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "slim.safetensors"
     save_file(load_file(str(STAND_IN)), path, {"input": "pm1"})
-    with pytest.raises(UserError, match="slim.safetensors expects `input: pm1`"):
+    with pytest.raises(UserError, match=r"slim.safetensors expects `input: pm1`"):
         VGGFaceFeatureExtractor(weights=str(path), input="caffe255")
 
 

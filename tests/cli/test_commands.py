@@ -59,7 +59,10 @@ def test_missing_data_folder_of_the_papers_options(basicsr: Callable) -> None:
 
 
 def test_file_that_is_not_vggface(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
-    torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3), "classifier.6.weight": torch.zeros(1000, 4)}, tmp_path / "vgg16.pth")
+    torch.save(
+        {"features.0.weight": torch.zeros(64, 3, 3, 3), "classifier.6.weight": torch.zeros(1000, 4)},
+        tmp_path / "vgg16.pth",
+    )
     demo_options["network_prior"]["weights"] = "vgg16.pth"
     line = error_line(basicsr("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options)))
     assert "vgg16.pth is not a VGGFace file: its classifier has 1000 outputs" in line
@@ -67,7 +70,9 @@ def test_file_that_is_not_vggface(basicsr: Callable, tmp_path: Path, demo_option
 
 
 @pytest.mark.parametrize("flags", [[], ["--stock"]])
-def test_yaml_and_forced_values_execute_nothing(basicsr: Callable, tmp_path: Path, demo_options: dict, flags: list) -> None:
+def test_yaml_and_forced_values_execute_nothing(
+    basicsr: Callable, tmp_path: Path, demo_options: dict, flags: list
+) -> None:
     file = write_yaml(tmp_path / "t.yml", demo_options)
     forced = 'name=[__import__("pathlib").Path("executed").touch()]' if flags else 'x"];1/0;opt["y=1'
     error_line(basicsr("train", "-opt", file, *flags, "--force_yml", forced))
@@ -103,7 +108,13 @@ def test_testing_without_weights(basicsr: Callable, tmp_path: Path, demo_options
 def test_basicsrs_flags(spelling: str, opt: str) -> None:
     line = f"train {opt} a.yml --launcher pytorch --auto_resume --debug {spelling} 3 --force_yml a=1 b:c=2"
     args = build_parser().parse_args(line.split())
-    assert (args.opt, args.launcher, args.auto_resume, args.debug, args.local_rank) == ("a.yml", "pytorch", True, True, 3)
+    assert (args.opt, args.launcher, args.auto_resume, args.debug, args.local_rank) == (
+        "a.yml",
+        "pytorch",
+        True,
+        True,
+        3,
+    )
     assert args.force_yml == ["a=1", "b:c=2"]
 
 
@@ -113,7 +124,9 @@ def test_launcher_without_its_environment(basicsr: Callable, tmp_path: Path, dem
     assert "Start with srun" in error_line(basicsr("train", "-opt", file, "--launcher", "slurm"))
 
 
-def test_damaged_training_image_is_named_without_a_traceback(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+def test_damaged_training_image_is_named_without_a_traceback(
+    basicsr: Callable, tmp_path: Path, demo_options: dict
+) -> None:
     folder = tmp_path / "faces"
     folder.mkdir()
     for i in range(4):

@@ -28,6 +28,8 @@ def stream(loader: DataLoader) -> torch.Tensor:
 
 
 class TwoEpochs(torch.utils.data.Sampler):
+    """Four samples in each of two epochs."""
+
     def __iter__(self):
         return iter([EpochIndex(i, epoch) for epoch in (0, 1) for i in (5, 1, 300, 7)])
 

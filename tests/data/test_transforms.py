@@ -35,7 +35,9 @@ def test_random_crop_cuts_the_same_window_from_all(image: np.ndarray) -> None:
         a, b = transforms.random_crop([image, image + 1], 38, rng)
         assert a.shape == (38, 38, 3)
         np.testing.assert_array_equal(a + 1, b)
-        corners.add(next((y, x) for y in range(13) for x in range(3) if np.array_equal(image[y : y + 38, x : x + 38], a)))
+        corners.add(
+            next((y, x) for y in range(13) for x in range(3) if np.array_equal(image[y : y + 38, x : x + 38], a))
+        )
     assert len(corners) == 13 * 3  # every place, the last ones too
 
 

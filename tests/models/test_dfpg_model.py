@@ -47,7 +47,9 @@ def gradients(net: torch.nn.Module) -> dict[str, torch.Tensor]:
         ("l_g_gan", ("decoder", "encoder.middle")),
     ],
 )
-def test_generator_terms_reach_the_generator_and_nothing_else(options: dict, term: str, without_gradient: tuple) -> None:
+def test_generator_terms_reach_the_generator_and_nothing_else(
+    options: dict, term: str, without_gradient: tuple
+) -> None:
     model = build(options)
     restored, estimated, target = forward(model)
     with model._frozen_discriminator():

@@ -113,9 +113,9 @@ def test_row_21_any_optimizer(tmp_path: Path, name: str) -> None:
 
 
 def test_rows_21_22_unknown_names_are_answered(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'AdmaW'.*Did you mean AdamW"):
+    with pytest.raises(UserError, match=r"'AdmaW'.*Did you mean AdamW"):
         build(tmp_path, optim_g={"type": "AdmaW", "lr": 1e-3})
-    with pytest.raises(UserError, match="'StepRL'.*Did you mean StepLR"):
+    with pytest.raises(UserError, match=r"'StepRL'.*Did you mean StepLR"):
         build(tmp_path, scheduler={"type": "StepRL"})
 
 
@@ -123,7 +123,7 @@ def test_row_20_a_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
     model = build(tmp_path)
     model.check_finite({"l_a": torch.tensor(1.0)}, 7)
     for bad in (math.nan, math.inf, -math.inf):
-        with pytest.raises(NonFiniteLossError, match="l_b is .* at iteration 7"):
+        with pytest.raises(NonFiniteLossError, match=r"l_b is .* at iteration 7"):
             model.check_finite({"l_a": torch.tensor(1.0), "l_b": torch.tensor(bad)}, 7)
 
 
@@ -216,14 +216,14 @@ def test_row_35_every_usual_layout_loads(tmp_path: Path, wrap) -> None:
 def test_row_35_what_does_not_fit_or_would_execute_is_refused_by_name(tmp_path: Path) -> None:
     model = build(tmp_path)
     torch.save({"params": nn.Conv2d(1, 1, 1).state_dict()}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="other.pth does not fit BufferedNet"):
+    with pytest.raises(UserError, match=r"other.pth does not fit BufferedNet"):
         model.load_network(model.net_g, str(tmp_path / "other.pth"))
     torch.save({"params": Evil(tmp_path / "executed")}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match="evil.pth is not a readable PyTorch file"):
+    with pytest.raises(UserError, match=r"evil.pth is not a readable PyTorch file"):
         model.load_network(model.net_g, str(tmp_path / "evil.pth"))
     assert not (tmp_path / "executed").exists()
     torch.save({"params": [1, 2]}, tmp_path / "list.pth")
-    with pytest.raises(UserError, match="list.pth holds no weights"):
+    with pytest.raises(UserError, match=r"list.pth holds no weights"):
         model.load_network(model.net_g, str(tmp_path / "list.pth"))
 
 

@@ -100,7 +100,9 @@ def test_row_15_less_than_a_batch_is_an_error(command: Callable, option_file: Pa
     assert "8 images an epoch are less than one batch of 9" in capsys.readouterr().err
 
 
-def test_row_40_a_failed_start_leaves_an_earlier_run_alone(command: Callable, option_file: Path, tmp_path: Path) -> None:
+def test_row_40_a_failed_start_leaves_an_earlier_run_alone(
+    command: Callable, option_file: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "experiments" / "small"
     assert command("train", "-opt", option_file, "--force_yml", "train:total_iter=1") == 0
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
@@ -110,7 +112,9 @@ def test_row_40_a_failed_start_leaves_an_earlier_run_alone(command: Callable, op
     assert [p.name for p in run.parent.iterdir()] == ["small"]
 
 
-def test_a_new_run_of_the_same_name_renames_the_earlier_one(command: Callable, option_file: Path, tmp_path: Path) -> None:
+def test_a_new_run_of_the_same_name_renames_the_earlier_one(
+    command: Callable, option_file: Path, tmp_path: Path
+) -> None:
     for _ in range(2):
         assert command("train", "-opt", option_file, "--force_yml", "train:total_iter=1") == 0
     names = sorted(p.name for p in (tmp_path / "experiments").iterdir())

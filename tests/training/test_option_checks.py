@@ -29,7 +29,11 @@ def set_key(opt: dict, key: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("network_g:type", "DFPGNte", "network_g:type: no arch is called 'DFPGNte'. Did you mean DFPGNet.*dfpg_plugin, other"),
+        (
+            "network_g:type",
+            "DFPGNte",
+            "network_g:type: no arch is called 'DFPGNte'. Did you mean DFPGNet.*dfpg_plugin, other",
+        ),
         ("network_g:type", None, "network_g:type: no arch is called None"),
         ("model_type", "DFPG", "model_type: no model is called 'DFPG'"),
         ("datasets:train:type", "FaceBlurDatset", "datasets:train:type.*Did you mean FaceBlurDataset"),
@@ -52,7 +56,9 @@ def set_key(opt: dict, key: str, value: object) -> None:
         ("datasets:trian", {"type": "FaceBlurDataset"}, "datasets:trian: 'trian' is not one of train, val"),
     ],
 )
-def test_what_would_fail_later_is_named(demo_options: dict, tmp_path: Path, key: str, value: object, message: str) -> None:
+def test_what_would_fail_later_is_named(
+    demo_options: dict, tmp_path: Path, key: str, value: object, message: str
+) -> None:
     set_key(demo_options, key, value)
     demo_options["num_gpu"] = 0
     with pytest.raises(UserError, match=message):

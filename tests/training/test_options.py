@@ -81,7 +81,7 @@ def test_rows_69_70_forcing_executes_nothing_and_needs_a_section(tmp_path: Path,
     try:
         force(opt, [entry])
     except UserError as error:
-        assert "--force_yml" in str(error)  # noqa: PT017 - the second entry is valid: a list of one string
+        assert "--force_yml" in str(error)
     else:
         assert opt["name"] == ['__import__("pathlib").Path("executed").touch()']
     assert not (tmp_path / "executed").exists()
@@ -104,7 +104,9 @@ def test_completed_options_equal_basicsrs(tmp_path: Path, demo_options: dict, mo
     ours = {"root_path", "seed", "suffix"}  # what BasicSR adds later, and what it leaves to chance
     got["rank"], got["world_size"] = 0, 1
     got["datasets"]["train"].pop("seed")
-    assert {k: v for k, v in got.items() if k not in ours | {"val"}} == {k: v for k, v in expected.items() if k != "val"}
+    assert {k: v for k, v in got.items() if k not in ours | {"val"}} == {
+        k: v for k, v in expected.items() if k != "val"
+    }
     assert {k: v for k, v in got["val"].items() if k not in ours} == dict(expected["val"])
 
 

@@ -14,7 +14,7 @@ def test_this_package_is_an_entry_point() -> None:
 
 
 def test_a_plugin_that_is_missing_or_fails_is_named() -> None:
-    with pytest.raises(UserError, match="plugins: nowhere_plugin can't be imported .ModuleNotFoundError"):
+    with pytest.raises(UserError, match=r"plugins: nowhere_plugin can't be imported .ModuleNotFoundError"):
         load_plugins(["nowhere_plugin"])
     with pytest.raises(UserError, match="list of package names"):
         load_plugins("gfpgan")

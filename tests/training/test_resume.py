@@ -65,7 +65,7 @@ def test_a_state_named_in_the_options_is_taken_or_the_reason_said(tmp_path: Path
     with pytest.raises(UserError, match=r"path:resume_state: .*x.state does not exist"):
         load_resume_state(opt)
     torch.save({"params": 1}, tmp_path / "x.state")
-    with pytest.raises(UserError, match="x.state is not a training state"):
+    with pytest.raises(UserError, match=r"x.state is not a training state"):
         load_resume_state(opt)
     opt["path"]["resume_state"] = str(save(tmp_path, 7))
     assert load_resume_state(opt)["iter"] == 7

@@ -18,7 +18,7 @@ class Draws(Dataset):
         return 6
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.tensor([index, random.random(), np.random.rand(), torch.rand(1).item()])  # noqa: NPY002
+        return torch.tensor([index, random.random(), np.random.rand(), torch.rand(1).item()])
 
 
 @pytest.mark.parametrize("ratio", [1, 3])
