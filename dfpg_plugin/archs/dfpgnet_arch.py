@@ -110,6 +110,7 @@ class DFPGNet(nn.Module):
     - ``prior_stream``: False leaves out P, SSFT and SFT (models B1, B2).
     - ``feature_transform``: False leaves out SSFT and adds the prior in SFT's place (model B3).
     - ``squeeze_factor``: reduction of the channel attention in every Resblock.
+    - ``init_scale``: factor on the Kaiming initialisation; not in the paper, 0.1 in the laboratory's code.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class DFPGNet(nn.Module):
         prior_stream: bool = True,
         feature_transform: bool = True,
         squeeze_factor: int = 16,
+        init_scale: float = 0.1,
     ) -> None:
         super().__init__()
         for name, value in (("prior_stream", prior_stream), ("feature_transform", feature_transform)):
@@ -143,7 +145,7 @@ class DFPGNet(nn.Module):
         self.decoder = Decoder(
             num_out_ch, widths, prior_channels if prior_stream else None, num_block, squeeze_factor, feature_transform
         )
-        init_kaiming(self, scale=0.1)
+        init_kaiming(self, init_scale)
 
     def forward(self, x: Tensor, return_priors: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Deblur RGB images.
