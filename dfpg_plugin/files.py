@@ -61,5 +61,6 @@ def save_whole(content: object, path: str | Path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError on a full disk
+        Path(temporary).unlink(missing_ok=True)
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"{path}: can't be written ({reason}). Make room or free the folder, then resume.") from error

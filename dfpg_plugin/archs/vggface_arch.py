@@ -78,9 +78,8 @@ class VGGFaceFeatureExtractor(nn.Module):
 
     The constructor's arguments:
 
-    - ``weights``: a VGGFace file (see :func:`vggface_tensors`); ``stand-in`` for the small prior trained on the ORL
-    faces
-      that this package ships (up to relu3_3 only, for the demo); ``random`` for untrained weights (always the same).
+    - ``weights``: a VGGFace file (see :func:`vggface_tensors`); ``stand-in`` for the small prior that this package
+      ships, trained on the ORL faces up to relu3_3, for the demo; ``random`` for untrained weights (always the same).
     - ``layers``: which features to return, of :func:`layer_names`.
     - ``input``: ``pm1`` feeds RGB in [-1,1], as the paper's laboratory does; ``caffe255`` feeds 0-255 minus the mean.
     - ``channel_order``: the order that the file's first convolution expects, ``rgb`` or ``bgr``.
@@ -119,11 +118,6 @@ class VGGFaceFeatureExtractor(nn.Module):
         self.source = self._set_weights(weights, channel_order)
         self.requires_grad_(False)
         self.train(False)
-
-    @property
-    def channels(self) -> list[int]:
-        """Channels of each returned feature."""
-        return [STAGES[int(layer[4]) - 1][0] for layer in self.layers]
 
     def train(self, mode: bool = True) -> "VGGFaceFeatureExtractor":
         """Stay in eval mode, whatever ``mode`` says."""

@@ -34,5 +34,5 @@ def read_options(args: Arguments, is_train: bool, join_group: bool = True) -> Op
     complete(opt, args, Path.cwd(), is_train)
     check_options(opt, plugins)
     if join_group:
-        start_group(args, opt.get("dist_params"))
+        start_group(args, opt.get("dist_params"), opt["num_gpu"])
     return opt

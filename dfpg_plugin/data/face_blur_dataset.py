@@ -7,13 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from basicsr.utils import img2tensor, scandir
+from basicsr.utils import get_root_logger, img2tensor, scandir
 from basicsr.utils.registry import DATASET_REGISTRY
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dfpg_plugin.checks import UserError, check_folder, check_keys
+from dfpg_plugin.checks import UserError, check_choice, check_folder, check_keys
 from dfpg_plugin.data import transforms
 from dfpg_plugin.data.degradation import add_noise, blur, quantise
 from dfpg_plugin.data.faces import orl_faces
@@ -38,7 +38,7 @@ class FaceBlurOptions:
     dataroot_gt: str | None = None  # folder of sharp faces, searched in depth
     dataroot_kernels: str | None = None  # folder of MSPL's kernels; without it they are synthesised
     kernel_sizes: tuple[int, ...] = (13, 15, 17, 19, 21, 23, 25, 27)  # px, equally likely; 0 leaves the face sharp
-    kernels_per_size: int = 2250  # how many are synthesised
+    kernels_per_size: int = 250  # how many are synthesised, at each start; 35 ms each at 27 px
     noise_sigma: float = 2.0  # grey levels of 255
     resize: int | None = None  # px, before everything else, bilinear
     jitter: float | None = None  # strength of brightness, contrast, saturation
@@ -53,6 +53,8 @@ class FaceBlurOptions:
         """Check what does not depend on the machine."""
         if (self.faces is None) == (self.dataroot_gt is None):
             raise UserError("datasets: FaceBlurDataset needs either dataroot_gt (a folder) or faces: orl.")
+        if self.split is not None and self.faces is None:
+            raise UserError("datasets: split belongs to faces: orl. Remove it, or dataroot_gt.")
         if self.faces not in (None, "orl"):
             raise UserError(
                 f"datasets: faces: {self.faces!r} is unknown, only orl is there. For a folder: dataroot_gt."
@@ -68,6 +70,8 @@ class FaceBlurOptions:
         known = {f.name for f in fields(cls)}
         given: dict = {key: value for key, value in opt.items() if key not in BASICSR_KEYS}
         check_keys(f"datasets: {opt.get('name')}", given, known | BASICSR_KEYS)
+        backend: dict = opt.get("io_backend") or {"type": "disk"}  # type: ignore[assignment]
+        check_choice(f"datasets: {opt.get('name')}: io_backend: type", backend.get("type"), ("disk",))
         if isinstance(given.get("kernel_sizes"), list):
             given["kernel_sizes"] = tuple(given["kernel_sizes"])
         return cls(**given)
@@ -75,8 +79,9 @@ class FaceBlurOptions:
 
 @DATASET_REGISTRY.register()
 class FaceBlurDataset(Dataset):
-    """Sharp faces, blurred on the fly with motion kernels and noise. Sample i of epoch e depends on (seed, e, i) alone.
+    """Sharp faces, blurred on the fly with motion kernels and noise.
 
+    Sample i of epoch e depends on (seed, e, i) alone, where the sampler tells the epoch: see :class:`EpochCounter`.
     In the phases ``val`` and ``test`` nothing is augmented, every index always gives the same pair, and the blurred
     face is rounded to 8 bits. Options: :class:`FaceBlurOptions`.
     """
@@ -161,6 +166,7 @@ class FaceBlurDataset(Dataset):
         sizes = [size for size in self.options.kernel_sizes if size != NO_BLUR]
         if self.options.dataroot_kernels is not None:
             return read_mspl_kernels(Path(self.options.dataroot_kernels).expanduser(), sizes)
+        get_root_logger().info(f"Synthesising {self.options.kernels_per_size} kernels of each of {sizes} px.")
         rngs = {size: np.random.default_rng([self.seed, self.is_train, size]) for size in sizes}
         return {size: synthesise_kernels(size, self.options.kernels_per_size, rng) for size, rng in rngs.items()}
 

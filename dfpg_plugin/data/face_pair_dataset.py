@@ -21,6 +21,10 @@ class FacePairDataset(PairedImageDataset):
     """
 
     def __init__(self, opt: Mapping[str, object]) -> None:
+        needed = ("scale", "gt_size", "use_hflip", "use_rot") if opt["phase"] == "train" else ("scale",)
+        for key in ("dataroot_gt", "dataroot_lq", *needed):
+            if opt.get(key) is None:
+                raise UserError(f"datasets: {opt.get('name')}: FacePairDataset needs the key {key!r}.")
         super().__init__({"io_backend": {"type": "disk"}, **opt})
         self.paths.sort(key=lambda pair: (pair["gt_path"], pair["lq_path"]))
         seed = opt.get("seed")

@@ -24,9 +24,10 @@ class EpochIndex(int):
 class EpochCounter:
     """Tell a sample's epoch, under a sampler that gives :class:`EpochIndex` and under BasicSR's own, which does not.
 
-    Under BasicSR's sampler: without workers, how often this index was drawn before, which is the epoch where every
-    index is drawn once an epoch; with workers, the base seed that the loader draws anew each epoch (defect: BasicSR
-    seeds its workers alike in every epoch, so that crops and flips repeat).
+    Under BasicSR's the number is made up. Without workers: how often this index was drawn before, which is the epoch
+    where every index is drawn once an epoch. With workers: one that no other draw of the run has, so that no epoch
+    repeats another as under BasicSR, which seeds its workers alike each time (data/__init__.py:99); then the stream
+    depends on the number of workers.
     """
 
     def __init__(self) -> None:
@@ -36,8 +37,9 @@ class EpochCounter:
         """Return the epoch of a draw of ``index``, counted as a draw."""
         if isinstance(index, EpochIndex):
             return index.epoch
+        self._draws[index] += 1
         worker = get_worker_info()
         if worker is not None:
-            return worker.seed - worker.id
-        self._draws[index] += 1
+            # the seed is new each epoch, and each worker's own; persistent workers keep it, hence the count
+            return (worker.seed << 32) + self._draws.total()
         return self._draws[index] - 1

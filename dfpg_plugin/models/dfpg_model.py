@@ -62,6 +62,7 @@ class DFPGModel(MendedModel):
         with torch.no_grad():
             target = None if self.net_prior is None else self.net_prior(self.gt)
         restored, estimated = self._generate()
+        self._check_shapes(estimated, target)
         log: Losses = {}
         if self.net_d is not None:
             losses, logits = self._discriminator_losses(target, estimated)
@@ -124,9 +125,21 @@ class DFPGModel(MendedModel):
         self.check_finite(losses, current_iter)
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
+        norm = nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
+        self.check_finite({f"the gradient of {' + '.join(losses)}": norm}, current_iter)
         if (clip := self.opt["train"].get("grad_clip_norm")) is not None:
-            nn.utils.clip_grad_norm_(net.parameters(), clip)
+            nn.utils.clip_grads_with_norm_(net.parameters(), clip, norm)
         optimizer.step()
+
+    @staticmethod
+    def _check_shapes(estimated: list[Tensor], target: list[Tensor] | None) -> None:
+        """Refuse estimates that can't be compared with the prior, naming what sets their channels."""
+        shapes = [[tuple(p.shape[1:]) for p in features] for features in (estimated, target or [])]
+        if estimated and shapes[0] != shapes[1]:
+            raise UserError(
+                f"network_g: its prior estimates have shapes {shapes[0]}, network_prior's features {shapes[1]}. "
+                "Set network_g's prior_channels, or network_prior's layers."
+            )
 
     def _attend(self, features: list[Tensor]) -> list[Tensor]:
         """Weight the channels with the discriminator's attention (Eq. 4), where it has one."""

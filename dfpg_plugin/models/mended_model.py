@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from dfpg_plugin.checks import UserError, close_names
 from dfpg_plugin.files import load_pytorch, save_whole, state_dict_of
 
+NEEDS_A_METRIC = "ReduceLROnPlateau"
 BASICSR_SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
 BEST = "best"
 
@@ -41,7 +42,7 @@ class MendedModel(SRModel):
         """Wrap for several processes on CPUs too: BasicSR asks for a CUDA device (base_model.py:98)."""
         net = net.to(self.device).to(memory_format=torch.channels_last)
         if self.opt["dist"] and self.device.type == "cpu":
-            return DistributedDataParallel(net)
+            return DistributedDataParallel(net, find_unused_parameters=self.opt.get("find_unused_parameters", False))
         return super().model_to_device(net)
 
     def feed_data(self, data: Mapping[str, Tensor]) -> None:
@@ -88,7 +89,10 @@ class MendedModel(SRModel):
             buffer.copy_(source[name])
 
     def check_finite(self, losses: Mapping[str, Tensor], current_iter: int) -> None:
-        """Raise NonFiniteLossError for the first term that is NaN or infinite: BasicSR trains on and saves it."""
+        """Raise NonFiniteLossError for the first value that is NaN or infinite: BasicSR trains on and saves it.
+
+        For subclasses to call before they update anything.
+        """
         for name, value in losses.items():
             if not torch.isfinite(value).all():
                 raise NonFiniteLossError(
@@ -160,8 +164,23 @@ class MendedModel(SRModel):
             "iter": current_iter,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+            "best_metric_results": self._best_as_plain_values(),
         }
         save_whole(state, os.path.join(self.opt["path"]["training_states"], f"{current_iter}.state"))
+
+    def resume_training(self, resume_state: dict) -> None:
+        """Go on from a state; BasicSR forgets the best metrics, so that a worse network would replace the best one."""
+        super().resume_training(resume_state)
+        if resume_state.get("best_metric_results"):
+            self.best_metric_results = resume_state["best_metric_results"]
+
+    def _best_as_plain_values(self) -> dict:
+        """Return the records without NumPy's numbers, which a safe load refuses."""
+        records = getattr(self, "best_metric_results", {})
+        return {
+            name: {metric: {**record, "val": float(record["val"])} for metric, record in metrics.items()}
+            for name, metrics in records.items()
+        }
 
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
@@ -191,6 +210,6 @@ class MendedModel(SRModel):
 def _from_torch(what: str, module: ModuleType, name: str | None) -> type:
     bases = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
     known = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, bases) and v not in bases]
-    if name not in known:
+    if name not in known or name == NEEDS_A_METRIC:
         raise UserError(f"train: {what} type {name!r} is not in {module.__name__}.{close_names(str(name), known)}")
     return getattr(module, str(name))

@@ -12,8 +12,8 @@ from dfpg_plugin.training.options import Arguments
 DEFAULT_PORT = 29500  # torch.distributed's
 
 
-def start_group(args: Arguments, dist_params: dict | None) -> None:
-    """Join the group that ``args.launcher`` started; does nothing for ``none``.
+def start_group(args: Arguments, dist_params: dict | None, num_gpu: int) -> None:
+    """Join the group that ``args.launcher`` started, by nccl if ``num_gpu`` is not 0; does nothing for ``none``.
 
     BasicSR needs a GPU and nccl for this, and ignores LOCAL_RANK (utils/dist_util.py:22-24). Raises UserError where the
     launcher's environment is not there.
@@ -25,7 +25,7 @@ def start_group(args: Arguments, dist_params: dict | None) -> None:
         _environment_from_slurm(params.get("port"))
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         raise UserError("--launcher pytorch: RANK and WORLD_SIZE are not set. Start with torchrun.")
-    cuda = torch.cuda.is_available()
+    cuda = num_gpu > 0 and torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", args.local_rank)))
     backend = params.get("backend", "nccl")

@@ -19,6 +19,7 @@ from basicsr.utils.dist_util import get_dist_info
 from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.training.options import Options
 from dfpg_plugin.training.output import prepare_output, run_log
 from dfpg_plugin.training.resume import load_resume_state
@@ -90,7 +91,7 @@ def run(
     model.save(epoch=-1, current_iter=-1)  # BasicSR's way to say `latest`
     if val_freq and current_iter % val_freq != 0:
         validate(opt, model, val_loaders, current_iter, tb_logger)
-    if val_freq and opt["rank"] == 0:
+    if val_freq and opt["rank"] == 0 and isinstance(model, MendedModel):
         summarise(model, val_loaders, opt)
 
 

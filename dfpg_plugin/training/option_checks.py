@@ -88,7 +88,7 @@ def _check_numbers(opt: Options) -> None:
         counts["val:val_freq"] = opt["val"].get("val_freq")
     for key, value in counts.items():
         check_positive(key, value)
-        if value != int(value):
+        if not float(value).is_integer():
             raise UserError(f"{key}: expected a whole number, got {value!r}.")
     for key, section in opt["train"].items():
         if key.startswith("optim_"):

@@ -12,6 +12,7 @@ from basicsr.utils import get_env_info, get_root_logger, get_time_str, make_exp_
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.options import dict2str
 
+from dfpg_plugin.checks import UserError
 from dfpg_plugin.training.options import Options
 
 LOG_FORMAT = "%(asctime)s %(levelname)s: %(message)s"  # BasicSR's
@@ -20,34 +21,38 @@ FOLDERS = ("experiments_root", "results_root", "models", "training_states", "log
 
 @contextmanager
 def run_log() -> Iterator[Callable[[Path], None]]:
-    """Let BasicSR's logger print, and give a function that opens the log file; earlier records are written to it, too.
+    """Hold BasicSR's log records back until the run is built; give a function that opens the log file and lets them go.
 
-    The file's folder is only made when everything is built, so that a failed start leaves no trace (defects 40 and 72).
+    So a mistake in the options is answered by its one line, not below hundreds, and a failed start leaves no file or
+    folder (defects 40 and 72).
     """
     logger = get_root_logger()
-    handlers: list[logging.Handler] = []
-    early_records = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
+    screens = list(logger.handlers)
+    held = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
 
-    def add(handler: logging.Handler) -> None:
-        handlers.append(handler)
-        logger.addHandler(handler)
+    def log_to(handlers: list[logging.Handler]) -> None:
+        records, held.buffer = held.buffer, []
+        logger.handlers = handlers
+        for record in records:
+            logger.handle(record)
 
     def open_file(path: Path) -> None:
         file = logging.FileHandler(path, encoding="utf-8")
         file.setFormatter(logging.Formatter(LOG_FORMAT))
-        early_records.setTarget(file)
-        early_records.close()  # flushes
-        logger.removeHandler(early_records)
-        add(file)
+        log_to([*screens, file])
 
     if get_dist_info()[0] == 0:
         logger.setLevel(logging.INFO)
-        add(early_records)
+    logger.handlers = [held]
     try:
         yield open_file
+    except UserError:
+        held.buffer.clear()
+        raise
     finally:
-        for handler in handlers:
-            logger.removeHandler(handler)
+        others = set(logger.handlers) - set(screens)
+        log_to(screens)
+        for handler in others:
             handler.close()
 
 
@@ -55,7 +60,7 @@ def prepare_output(opt: Options, option_file: str, open_log: Callable[[Path], No
     """Make the run's folders, renaming an earlier run of that name as BasicSR does; copy the YAML; open the log."""
     if opt["rank"] != 0:
         return
-    text = Path(option_file).read_text(encoding="utf-8")  # before a rename can move it
+    text = Path(option_file).expanduser().read_text(encoding="utf-8")  # before a rename can move it
     folders = {key: path for key, path in opt["path"].items() if key in FOLDERS}
     if new:
         make_exp_dirs({"is_train": opt["is_train"], "path": folders.copy()})

@@ -1,9 +1,10 @@
 """Find and load the state of an earlier run."""
 
+import logging
 import re
 from pathlib import Path
 
-from basicsr.utils import check_resume, get_root_logger
+from basicsr.utils import check_resume
 
 from dfpg_plugin.checks import UserError, check_file
 from dfpg_plugin.files import load_pytorch
@@ -30,7 +31,8 @@ def load_resume_state(opt: Options) -> dict | None:
         except UserError as error:
             if not opt["auto_resume"]:
                 raise
-            get_root_logger().warning(f"Skipped, going on from an older state: {error}")
+            # not get_root_logger: called before BasicSR's own loop opens its log, it would leave that without one
+            logging.getLogger("basicsr").warning(f"Skipped, going on from an older state: {error}")
             continue
         opt["path"]["resume_state"] = str(path)
         check_resume(opt, state["iter"])

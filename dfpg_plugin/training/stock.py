@@ -2,10 +2,13 @@
 
 import ast
 import sys
+from pathlib import Path
+
+import yaml
 
 from dfpg_plugin import compat
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.training.options import Arguments, Options
+from dfpg_plugin.training.options import Arguments, Options, read_option_file
 from dfpg_plugin.training.resume import load_resume_state
 
 
@@ -15,12 +18,15 @@ def train_stock(opt: Options, args: Arguments) -> None:
     BasicSR reads the YAML and ``--force_yml`` again, by ways that would execute what stands in them: they have been
     read safely before, and what remains dangerous is refused with UserError.
     """
+    file = Path(args.opt).expanduser()
+    if yaml.safe_load(file.read_text(encoding="utf-8")) != read_option_file(args.opt):
+        raise UserError(f"{file}: BasicSR reads numbers like 1e-4 as text. For --stock write 1.0e-4.")
     for entry in args.force_yml:
         _refuse_code(entry)
     compat.mend_stock_resume(load_resume_state)
     from basicsr.train import train_pipeline
 
-    sys.argv = ["basicsr", "-opt", args.opt, "--launcher", args.launcher, "--local_rank", str(args.local_rank)]
+    sys.argv = ["basicsr", "-opt", str(file), "--launcher", args.launcher, "--local_rank", str(args.local_rank)]
     sys.argv += [f"--{flag}" for flag in ("auto_resume", "debug") if getattr(args, flag)]
     sys.argv += ["--force_yml", *args.force_yml] if args.force_yml else []
     train_pipeline(opt["root_path"])

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import torch
 from basicsr.metrics import calculate_metric
-from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger, tensor2img
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.utils import make_grid, save_image
 
+from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.training.options import Options
 
 NUM_ROWS = 6
 GAP = 4  # px between pictures
 
 
-def summarise(model: BaseModel, loaders: Sequence[DataLoader], opt: Options) -> None:
+def summarise(model: MendedModel, loaders: Sequence[DataLoader], opt: Options) -> None:
     """Log, for every validation set with ground truth, each metric before and after, and save a picture of some faces.
 
     The picture, ``comparison_<set>.png`` in the experiment's folder, shows blurred | restored | sharp.
@@ -30,9 +30,9 @@ def summarise(model: BaseModel, loaders: Sequence[DataLoader], opt: Options) -> 
         totals, count = {key: [0.0, 0.0] for key in metrics}, 0
         shown = set(torch.linspace(0, len(loader) - 1, min(NUM_ROWS, len(loader))).int().tolist())
         for index, data in enumerate(loader):
-            lq, restored, gt = _restore(model, data)
-            if gt is None:
+            if "gt" not in data:
                 break
+            lq, restored, gt = _restore(model, data)
             count += 1
             blurred = F.interpolate(lq, gt.shape[-2:]) if lq.shape != gt.shape else lq
             for key, metric in metrics.items():
@@ -45,11 +45,11 @@ def summarise(model: BaseModel, loaders: Sequence[DataLoader], opt: Options) -> 
             _save_picture(rows, Path(opt["path"]["experiments_root"]) / f"comparison_{name}.png")
 
 
-def _restore(model: BaseModel, data: dict) -> tuple[Tensor, Tensor, Tensor | None]:
+def _restore(model: MendedModel, data: dict) -> tuple[Tensor, Tensor, Tensor]:
     model.feed_data(data)
     model.test()
     visuals = model.get_current_visuals()
-    return visuals["lq"], visuals["result"], visuals.get("gt")
+    return visuals["lq"], visuals["result"], visuals["gt"]
 
 
 def _measure(image: Tensor, gt: Tensor, metric: dict) -> float:

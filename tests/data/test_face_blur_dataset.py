@@ -148,6 +148,8 @@ def test_damaged_and_small_files_are_named(tmp_path: Path) -> None:
         ({"use_hflips": True}, "unknown key 'use_hflips'. Did you mean use_hflip"),
         ({"faces": None}, "dataroot_gt"),
         ({"dataroot_gt": "x"}, "either dataroot_gt"),
+        ({"faces": None, "dataroot_gt": "x"}, "split belongs to faces"),
+        ({"io_backend": {"type": "lmdb"}}, "io_backend: type: 'lmdb'"),
         ({"faces": "orl2"}, "'orl2'"),
         ({"kernel_sizes": [9, 10]}, "kernel_sizes"),
         ({"kernel_sizes": []}, "kernel_sizes"),

@@ -65,6 +65,13 @@ def test_row_51_a_damaged_file_is_named(options: dict, tmp_path: Path, content: 
         FacePairDataset(options)[0]
 
 
+@pytest.mark.parametrize("key", ["gt_size", "use_rot", "dataroot_lq"])
+def test_missing_options_are_named(options: dict, key: str) -> None:
+    del options[key]
+    with pytest.raises(UserError, match=f"needs the key '{key}'"):
+        FacePairDataset(options)
+
+
 def test_row_51_sizes_that_differ_are_named(options: dict, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "lq" / "a.png"), np.zeros((20, 20, 3), np.uint8))
     with pytest.raises(UserError, match=r"lq/a.png and .*gt/a.png"):

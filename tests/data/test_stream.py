@@ -2,6 +2,7 @@
 
 import pickle
 
+import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from dfpg_plugin.data.stream import EpochCounter, EpochIndex
@@ -17,7 +18,7 @@ class Epochs(Dataset):
         return 4
 
     def __getitem__(self, index: int) -> int:
-        return self.epochs.epoch_of(index)
+        return self.epochs.epoch_of(index) % 2**62  # as much as a tensor holds
 
 
 def test_index_is_an_int_that_travels_with_its_epoch() -> None:
@@ -38,8 +39,8 @@ def test_a_plain_index_counts_its_draws() -> None:
     assert [[dataset[i] for i in range(4)] for _ in range(3)] == [[e] * 4 for e in range(3)]
 
 
-def test_workers_under_a_plain_sampler_share_a_number_that_changes_each_epoch() -> None:
-    loader = DataLoader(Epochs(), batch_size=1, num_workers=2)
-    epochs = [{int(e) for e in loader} for _ in range(3)]
-    assert all(len(numbers) == 1 for numbers in epochs)
-    assert len(set.union(*epochs)) == 3
+@pytest.mark.parametrize("persistent", [False, True])
+def test_row_17_workers_under_a_plain_sampler_never_repeat_an_epoch(persistent: bool) -> None:
+    loader = DataLoader(Epochs(), batch_size=1, num_workers=2, persistent_workers=persistent)
+    epochs = [int(e) for _ in range(3) for e in loader]
+    assert len(set(epochs)) == 12

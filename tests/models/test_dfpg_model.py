@@ -176,6 +176,40 @@ def test_gradients_are_clipped_to_the_norm_asked_for(options: dict) -> None:
         assert norm.item() <= 1e-3 * 1.001
 
 
+def test_one_step_of_g_follows_the_gradient_of_the_sum_of_equation_10(options: dict) -> None:
+    model, reference = build(options), build(options)
+    for m in (model, reference):
+        m.optimizer_d.step = lambda: None
+        m.optimizer_g.step = lambda: None
+        m.net_d.eval()  # no further power iterations, so that every call sees the same weights
+    model.optimize_parameters(1)
+    restored, estimated, target = forward(reference)
+    with reference._frozen_discriminator():
+        terms = reference._generator_losses(restored, estimated, target)
+        for term in terms.values():
+            term.backward(retain_graph=True)
+    expected = gradients(reference.net_g)
+    for name, gradient in gradients(model.net_g).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-7)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update(options: dict) -> None:
+    model = build(options)
+    generator = {k: v.clone() for k, v in model.net_g.named_parameters()}
+    next(model.net_g.parameters()).register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(
+        NonFiniteLossError, match=r"the gradient of l_g_pix \+ l_g_prior \+ l_g_gan is nan at iteration 3"
+    ):
+        model.optimize_parameters(3)
+    assert all(torch.equal(v, generator[k]) for k, v in model.net_g.named_parameters())
+
+
+def test_estimates_of_other_channels_than_the_priors_are_refused(options: dict) -> None:
+    options["network_g"]["prior_channels"] = [64, 128, 128]
+    with pytest.raises(UserError, match="prior_channels"):
+        build(options).optimize_parameters(1)
+
+
 @pytest.mark.parametrize("term", ["l_d_fake", "l_g_prior"])
 def test_a_term_that_is_not_finite_stops_before_the_networks_are_updated(
     options: dict, monkeypatch: pytest.MonkeyPatch, term: str

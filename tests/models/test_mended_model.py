@@ -115,6 +115,8 @@ def test_row_21_any_optimizer(tmp_path: Path, name: str) -> None:
 def test_rows_21_22_unknown_names_are_answered(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'AdmaW'.*Did you mean AdamW"):
         build(tmp_path, optim_g={"type": "AdmaW", "lr": 1e-3})
+    with pytest.raises(UserError, match="'ReduceLROnPlateau' is not"):
+        build(tmp_path, scheduler={"type": "ReduceLROnPlateau"})
     with pytest.raises(UserError, match=r"'StepRL'.*Did you mean StepLR"):
         build(tmp_path, scheduler={"type": "StepRL"})
 
@@ -156,7 +158,7 @@ def test_row_45_several_processes_on_cpus(tmp_path: Path, monkeypatch: pytest.Mo
     from dfpg_plugin.models import mended_model
 
     wrapped = []
-    monkeypatch.setattr(mended_model, "DistributedDataParallel", lambda net: wrapped.append(net) or net)
+    monkeypatch.setattr(mended_model, "DistributedDataParallel", lambda net, **_: wrapped.append(net) or net)
     MendedModel({**options(tmp_path), "dist": True})
     assert len(wrapped) == 1
 
@@ -172,7 +174,7 @@ def test_checkpoints_keep_basicsrs_layout(tmp_path: Path) -> None:
     assert set(content) == {"params", "params_ema"}
     assert set(content["params"]) == set(model.net_g.state_dict())
     state = torch.load(tmp_path / "training_states" / "1.state", weights_only=True)
-    assert set(state) == {"epoch", "iter", "optimizers", "schedulers"}
+    assert set(state) == {"epoch", "iter", "optimizers", "schedulers", "best_metric_results"}
 
 
 def test_rows_31_and_36_a_save_that_fails_is_an_error_and_leaves_the_last_one(
@@ -191,7 +193,7 @@ def test_rows_31_and_36_a_save_that_fails_is_an_error_and_leaves_the_last_one(
         model.save_network(model.net_g, "net_g", 1)
     with pytest.raises(UserError, match=r"1\.state: can't be written .*No space left"):
         model.save_training_state(0, 1)
-    assert {p: p.read_bytes() for p in before} == before
+    assert {p: p.read_bytes() for p in tmp_path.glob("*/*")} == before
 
 
 @pytest.mark.parametrize(
@@ -253,3 +255,10 @@ def test_the_best_generator_is_kept_by_the_first_metric(tmp_path: Path) -> None:
         model.nondist_validation(Loader(pairs), current_iter, None, False)
         weights[current_iter] = torch.load(best, weights_only=True)["params"]["up.bias"][0].item()
     assert weights == {1: 5.0, 2: 0.0, 3: 0.0}
+    model.save_training_state(0, 3)
+    resumed = build(tmp_path)
+    resumed.resume_training(torch.load(tmp_path / "training_states" / "3.state", weights_only=True))
+    with torch.no_grad():
+        resumed.net_g.up.bias.fill_(7.0)
+    resumed.nondist_validation(Loader(pairs), 4, None, False)
+    assert torch.load(best, weights_only=True)["params"]["up.bias"][0] == 0

@@ -45,6 +45,7 @@ def set_key(opt: dict, key: str, value: object) -> None:
         ("network_g", "DFPGNet", "network_g: expected options with a `type`, got 'DFPGNet'"),
         ("train:total_iter", 0, "train:total_iter: expected a number above 0, got 0"),
         ("train:total_iter", "100", "train:total_iter: expected a number above 0, got '100'"),
+        ("train:total_iter", float("inf"), "train:total_iter: expected a whole number"),
         ("train:total_iter", 1.5, "train:total_iter: expected a whole number"),
         ("val:val_freq", None, "val:val_freq: expected a number"),
         ("datasets:train:batch_size_per_gpu", -1, "batch_size_per_gpu"),

@@ -33,6 +33,23 @@ def test_gfpgan_and_realesrgan_load_beside_it_in_any_order_and_twice(basicsr: Ca
     assert expected <= rows
 
 
+@pytest.mark.parametrize("first", ["gfpgan, realesrgan, dfpg_plugin", "realesrgan, dfpg_plugin, gfpgan"])
+def test_it_may_come_after_plugins_whose_users_patched_torchvision_themselves(basicsr: Callable, first: str) -> None:
+    code = f"""
+import sys, types
+from torchvision.transforms.functional import rgb_to_grayscale
+module = sys.modules["torchvision.transforms.functional_tensor"] = types.ModuleType("functional_tensor")
+module.rgb_to_grayscale = rgb_to_grayscale
+import {first}
+from dfpg_plugin import compat
+assert not compat.PATCHES[0].active()
+from basicsr.utils.registry import ARCH_REGISTRY
+assert "DFPGNet" in ARCH_REGISTRY and "GFPGANv1" in ARCH_REGISTRY
+"""
+    done = basicsr(code=code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_package_may_be_imported_after_the_others(basicsr: Callable) -> None:
     code = """
 try:
