@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import DEMO_YAML, ROOT
 
-NUM_ITER = 60
+NUM_ITER = 200  # the third layer starts to rise after about 100
 
 
 @pytest.mark.slow
