@@ -93,6 +93,8 @@ def test_losses_are_equations_6_8_and_10(options: dict) -> None:
     model.net_d.eval()  # no further power iterations, so that every call sees the same weights
     restored, estimated, target = forward(model)
     with torch.no_grad():
+        for attention in model.net_d.channel_attention:
+            attention.attention[3].bias.normal_(std=2)  # at first all channels weigh nearly the same
         real, fake = model.net_d(target).double(), model.net_d(estimated).double()
         losses, logits = model._discriminator_losses(target, estimated)
         terms = model._generator_losses(restored, estimated, target)
