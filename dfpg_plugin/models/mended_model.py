@@ -33,8 +33,8 @@ class MendedModel(SRModel):
 
     def __init__(self, opt: dict) -> None:
         if opt["num_gpu"] == 0:
-            # the small initial weights make denormal activations, which cost a CPU 5 times the whole step; the flag is
-            # inherited by threads started later, hence before the first tensor
+            # the small initial weights make denormal activations, which are slow on a CPU; threads that start later
+            # inherit the flag, hence before the first tensor
             torch.set_flush_denormal(True)
         super().__init__(opt)
 
@@ -96,7 +96,7 @@ class MendedModel(SRModel):
         for name, value in losses.items():
             if not torch.isfinite(value).all():
                 raise NonFiniteLossError(
-                    f"{name} is {value.item()} at iteration {current_iter}. Nothing was saved since; "
+                    f"{name} is {value.item()} at iteration {current_iter}. Nothing was updated or saved with it; "
                     "lower the learning rate or set train.grad_clip_norm, then resume."
                 )
 

@@ -48,6 +48,18 @@ def test_output_stays_in_range_whatever_the_weights() -> None:
     assert image.std() > 0.1
 
 
+def test_channels_of_input_and_output_are_options() -> None:
+    assert small_net(num_in_ch=1, num_out_ch=2)(torch.rand(1, 1, 16, 16)).shape == (1, 2, 16, 16)
+
+
+def test_init_scale_is_a_factor_on_the_weights() -> None:
+    nets = []
+    for scale in (0.1, 0.4):
+        torch.manual_seed(0)
+        nets.append(small_net(init_scale=scale))
+    torch.testing.assert_close(4 * nets[0].encoder.head.weight, nets[1].encoder.head.weight)
+
+
 def test_padding_leaves_multiples_of_four_alone() -> None:
     net = small_net().eval()
     x = torch.rand(1, 3, 22, 21)
