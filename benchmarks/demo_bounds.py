@@ -11,7 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from dfpg_plugin.data.degradation import GREY_LEVELS, blur
-from dfpg_plugin.data.face_blur_dataset import FaceBlurDataset, read_image
+from dfpg_plugin.data.face_blur_dataset import FaceBlurDataset
 from dfpg_plugin.data.faces import orl_faces
 
 MARGIN = 16  # px, twice around each picture: reflected, then faded to its mean, since the filters are circular
@@ -51,7 +51,8 @@ def main() -> None:
         datasets = yaml.safe_load(file)["datasets"]
     train = FaceBlurDataset({**datasets["train"], "phase": "train", "seed": 0})
     val = FaceBlurDataset({**datasets["val"], "phase": "val"})
-    faces = [read_image(path)[..., 0] / GREY_LEVELS for _, path in orl_faces("train")]
+    source = orl_faces("train")
+    faces = [source.read(name)[..., 0] / GREY_LEVELS for name in source.names]
     signal = np.mean([np.abs(np.fft.fft2(extend(x))) ** 2 for x in faces], axis=0) / np.prod(SHAPE)
     noise = (val.options.noise_sigma / GREY_LEVELS) ** 2
     known = np.array([transfer(k) for kernels in train.kernels.values() for k in kernels])

@@ -10,13 +10,14 @@ from dfpg_plugin import compat
 compat.provide_functional_tensor()  # before the first import of basicsr
 
 from dfpg_plugin.archs import ca_discriminator_arch, dfpgnet_arch, vggface_arch  # noqa: E402
-from dfpg_plugin.data import face_blur_dataset, face_pair_dataset  # noqa: E402
+from dfpg_plugin.data import deblur_test_dataset, face_blur_dataset, face_pair_dataset  # noqa: E402
 from dfpg_plugin.losses import prior_loss  # noqa: E402
 from dfpg_plugin.models import dfpg_model  # noqa: E402
 
 __all__ = [
     "__version__",
     "ca_discriminator_arch",
+    "deblur_test_dataset",
     "dfpg_model",
     "dfpgnet_arch",
     "face_blur_dataset",

@@ -1,8 +1,11 @@
 """Reading tensors from files that nobody has to trust, and writing files that are whole or not there."""
 
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -48,19 +51,39 @@ def state_dict_of(path: str | Path, content: object) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
+def sha256_of(path: str | Path) -> str:
+    """Return the SHA-256 of a file of any size, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def save_whole(content: object, path: str | Path) -> None:
-    """``torch.save`` through a temporary file that is flushed and renamed: ``path`` is whole at every moment.
+    """``torch.save`` through :func:`whole_file`."""
+    with whole_file(path) as file:
+        torch.save(content, file)
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Give a temporary file to write, then flush and rename it: ``path`` is whole at every moment.
 
     Raises UserError, naming the file, where it can't be written; what ``path`` held before is then still there.
     """
     temporary = f"{path}.tmp"
     try:
         with open(temporary, "wb") as file:
-            torch.save(content, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError on a full disk
-        Path(temporary).unlink(missing_ok=True)
         reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{path}: can't be written ({reason}). Make room or free the folder, then resume.") from error
+        raise UserError(
+            f"{path}: can't be written ({reason}). Make room or free the folder, then resume or try again."
+        ) from error
+    finally:
+        with suppress(OSError):
+            os.remove(temporary)

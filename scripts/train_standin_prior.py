@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from dfpg_plugin.archs.vggface_arch import build_layers
-from dfpg_plugin.data.face_blur_dataset import read_image
 from dfpg_plugin.data.faces import NUM_PICTURES, orl_faces
 
 LAST_LAYER = "relu3_3"
@@ -47,7 +46,7 @@ class Recogniser(nn.Module):
 def load_faces() -> tuple[list[Tensor], Tensor]:
     """Return the training identities' pictures, uint8 RGB (3,112,92), and their identities' numbers from 0."""
     faces = orl_faces("train")
-    images = [torch.from_numpy(read_image(path)).permute(2, 0, 1) for _, path in faces]  # grey: BGR equals RGB
+    images = [torch.from_numpy(faces.read(name)).permute(2, 0, 1) for name in faces.names]  # grey: BGR equals RGB
     return images, torch.arange(len(faces)) // NUM_PICTURES
 
 

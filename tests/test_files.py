@@ -1,5 +1,6 @@
 """Reading weights and writing checkpoints."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.files import load_pytorch, read_tensors, save_whole
+from dfpg_plugin.files import load_pytorch, read_tensors, save_whole, sha256_of, whole_file
 
 
 def test_safetensors_are_read_with_their_metadata(tmp_path: Path) -> None:
@@ -43,3 +44,21 @@ def test_saving_replaces_the_file_at_once(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere/a.pth: can't be written"):
         save_whole({}, tmp_path / "nowhere" / "a.pth")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("disk"), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"before")
+    expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else UserError
+    with pytest.raises(expected), whole_file(path) as file:
+        file.write(b"half")
+        raise error
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.bin", b"before")]
+
+
+@pytest.mark.parametrize("size", [0, 5, 2**20, 3 * 2**20 + 1])
+def test_sha256_of_files_of_any_size(tmp_path: Path, size: int) -> None:
+    content = bytes(range(256)) * (size // 256 + 1)
+    (tmp_path / "a").write_bytes(content[:size])
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(content[:size]).hexdigest()

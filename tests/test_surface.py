@@ -16,7 +16,7 @@ def registered(kind: str) -> set[str]:
 
 def test_registered_components() -> None:
     assert registered("ARCH") == {"DFPGNet", "CAFeatureDiscriminator", "VGGFaceFeatureExtractor"}
-    assert registered("DATASET") == {"FaceBlurDataset", "FacePairDataset"}
+    assert registered("DATASET") == {"FaceBlurDataset", "FaceDeblurTestDataset", "FacePairDataset"}
     assert registered("LOSS") == {"PriorLoss"}
     assert registered("MODEL") == {"DFPGModel"}
     assert registered("METRIC") == set()

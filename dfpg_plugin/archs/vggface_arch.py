@@ -1,9 +1,7 @@
 """The frozen VGGFace network (VGG-16, Parkhi et al. 2015) whose features are the prior, section 3.2 and 4.1."""
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,24 +9,20 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from dfpg_plugin.archs.vggface_files import (
+    CHANNEL_ORDERS,
+    INPUTS,
+    STAGES,
+    layer_names,
+    needed_tensors,
+    read_vggface,
+    weights_sha256,
+)
 from dfpg_plugin.checks import UserError, check_choice, check_file
-from dfpg_plugin.files import read_tensors
 
-STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of VGG-16's five stages
-NUM_CLASSES = 2622  # identities of the VGG Face data set
 MEAN_RGB = (129.1863, 104.7624, 93.5940)  # of VGG Face, 0-255; robots.ox.ac.uk/~albanie/pytorch-models.html
 STAND_IN = files("dfpg_plugin") / "weights" / "standin_prior_orl.safetensors"
 GREY_LEVELS = 255.0
-
-
-def layer_names() -> list[str]:
-    """Return the names of VGG-16's layers in order: conv1_1, relu1_1, conv1_2, relu1_2, pool1, ... relu5_3, pool5."""
-    names = []
-    for stage, (_, num_conv) in enumerate(STAGES, start=1):
-        for conv in range(1, num_conv + 1):
-            names += [f"conv{stage}_{conv}", f"relu{stage}_{conv}"]
-        names.append(f"pool{stage}")
-    return names
 
 
 def build_layers(last: str) -> nn.Sequential:
@@ -48,43 +42,25 @@ def build_layers(last: str) -> nn.Sequential:
     return layers
 
 
-def vggface_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the convolutions of a VGGFace file by layer name (``conv1_1.weight`` ...).
-
-    Understands those names themselves and torchvision's (``features.0.weight`` ...). Raises UserError, naming the file,
-    where the first convolution is not VGG's or the classifier does not have VGGFace's 2622 outputs.
-    """
-    index = {f"features.{i}": name for i, name in enumerate(layer_names())}
-    renamed = {}
-    for key, value in tensors.items():
-        layer, _, kind = key.rpartition(".")
-        renamed[f"{index.get(layer, layer)}.{kind}"] = value
-    first = renamed.get("conv1_1.weight")
-    if first is None or tuple(first.shape) != (64, 3, 3, 3):
-        found = "is missing" if first is None else f"has shape {tuple(first.shape)}"
-        raise UserError(f"{path} is not a VGGFace file: conv1_1 {found}, expected (64, 3, 3, 3).")
-    classifier = renamed.get("classifier.6.weight", renamed.get("fc8.weight"))
-    if classifier is not None and classifier.shape[0] != NUM_CLASSES:
-        raise UserError(
-            f"{path} is not a VGGFace file: its classifier has {classifier.shape[0]} outputs, VGGFace's has "
-            f"{NUM_CLASSES} (1000 are ImageNet's, 8631 VGGFace2's)."
-        )
-    return renamed
-
-
 @ARCH_REGISTRY.register()
 class VGGFaceFeatureExtractor(nn.Module):
     """Features of named VGG-16 layers; frozen, always in eval mode. Gradients pass through it but never into it.
 
     The constructor's arguments:
 
-    - ``weights``: a VGGFace file (see :func:`vggface_tensors`); ``stand-in`` for the small prior that this package
-      ships, trained on the ORL faces up to relu3_3, for the demo; ``random`` for untrained weights (always the same).
+    - ``weights``: a VGGFace file of any style in :mod:`dfpg_plugin.archs.vggface_files`; ``stand-in`` for the small
+      prior that this package ships, trained on the ORL faces up to relu3_3, for the demo; ``random`` for untrained
+      weights (always the same).
     - ``layers``: which features to return, of :func:`layer_names`.
     - ``input``: ``pm1`` feeds RGB in [-1,1], as the paper's laboratory does; ``caffe255`` feeds 0-255 minus the mean.
-    - ``channel_order``: the order that the file's first convolution expects, ``rgb`` or ``bgr``.
+    - ``channel_order``: the order that the file's first convolution expects, ``rgb`` or ``bgr``; by default what the
+      file's style says.
     - ``feature_scale``: one factor per layer. By default 1 for ``pm1`` and 2/255 for ``caffe255``, which brings both to
       the same magnitude (up to the biases); without it D^C could tell real from fake by magnitude alone.
+
+    ``record`` says in plain values which prior this is: file, sha256 (of the file), style, channel_order, input,
+    layers, feature_scale, and weights_sha256, which is the same for the same weights in another file. ``source`` says
+    it in short.
 
     Raises UserError for unknown layers, and for a file that is missing, is not VGGFace's or lacks a wanted layer.
     """
@@ -95,15 +71,14 @@ class VGGFaceFeatureExtractor(nn.Module):
         weights: str,
         layers: Sequence[str] = ("relu1_2", "relu2_2", "relu3_3"),
         input: str = "pm1",
-        channel_order: str = "rgb",
+        channel_order: str | None = None,
         feature_scale: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         names = layer_names()
-        for layer in layers:
-            check_choice("VGGFaceFeatureExtractor layers", layer, names)
-        check_choice("VGGFaceFeatureExtractor input", input, ("pm1", "caffe255"))
-        check_choice("VGGFaceFeatureExtractor channel_order", channel_order, ("rgb", "bgr"))
+        needed_tensors(layers)  # refuses unknown layers
+        check_choice("VGGFaceFeatureExtractor input", input, INPUTS)
+        check_choice("VGGFaceFeatureExtractor channel_order", channel_order, (None, *CHANNEL_ORDERS))
         self.layers = list(layers)
         self.input = input
         self.feature_scale = list(feature_scale or [1.0 if input == "pm1" else 2 / GREY_LEVELS] * len(self.layers))
@@ -115,7 +90,15 @@ class VGGFaceFeatureExtractor(nn.Module):
         self.mean: Tensor
         self.register_buffer("mean", torch.tensor(MEAN_RGB).view(1, 3, 1, 1), persistent=False)
         self.features = build_layers(last=max(self.layers, key=names.index))
-        self.source = self._set_weights(weights, channel_order)
+        origin = self._set_weights(weights, channel_order)
+        self.record: dict[str, str | list] = {
+            **origin,
+            "input": input,
+            "layers": list(self.layers),
+            "feature_scale": [float(scale) for scale in self.feature_scale],
+            "weights_sha256": weights_sha256(self.features.state_dict()),
+        }
+        self.source = weights if weights == "random" else ", ".join(f"{k} {v}" for k, v in origin.items())
         self.requires_grad_(False)
         self.train(False)
 
@@ -136,24 +119,18 @@ class VGGFaceFeatureExtractor(nn.Module):
             found[name] = x
         return [scale * found[name] for name, scale in zip(self.layers, self.feature_scale, strict=True)]
 
-    def _set_weights(self, weights: str, channel_order: str) -> str:
-        """Fill the convolutions and return where they came from: a file's name and SHA-256, or ``random``."""
+    def _set_weights(self, weights: str, channel_order: str | None) -> dict[str, str]:
+        """Fill the convolutions and return where they came from."""
         if weights == "random":
             self._set_random_weights()
-            return "random"
+            return {"file": "random", "sha256": "", "style": "random", "channel_order": "rgb"}
         path = Path(str(STAND_IN)) if weights == "stand-in" else check_file("VGGFaceFeatureExtractor weights", weights)
-        tensors, metadata = read_tensors(path)
-        if metadata.get("input", self.input) != self.input:
-            raise UserError(f"{path} expects `input: {metadata['input']}`, the options say `input: {self.input}`.")
-        tensors = vggface_tensors(path, tensors)
-        if channel_order == "bgr":
-            tensors["conv1_1.weight"] = tensors["conv1_1.weight"][:, [2, 1, 0]]
-        for key, wanted in self.features.state_dict().items():
-            if key not in tensors or tensors[key].shape != wanted.shape:
-                found = f"has shape {tuple(tensors[key].shape)}" if key in tensors else "is missing"
-                raise UserError(f"{path}: {key} {found}, expected {tuple(wanted.shape)} for the layers {self.layers}.")
-            wanted.copy_(tensors[key])
-        return json.dumps({"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+        file = read_vggface(path)
+        if file.input not in (None, self.input):
+            raise UserError(f"{path} expects `input: {file.input}`, the options say `input: {self.input}`.")
+        self.features.load_state_dict(file.convolutions(self.layers, channel_order))
+        order = channel_order or file.channel_order
+        return {"file": path.name, "sha256": file.sha256, "style": file.style, "channel_order": order}
 
     def _set_random_weights(self) -> None:
         generator = torch.Generator().manual_seed(0)

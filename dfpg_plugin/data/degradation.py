@@ -1,25 +1,72 @@
 """Blur and noise: pure functions of an image and a random generator."""
 
+from collections.abc import Callable
+from functools import cache
+
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Image = NDArray[np.float32]
 GREY_LEVELS = 255.0
 
 
-def blur(image: Image, kernel: NDArray[np.float32]) -> Image:
+def blur(image: NDArray, kernel: NDArray) -> NDArray:
     """Convolve (H,W,3) with an odd kernel (k,k), channel by channel, after padding by reflection; same shape and range.
 
-    Reflection does not repeat the edge pixel, as in MSPL's training code.
+    Reflection does not repeat the edge pixel, as in MSPL's training code. Both are float32, or both float64; the sums
+    are taken in a fixed order, so that every machine gives the same bits.
     """
-    flipped = cv2.flip(kernel, -1)  # filter2D correlates
-    return np.asarray(cv2.filter2D(image, -1, flipped, borderType=cv2.BORDER_REFLECT_101), np.float32)
+    height, width, channels = image.shape
+    half = len(kernel) // 2
+    padded = cv2.copyMakeBorder(image, half, half, half, half, cv2.BORDER_REFLECT_101)
+    blurred = np.empty((height, width * channels), image.dtype)
+    _convolution()(padded.reshape(height + 2 * half, -1), np.ascontiguousarray(kernel, image.dtype), channels, blurred)
+    return blurred.reshape(image.shape)
+
+
+@cache
+def _convolution() -> Callable:
+    """Compile, once a process, a convolution that visits only the cells of a kernel that are not 0.
+
+    Motion kernels are strokes: 40 to 100 of 169 to 729 cells. That is what makes it faster than OpenCV's and SciPy's.
+    """
+    from numba import njit  # here because importing it takes longer than the rest of this package
+
+    @njit
+    def convolve(padded, kernel, channels, blurred):  # noqa: ANN001, ANN202 - numba finds the types
+        size, width = len(kernel), blurred.shape[1]
+        # four cells at a time; those that are missing at the end weigh 0
+        rows, columns = np.zeros(size * size + 3, np.int64), np.zeros(size * size + 3, np.int64)
+        weights = np.zeros(size * size + 3, kernel.dtype)
+        count = 0
+        for i in range(size):
+            for j in range(size):
+                weight = kernel[size - 1 - i, size - 1 - j]
+                if weight != 0:
+                    rows[count], columns[count], weights[count] = i, j * channels, weight
+                    count += 1
+        for y in range(len(blurred)):
+            row = blurred[y]
+            row[:] = 0
+            for n in range(0, count, 4):
+                a = padded[y + rows[n], columns[n] : columns[n] + width]
+                b = padded[y + rows[n + 1], columns[n + 1] : columns[n + 1] + width]
+                c = padded[y + rows[n + 2], columns[n + 2] : columns[n + 2] + width]
+                d = padded[y + rows[n + 3], columns[n + 3] : columns[n + 3] + width]
+                w0, w1, w2, w3 = weights[n], weights[n + 1], weights[n + 2], weights[n + 3]
+                for x in range(width):
+                    row[x] += w0 * a[x] + w1 * b[x] + w2 * c[x] + w3 * d[x]
+
+    return convolve
 
 
 def add_noise(image: Image, sigma: float, rng: np.random.Generator) -> Image:
     """Add Gaussian noise of ``sigma`` grey levels (of 255) to an image in [0,1]; no clipping, as in MSPL's training."""
-    return image + np.float32(sigma / GREY_LEVELS) * rng.standard_normal(image.shape, np.float32)
+    # torch draws normal numbers in half of NumPy's time
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    return image + np.float32(sigma / GREY_LEVELS) * torch.randn(image.shape, generator=generator).numpy()
 
 
 def quantise(image: Image) -> Image:

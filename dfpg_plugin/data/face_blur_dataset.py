@@ -4,29 +4,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
-from basicsr.utils import get_root_logger, img2tensor, scandir
+from basicsr.utils import get_root_logger, img2tensor
 from basicsr.utils.registry import DATASET_REGISTRY
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dfpg_plugin.checks import UserError, check_choice, check_folder, check_keys
+from dfpg_plugin.checks import UserError, check_keys
 from dfpg_plugin.data import transforms
+from dfpg_plugin.data.bad_files import BadFiles
 from dfpg_plugin.data.degradation import add_noise, blur, quantise
 from dfpg_plugin.data.faces import orl_faces
-from dfpg_plugin.data.kernels import Kernels, read_mspl_kernels, synthesise_kernels
+from dfpg_plugin.data.images import ImageSource, find_images
+from dfpg_plugin.data.kernel_files import read_kernels
+from dfpg_plugin.data.kernels import CHAKRABARTI, Kernels, synthesise_kernels
 from dfpg_plugin.data.stream import EpochCounter
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
 # what BasicSR's builders and loaders read, or write, in every dataset's options
 BASICSR_KEYS = {
     *("name", "type", "phase", "scale", "io_backend", "use_shuffle", "batch_size_per_gpu", "num_worker_per_gpu"),
     *("dataset_enlarge_ratio", "prefetch_mode", "num_prefetch_queue", "pin_memory", "persistent_workers"),
 }
 NO_BLUR = 0
+STEP_STREAM, KERNEL_STREAM = 1, 2  # what is drawn besides the samples
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,23 @@ class FaceBlurOptions:
 
     faces: str | None = None  # `orl`: the demo's faces; otherwise dataroot_gt
     split: str | None = None  # of the demo's faces: train, val, test
-    dataroot_gt: str | None = None  # folder of sharp faces, searched in depth
-    dataroot_kernels: str | None = None  # folder of MSPL's kernels; without it they are synthesised
+    dataroot_gt: str | None = None  # sharp faces: a folder, searched in depth, or with io_backend: lmdb an LMDB
+    meta_info_file: str | None = None  # names of those to use; default: all
+    dataroot_kernels: str | None = None  # folder of kernel files; without it they are synthesised
+    kernel_range: tuple[int, int] | None = None  # which of the files' kernels of each size: from, to before
     kernel_sizes: tuple[int, ...] = (13, 15, 17, 19, 21, 23, 25, 27)  # px, equally likely; 0 leaves the face sharp
+    one_size_per_batch: bool = True  # in training: one size for the images of a step, a kernel for each image
+    kernel_method: str = CHAKRABARTI  # of the synthesis; or boracchi-foi
     kernels_per_size: int = 250  # how many are synthesised, at each start; 35 ms each at 27 px
     noise_sigma: float = 2.0  # grey levels of 255
     resize: int | None = None  # px, before everything else, bilinear
-    jitter: float | None = None  # strength of brightness, contrast, saturation
+    jitter: float | tuple[float, float, float] | None = None  # strength, or those of brightness, contrast, saturation
     crop: int | None = None  # px, random, before the blur
     resize_crop: int | None = None  # px, after the crop, bicubic
     use_hflip: bool = False
     rotation: float | None = None  # degrees, at most, to both sides
     gt_size: int | None = None  # px, random, after the blur
+    max_bad_share: float = 0.01  # of the training images that may be damaged or too small; one always may
     seed: int | None = None  # of the stream; default: manual_seed for training, 0 otherwise
 
     def __post_init__(self) -> None:
@@ -63,6 +70,24 @@ class FaceBlurOptions:
             raise UserError(
                 f"datasets: kernel_sizes: expected odd numbers from 3, or 0, got {list(self.kernel_sizes)}."
             )
+        if len(self.jitter_strengths) != 3 or not all(0 <= strength <= 1 for strength in self.jitter_strengths):
+            raise UserError(f"datasets: jitter: expected a strength from 0 to 1, or three, got {self.jitter!r}.")
+        steps = [(key, getattr(self, key)) for key in ("resize", "crop", "resize_crop", "gt_size")]
+        given = [(key, size) for key, size in steps if size is not None]
+        for (key, size), (smaller, part) in zip(given, given[1:], strict=False):
+            if part > size:
+                raise UserError(f"datasets: {smaller}: {part} px are more than the {size} px that {key} leaves.")
+
+    @property
+    def jitter_strengths(self) -> tuple[float, ...]:
+        """Return the strengths of brightness, contrast and saturation."""
+        return self.jitter if isinstance(self.jitter, tuple) else (self.jitter or 0.0,) * 3
+
+    @property
+    def smallest_side(self) -> int:
+        """Return the px that a training image's sides need: enough for the crops, and never enlarged for the net."""
+        last = self.gt_size or self.resize_crop or self.crop or self.resize or 1
+        return max(last, self.crop or 1) if self.resize is None else last
 
     @classmethod
     def from_opt(cls, opt: Mapping[str, object]) -> "FaceBlurOptions":
@@ -70,20 +95,18 @@ class FaceBlurOptions:
         known = {f.name for f in fields(cls)}
         given: dict = {key: value for key, value in opt.items() if key not in BASICSR_KEYS}
         check_keys(f"datasets: {opt.get('name')}", given, known | BASICSR_KEYS)
-        backend: dict = opt.get("io_backend") or {"type": "disk"}  # type: ignore[assignment]
-        check_choice(f"datasets: {opt.get('name')}: io_backend: type", backend.get("type"), ("disk",))
-        if isinstance(given.get("kernel_sizes"), list):
-            given["kernel_sizes"] = tuple(given["kernel_sizes"])
-        return cls(**given)
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
 
 
 @DATASET_REGISTRY.register()
 class FaceBlurDataset(Dataset):
     """Sharp faces, blurred on the fly with motion kernels and noise.
 
-    Sample i of epoch e depends on (seed, e, i) alone, where the sampler tells the epoch: see :class:`EpochCounter`.
-    In the phases ``val`` and ``test`` nothing is augmented, every index always gives the same pair, and the blurred
-    face is rounded to 8 bits. Options: :class:`FaceBlurOptions`.
+    Sample i of epoch e depends on (seed, e, i) alone, and the blur size of a step on (seed, step), where the sampler
+    tells epoch and step: see :class:`EpochCounter`. A training image that is damaged or too small is named in the log
+    and replaced by another, up to ``max_bad_share``. In the phases ``val`` and ``test`` nothing is augmented or
+    replaced, every index always gives the same pair, and the blurred face is rounded to 8 bits. Options:
+    :class:`FaceBlurOptions`, and BasicSR's ``io_backend`` (disk or lmdb).
     """
 
     def __init__(self, opt: Mapping[str, object]) -> None:
@@ -93,45 +116,55 @@ class FaceBlurDataset(Dataset):
         self.is_train = opt["phase"] == "train"
         default = torch.initial_seed() % 2**32 if self.is_train else 0  # BasicSR has set it to manual_seed
         self.seed: int = default if self.options.seed is None else self.options.seed
-        self.faces = self._list_faces()
-        self.kernels = self._read_kernels()
-        self.epochs = EpochCounter()
+        self.source = self._find_faces()
+        self.kernels = self._find_kernels()
+        batch_size: int = opt.get("batch_size_per_gpu") or 1  # type: ignore[assignment]
+        self.epochs = EpochCounter(batch_size)
+        blur(np.zeros((3, 3, 3), np.float32), np.ones((3, 3), np.float32))  # compiled here, once for all workers
+        self.bad = BadFiles(str(opt.get("name")), len(self), self.options.max_bad_share)
 
     def __len__(self) -> int:
         """Return the number of sharp faces."""
-        return len(self.faces)
+        return len(self.source.names)
 
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
         """Return ``lq`` and ``gt``, float RGB (3,H,W) in [0,1] (``lq`` may leave it a little), and their paths.
 
-        Raises UserError, naming the file, where it can't be read or is too small.
+        Raises UserError, naming the file, for a validation image that can't be read, and for too many such training
+        images.
         """
-        epoch = self.epochs.epoch_of(index) if self.is_train else 0
+        epoch, step = self.epochs.position_of(index) if self.is_train else (0, 0)
         rng = np.random.default_rng([self.seed, epoch, index])
-        name, path = self.faces[index]
-        sharp = read_image(path)
+        name, sharp = self.bad.read(self._read, index, rng) if self.is_train else self._read(index)
         if self.is_train:
-            sharp = self._augment(sharp, path, rng)
+            sharp = self._augment(sharp, rng)
         gt = sharp.astype(np.float32) / np.float32(255)
-        lq = add_noise(self._blur(gt, rng), self.options.noise_sigma, rng)
-        size = self.options.gt_size
-        if self.is_train and size is not None:
-            self._check_size(gt, size, path)
-            gt, lq = transforms.random_crop([gt, lq], size, rng)
-        elif not self.is_train:
+        lq = add_noise(self._blur(gt, self._draw_size(step, rng), rng), self.options.noise_sigma, rng)
+        if self.is_train:
+            window = transforms.random_window(gt.shape, self.options.gt_size, rng)
+            gt, lq = gt[window], lq[window]
+        else:
             lq = quantise(lq)
         gt, lq = img2tensor([gt, lq], bgr2rgb=True, float32=True)
-        return {"lq": lq, "gt": gt, "lq_path": f"{name}.png", "gt_path": str(path)}
+        return {"lq": lq, "gt": gt, "lq_path": _flat(name), "gt_path": self.source.where(name)}
 
-    def _augment(self, image: transforms.Image, path: Path, rng: np.random.Generator) -> transforms.Image:
+    def _read(self, index: int) -> tuple[str, transforms.Image]:
+        name = self.source.names[index]
+        image = self.source.read(name)
+        height, width = image.shape[:2]
+        if self.is_train and min(height, width) < self.options.smallest_side:
+            raise UserError(
+                f"{self.source.where(name)}: {width}x{height} px is too small, {self.options.smallest_side} px are "
+                "needed. Remove it, or crop less."
+            )
+        return name, image
+
+    def _augment(self, image: transforms.Image, rng: np.random.Generator) -> transforms.Image:
         options = self.options
         if options.resize is not None:
             image = transforms.resize(image, options.resize, "bilinear")
-        if options.jitter is not None:
-            image = transforms.jitter(image, options.jitter, rng)
-        if options.crop is not None:
-            self._check_size(image, options.crop, path)
-            (image,) = transforms.random_crop([image], options.crop, rng)
+        window = transforms.random_window(image.shape, options.crop, rng)
+        image = transforms.jitter(image, options.jitter_strengths, window, rng)
         if options.resize_crop is not None:
             image = transforms.resize(image, options.resize_crop, "bicubic")
         if options.use_hflip:
@@ -140,46 +173,37 @@ class FaceBlurDataset(Dataset):
             image = transforms.random_rotation(image, options.rotation, rng)
         return image
 
-    def _blur(self, image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-        size = rng.choice(self.options.kernel_sizes)
+    def _draw_size(self, step: int, rng: np.random.Generator) -> int:
+        if self.is_train and self.options.one_size_per_batch:
+            rng = np.random.default_rng(np.random.SeedSequence([self.seed, step], spawn_key=(STEP_STREAM,)))
+        return int(rng.choice(self.options.kernel_sizes))
+
+    def _blur(self, image: NDArray[np.float32], size: int, rng: np.random.Generator) -> NDArray[np.float32]:
         if size == NO_BLUR:
             return image
-        return blur(image, rng.choice(self.kernels[size]))
+        kernels = self.kernels[size]
+        return blur(image, kernels[rng.integers(len(kernels))])
 
-    def _check_size(self, image: NDArray, size: int, path: Path) -> None:
-        height, width = image.shape[:2]
-        if min(height, width) < size:
-            raise UserError(
-                f"{path}: {width}x{height} px is too small for crops of {size} px. Remove it, or crop less."
-            )
-
-    def _list_faces(self) -> list[tuple[str, Path]]:
+    def _find_faces(self) -> ImageSource:
         if self.options.faces is not None:
             return orl_faces(self.options.split or "")
-        root = check_folder("dataroot_gt", self.options.dataroot_gt or "")
-        found = sorted(p for p in scandir(str(root), recursive=True) if p.lower().endswith(IMAGE_SUFFIXES))
-        if not found:
-            raise UserError(f"dataroot_gt: no image in {root} (looked for {', '.join(IMAGE_SUFFIXES)}).")
-        return [(str(Path(p).with_suffix("")).replace("/", "_"), root / p) for p in found]
+        backend: dict = self.opt.get("io_backend") or {"type": "disk"}  # type: ignore[assignment]
+        return find_images(self.options.dataroot_gt or "", backend.get("type", "disk"), self.options.meta_info_file)
 
-    def _read_kernels(self) -> dict[int, Kernels]:
-        sizes = [size for size in self.options.kernel_sizes if size != NO_BLUR]
-        if self.options.dataroot_kernels is not None:
-            return read_mspl_kernels(Path(self.options.dataroot_kernels).expanduser(), sizes)
-        get_root_logger().info(f"Synthesising {self.options.kernels_per_size} kernels of each of {sizes} px.")
-        rngs = {size: np.random.default_rng([self.seed, self.is_train, size]) for size in sizes}
-        return {size: synthesise_kernels(size, self.options.kernels_per_size, rng) for size, rng in rngs.items()}
+    def _find_kernels(self) -> dict[int, Kernels]:
+        options = self.options
+        sizes = [size for size in options.kernel_sizes if size != NO_BLUR]
+        if options.dataroot_kernels is not None:
+            return read_kernels(options.dataroot_kernels, sizes, options.kernel_range)
+        get_root_logger().info(f"Synthesising {options.kernels_per_size} kernels of each of {sizes} px.")
+        kernels = {}
+        for size in sizes:
+            seed = np.random.SeedSequence([self.seed, self.is_train, size], spawn_key=(KERNEL_STREAM,))
+            rng = np.random.default_rng(seed)
+            kernels[size] = synthesise_kernels(size, options.kernels_per_size, rng, options.kernel_method)
+        return kernels
 
 
-def read_image(path: Path) -> transforms.Image:
-    """Read an image file as uint8 BGR (H,W,3). Raises UserError, naming the file, where that is impossible."""
-    try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}). Restore it, or remove it from the data.") from error
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    if image is None:
-        raise UserError(
-            f"{path}: not an image that OpenCV can read, or damaged. Replace it, or remove it from the data."
-        )
-    return np.asarray(image, np.uint8)
+def _flat(name: str) -> str:
+    """Return what BasicSR names the restored image after: the path below the root, as one file name."""
+    return f"{Path(name).with_suffix('').as_posix().replace('/', '_')}.png"

@@ -35,7 +35,7 @@ class FacePairDataset(PairedImageDataset):
         """Return ``lq`` and ``gt``, float RGB (3,H,W) in [0,1], and their paths; raise UserError, naming both files."""
         if self.opt["phase"] == "train":
             # what BasicSR's crops and flips draw from
-            random.seed(f"{self.seed} {self.epochs.epoch_of(index)} {int(index)}")
+            random.seed(f"{self.seed} {self.epochs.position_of(index)[0]} {int(index)}")
         try:
             return super().__getitem__(index)
         except Exception as error:  # OpenCV and BasicSR raise what comes

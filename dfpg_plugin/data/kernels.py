@@ -1,17 +1,43 @@
-"""Motion blur kernels: synthesis after Chakrabarti, and reading MSPL's kernel files."""
+"""Synthesis of motion blur kernels: after Chakrabarti, as MSPL's are, and after Boracchi and Foi, as Shen's are."""
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dfpg_plugin.checks import UserError, check_folder
+from dfpg_plugin.checks import UserError, check_choice
 
-NUM_CONTROLS = 6  # points that the trajectory passes
-NUM_SAMPLES = 5000 * NUM_CONTROLS  # of the trajectory
+NUM_CONTROLS = 6  # points that Chakrabarti's trajectory passes
+NUM_SAMPLES = 5000 * NUM_CONTROLS  # of it
+NUM_STEPS = 2000  # of Boracchi and Foi's; numT in their code
+CHAKRABARTI, BORACCHI_FOI = METHODS = ("chakrabarti", "boracchi-foi")
 
 Kernels = NDArray[np.float32]
+
+
+def synthesise_kernels(size: int, count: int, rng: np.random.Generator, method: str = CHAKRABARTI) -> Kernels:
+    """Return ``count`` random motion kernels, float32 (count, size, size), non-negative, each of sum 1 and centred.
+
+    ``chakrabarti``: "A neural approach to blind motion deblurring", ECCV 2016 (ayanc/ndeblur), with its parameters psz
+    and mxsz both ``size``: a cubic spline through 6 random points of the square, on whose cells the weights are random;
+    drawn again until its centroid, rounded, is the middle. MSPL's kernels are of this kind.
+    ``boracchi-foi``: "Modeling the performance of image restoration from motion blur", IEEE TIP 2012: the path of a
+    particle of constant speed, pushed by Gaussian impulses, drawn back to its start, sometimes turning back abruptly;
+    its length is uniform in [0.5, 1.5] ``size`` px, and it is drawn again until it fits. Most are nearly sharp.
+
+    A function of all arguments and the state of ``rng``. Raises UserError for an unknown method, and unless ``size`` is
+    odd and at least 3.
+    """
+    check_choice("kernel method", method, METHODS)
+    if size < 3 or size % 2 == 0:
+        raise UserError(f"kernel size: expected an odd number of at least 3 px, got {size}.")
+    draw = _draw_spline if method == CHAKRABARTI else _draw_shake
+    kernels: list[Kernels] = []
+    while len(kernels) < count:
+        kernel = draw(size, rng)
+        if kernel is not None:
+            kernels.append(kernel)
+    return np.stack(kernels)
 
 
 @cache
@@ -23,7 +49,7 @@ def _spline_basis() -> NDArray[np.float64]:
     return spline(np.linspace(0, 1, NUM_SAMPLES))
 
 
-def _draw_kernel(size: int, rng: np.random.Generator) -> Kernels | None:
+def _draw_spline(size: int, rng: np.random.Generator) -> Kernels | None:
     """Draw one trajectory and its weights; None where its centroid is not the middle cell of the square."""
     controls = rng.integers(1, size + 1, (NUM_CONTROLS, 2))
     cells = np.rint(np.clip(_spline_basis() @ controls, 1, size)).astype(int) - 1
@@ -42,45 +68,38 @@ def _draw_kernel(size: int, rng: np.random.Generator) -> Kernels | None:
     return kernel
 
 
-def synthesise_kernels(size: int, count: int, rng: np.random.Generator) -> Kernels:
-    """Return ``count`` random motion kernels, float32 (count, size, size), non-negative, each of sum 1 and centred.
+def _draw_shake(size: int, rng: np.random.Generator) -> Kernels | None:
+    """Draw one camera shake, its mean in the middle, splatted bilinearly; None where it leaves the square."""
+    path = _shake(size * rng.uniform(0.5, 1.5), rng)
+    path = path - path.mean() + (size - 1) / 2 * (1 + 1j)
+    x, y = path.real, path.imag
+    if min(x.min(), y.min()) < 0 or max(x.max(), y.max()) > size - 1:
+        return None
+    kernel = np.zeros((size, size))
+    left, top = np.minimum(x.astype(int), size - 2), np.minimum(y.astype(int), size - 2)
+    right, below = x - left, y - top
+    for dy, dx, share in (
+        (0, 0, (1 - below) * (1 - right)),
+        (0, 1, (1 - below) * right),
+        (1, 0, below * (1 - right)),
+        (1, 1, below * right),
+    ):
+        np.add.at(kernel, (top + dy, left + dx), share)
+    return (kernel / len(path)).astype(np.float32)
 
-    Chakrabarti, "A neural approach to blind motion deblurring", ECCV 2016 (ayanc/ndeblur), with its parameters psz and
-    mxsz both ``size``: a cubic spline through 6 random points of the square, on whose cells the weights are random;
-    drawn again until its centroid, rounded, is the middle. MSPL's kernels are of this kind. A function of ``size``,
-    ``count`` and the state of ``rng``. Raises UserError unless ``size`` is odd and at least 3.
-    """
-    if size < 3 or size % 2 == 0:
-        raise UserError(f"kernel size: expected an odd number of at least 3 px, got {size}.")
-    kernels: list[Kernels] = []
-    while len(kernels) < count:
-        kernel = _draw_kernel(size, rng)
-        if kernel is not None:
-            kernels.append(kernel)
-    return np.stack(kernels)
 
-
-def read_mspl_kernels(folder: Path, sizes: list[int]) -> dict[int, Kernels]:
-    """Read MSPL's training kernels: ``blur_k13.mat`` to ``blur_k27.mat``, each with (k,k,2250) under ``blurs_k13`` ...
-
-    Returns float32 (2250,k,k) by size, each kernel of sum 1. Raises UserError, naming the file, where one is missing or
-    holds something else.
-    """
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    check_folder("dataroot_kernels", folder)
-    kernels = {}
-    for size in sizes:
-        path = folder / f"blur_k{size}.mat"
-        try:
-            stack = np.moveaxis(np.asarray(loadmat(path)[f"blurs_k{size}"], np.float64), -1, 0)
-        except (OSError, KeyError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
-            raise UserError(
-                f"{path}: expected a .mat file with blurs_k{size} ({type(error).__name__}: {error})."
-            ) from error
-        sums = stack.sum(axis=(1, 2), keepdims=True)
-        if stack.shape[1:] != (size, size) or not np.isfinite(stack).all() or stack.min() < 0 or sums.min() <= 0:
-            raise UserError(f"{path}: expected finite, non-negative {size}x{size} kernels of positive sum.")
-        kernels[size] = (stack / sums).astype(np.float32)
-    return kernels
+def _shake(length: float, rng: np.random.Generator) -> NDArray[np.complex128]:
+    """Return a path of ``length`` px as 2000 complex positions."""
+    anxiety, centripetal, gaussian, big_jump = np.array([0.1, 0.7, 10.0, 0.2]) * rng.random(4)
+    speed = length / (NUM_STEPS - 1)
+    velocity = np.exp(2j * np.pi * rng.random()) * (anxiety if anxiety > 0 else 1.0) * speed
+    jumps, turns = rng.random(NUM_STEPS) < big_jump * anxiety, np.exp(1j * (np.pi + rng.random(NUM_STEPS) - 0.5))
+    pushes = gaussian * (rng.standard_normal(NUM_STEPS) + 1j * rng.standard_normal(NUM_STEPS))
+    position, path = 0j, np.zeros(NUM_STEPS, complex)
+    for t in range(1, NUM_STEPS):
+        change = anxiety * (pushes[t] - centripetal * position) * speed
+        velocity = velocity + (2 * velocity * turns[t] if jumps[t] else 0) + change
+        velocity = velocity * (speed / abs(velocity))
+        position += velocity
+        path[t] = position
+    return path

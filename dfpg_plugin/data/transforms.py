@@ -1,37 +1,69 @@
 """Geometric and photometric augmentation of sharp faces, each step a function of an image and a random generator.
 
-Images are uint8 (H,W,3), BGR. The steps and their order are those of MSPL's training code.
+Images are uint8 (H,W,3), BGR. The steps and their order are those of MSPL's training code, which takes them from
+Pillow; here they come from OpenCV, torch and mmcv, which agree with Pillow up to the rounding of single grey levels.
 """
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
+Window = tuple[slice, slice]
+GREY_OF_BGR = np.array([0.114, 0.587, 0.299])  # ITU-R 601, as Pillow and OpenCV have it
+TRUNCATE = -0.499  # added before OpenCV rounds, because Pillow's ImageEnhance cuts the fraction off
 
 
 def resize(image: Image, size: int, interpolation: str) -> Image:
     """Resize to ``size`` x ``size`` with Pillow's antialiasing ``bilinear`` or ``bicubic``."""
-    import mmcv
-
-    return mmcv.imresize(image, (size, size), interpolation=interpolation, backend="pillow")
-
-
-def jitter(image: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Scale brightness, contrast and saturation, each by a factor uniform in [1 - strength, 1 + strength]."""
-    import mmcv
-
-    for adjust in (mmcv.adjust_brightness, mmcv.adjust_contrast, mmcv.adjust_color):
-        image = adjust(image, rng.uniform(1 - strength, 1 + strength))
-    return image.astype(np.uint8)
+    if image.shape[:2] == (size, size):
+        return image
+    batch = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(batch, size=(size, size), mode=interpolation, antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
 
 
-def random_crop(images: Sequence[NDArray], size: int, rng: np.random.Generator) -> list[NDArray]:
-    """Cut the same ``size`` x ``size`` window, at a random place, out of every image of (H,W,3) with H, W >= size."""
-    height, width = images[0].shape[:2]
-    top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
-    return [image[top : top + size, left : left + size] for image in images]
+def scale_brightness(image: Image, factor: float) -> Image:
+    """Multiply by ``factor``, as Pillow's ImageEnhance.Brightness."""
+    return cv2.convertScaleAbs(image, alpha=factor, beta=TRUNCATE)
+
+
+def scale_contrast(image: Image, factor: float, mean: int) -> Image:
+    """Move away from the grey level ``mean``, or towards it, by ``factor``, as Pillow's ImageEnhance.Contrast."""
+    return cv2.addWeighted(image, factor, image, 0, mean * (1 - factor) + TRUNCATE)
+
+
+def scale_saturation(image: Image, factor: float) -> Image:
+    """Move away from each pixel's grey, or towards it, by ``factor``, as Pillow's ImageEnhance.Color."""
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    return cv2.addWeighted(image, factor, grey, 1 - factor, TRUNCATE)
+
+
+def jitter(image: Image, strengths: Sequence[float], window: Window, rng: np.random.Generator) -> Image:
+    """Scale brightness, then contrast, then saturation, and return the ``window`` of the result.
+
+    Each factor is uniform in [1 - strength, 1 + strength]; a strength of 0 leaves that step out. The mean that contrast
+    needs is the whole image's; the rest is only computed for the window.
+    """
+    brightness, contrast, saturation = (rng.uniform(1 - s, 1 + s) if s else 1.0 for s in strengths)
+    if brightness != 1:
+        image = scale_brightness(image, brightness)
+    mean = int(GREY_OF_BGR @ cv2.mean(image)[:3] + 0.5) if contrast != 1 else 0
+    image = image[window]
+    if contrast != 1:
+        image = scale_contrast(image, contrast, mean)
+    return scale_saturation(image, saturation) if saturation != 1 else image
+
+
+def random_window(shape: Sequence[int], size: int | None, rng: np.random.Generator) -> Window:
+    """Return a ``size`` x ``size`` window at a random place of an image of (H,W,...) with H, W >= size; all for None."""
+    if size is None:
+        return slice(None), slice(None)
+    top, left = rng.integers(shape[0] - size + 1), rng.integers(shape[1] - size + 1)
+    return slice(top, top + size), slice(left, left + size)
 
 
 def random_hflip(image: Image, rng: np.random.Generator) -> Image:

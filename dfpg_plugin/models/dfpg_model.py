@@ -16,6 +16,7 @@ from dfpg_plugin.checks import UserError, check_positive
 from dfpg_plugin.models.mended_model import MendedModel
 
 Losses = dict[str, Tensor]
+PRIOR_IDENTITY = ("weights_sha256", "input", "layers", "feature_scale")  # of its record; the file's name may change
 
 
 @MODEL_REGISTRY.register()
@@ -84,6 +85,22 @@ class DFPGModel(MendedModel):
         if self.net_d is not None:
             self.save_network(self.net_d, "net_d", current_iter)
         self.save_training_state(epoch, current_iter)
+
+    def extra_state(self) -> dict:
+        """Return ``prior``: the record of the prior network, where it keeps one."""
+        record = getattr(self.net_prior, "record", None)
+        return {} if record is None else {"prior": record}
+
+    def check_extra_state(self, resume_state: dict) -> None:
+        """Refuse to go on with another prior; states without a record (BasicSR's, older ones) are taken as they are."""
+        then, now = resume_state.get("prior"), self.extra_state().get("prior", {})
+        if then is None:
+            return
+        if differing := [key for key in PRIOR_IDENTITY if then.get(key) != now.get(key)]:
+            raise UserError(
+                f"network_prior: another {', '.join(differing)}. This run was started with {_describe_prior(then)}, "
+                f"now {_describe_prior(now)}. Use the same, or start a new run with path:pretrain_network_g."
+            )
 
     def _generate(self) -> tuple[Tensor, list[Tensor]]:
         """Return the restored face and, where a loss needs them, [P^1, P^2, P^3]."""
@@ -201,3 +218,11 @@ class DFPGModel(MendedModel):
                 f"network_g: {type(net).__name__} estimates no prior, but train.prior_opt or gan_opt needs one. "
                 "Use DFPGNet, or remove both."
             )
+
+
+def _describe_prior(record: Mapping) -> str:
+    if not record:
+        return "no known prior"
+    origin = f"{record.get('file')}, {record.get('channel_order')}, {record.get('input')}"
+    details = f"layers {record.get('layers')}, feature_scale {record.get('feature_scale')}"
+    return f"weights {str(record.get('weights_sha256'))[:12]}... ({origin}, {details})"

@@ -165,11 +165,20 @@ class MendedModel(SRModel):
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "best_metric_results": self._best_as_plain_values(),
+            **self.extra_state(),
         }
         save_whole(state, os.path.join(self.opt["path"]["training_states"], f"{current_iter}.state"))
 
+    def extra_state(self) -> dict:
+        """Return what else belongs in the training state, as plain values: BasicSR reads only its own keys."""
+        return {}
+
+    def check_extra_state(self, resume_state: dict) -> None:
+        """Raise UserError where ``resume_state`` belongs to another run than the options describe."""
+
     def resume_training(self, resume_state: dict) -> None:
         """Go on from a state; BasicSR forgets the best metrics, so that a worse network would replace the best one."""
+        self.check_extra_state(resume_state)
         super().resume_training(resume_state)
         if resume_state.get("best_metric_results"):
             self.best_metric_results = resume_state["best_metric_results"]

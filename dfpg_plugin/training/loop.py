@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.mended_model import MendedModel
+from dfpg_plugin.training.option_checks import check_metrics
 from dfpg_plugin.training.options import Options
 from dfpg_plugin.training.output import prepare_output, run_log
 from dfpg_plugin.training.resume import load_resume_state
@@ -123,6 +124,7 @@ def build_train_loader(opt: Options) -> tuple[EpochSampler, DataLoader]:
     sampler = EpochSampler(dataset, opt["world_size"], opt["rank"], ratio)
     seeded = SeededDataset(dataset, opt["manual_seed"])
     loader = build_dataloader(seeded, options, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
+    sampler.batch_size = loader.batch_size  # several GPUs in one process share a larger one
     if len(loader) == 0:
         raise UserError(
             f"datasets:train: {sampler.num_samples} images an epoch are less than one batch of {loader.batch_size}. "
@@ -132,13 +134,17 @@ def build_train_loader(opt: Options) -> tuple[EpochSampler, DataLoader]:
 
 
 def build_loaders(opt: Options, phase: str) -> list[DataLoader]:
-    """Build the loaders of every data set of a phase, ``val`` or ``test``."""
+    """Build the loaders of every data set of a phase, ``val`` or ``test``.
+
+    Raises UserError where a metric needs a ground truth that a set does not have.
+    """
     loaders = []
     for key, options in sorted(opt["datasets"].items()):
         if key.split("_")[0] == phase:
             # BasicSR's loader has no workers here and refuses persistent ones
             options = {**options, "persistent_workers": False}
             dataset = build_dataset(options)
+            check_metrics(opt, dataset, options["name"])
             get_root_logger().info(f"Number of {phase} images in {options['name']}: {len(dataset)}")
             loaders.append(build_dataloader(dataset, options, opt["num_gpu"], opt["dist"], None, opt["manual_seed"]))
     return loaders

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from basicsr.data.single_image_dataset import SingleImageDataset
 from basicsr.utils.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
@@ -17,6 +18,7 @@ from dfpg_plugin.checks import UserError, check_choice, check_file, check_keys, 
 from dfpg_plugin.training.options import Options
 
 BASICSR_SUFFIX = "_basicsr"  # BasicSR looks a name up with it, too
+GROUND_TRUTH = "img2"  # what BasicSR calls it in a metric's parameters
 PHASES = {True: ("train", "val"), False: ("test", "val")}
 
 
@@ -30,6 +32,23 @@ def check_options(opt: Options, plugins: Sequence[str]) -> None:
     _check_paths(opt)
     if not opt["is_train"] and opt["path"].get("pretrain_network_g") is None:
         raise UserError("path:pretrain_network_g: missing, so there is nothing to test. Name the trained weights.")
+
+
+def check_metrics(opt: Options, dataset: object, name: str) -> None:
+    """Raise UserError where a metric takes a second image, the ground truth, and ``dataset`` has none."""
+    if getattr(dataset, "has_gt", not isinstance(dataset, SingleImageDataset)):
+        return
+    metrics = (opt.get("val") or {}).get("metrics") or {}
+    comparing = []
+    for key, metric in metrics.items():
+        function = _look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric["type"], ())
+        if GROUND_TRUTH in inspect.signature(function).parameters:  # type: ignore[arg-type]
+            comparing.append(key)
+    if comparing:
+        raise UserError(
+            f"val:metrics: the data set {name} has no ground truth, without which {', '.join(comparing)} can't be "
+            "measured. Set its dataroot_gt, or use options for it that leave these metrics out."
+        )
 
 
 def _components(opt: Options) -> Iterator[tuple[str, Registry, object, dict]]:

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 
 import numpy as np
 import torch
@@ -13,9 +13,16 @@ from dfpg_plugin.data.stream import EpochIndex
 
 
 class EpochSampler(EnlargedSampler):
-    """BasicSR's sampler, in the same order, that tells each sample its epoch and can start inside an epoch."""
+    """BasicSR's sampler, in the same order, that tells each sample its epoch and step and can start inside an epoch.
+
+    ``batch_size`` is each process's; an epoch is its whole batches.
+    """
 
     start = 0
+
+    def __init__(self, dataset: Sized, num_replicas: int, rank: int, ratio: int = 1, batch_size: int = 1) -> None:
+        super().__init__(dataset, num_replicas, rank, ratio)
+        self.batch_size = batch_size
 
     def set_position(self, epoch: int, start: int) -> None:
         """Let the next iteration be ``epoch``, from the sample at ``start`` (of this rank) on."""
@@ -26,9 +33,11 @@ class EpochSampler(EnlargedSampler):
         """Yield indices; one that comes several times in an enlarged epoch counts as of several epochs."""
         size = len(self.dataset)
         repeats = math.ceil(self.total_size / size)
+        first_step = self.epoch * (self.num_samples // self.batch_size)
         order = torch.randperm(self.total_size, generator=torch.Generator().manual_seed(self.epoch)).tolist()
-        for v in order[self.rank : self.total_size : self.num_replicas][self.start :]:
-            yield EpochIndex(v % size, self.epoch * repeats + v // size)
+        own = order[self.rank : self.total_size : self.num_replicas]
+        for position, v in enumerate(own[self.start :], start=self.start):
+            yield EpochIndex(v % size, self.epoch * repeats + v // size, first_step + position // self.batch_size)
 
 
 class SeededDataset(Dataset):

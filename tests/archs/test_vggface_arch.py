@@ -1,13 +1,16 @@
 """The extractor against torchvision's VGG-16, its conventions, and what it refuses."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import vgg16
+from vggface_styles import STYLES, network, write
 
 from dfpg_plugin.archs.vggface_arch import MEAN_RGB, STAND_IN, VGGFaceFeatureExtractor, layer_names
+from dfpg_plugin.archs.vggface_files import weights_sha256
 from dfpg_plugin.checks import UserError
 
 TORCHVISION_INDEX = {"relu1_2": 3, "pool1": 4, "conv2_2": 7, "relu2_2": 8, "relu3_3": 15, "pool4": 23, "pool5": 30}
@@ -73,6 +76,41 @@ def test_bgr_weights_see_blue_first(vgg_file: Path) -> None:
     x = torch.rand(1, 3, 16, 16)
     bgr = VGGFaceFeatureExtractor(weights=str(vgg_file), layers=["relu1_2"], channel_order="bgr")(x)[0]
     torch.testing.assert_close(bgr, reference(vgg_file, 2 * x.flip(1) - 1, "relu1_2"))
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_style_is_fed_in_its_own_order(tmp_path: Path, style: str) -> None:
+    net = network("conv1_2")
+    path = write(style, tmp_path / "weights", net)
+    extractor = VGGFaceFeatureExtractor(weights=str(path), layers=["conv1_1"])
+    x = torch.rand(1, 3, 8, 8)
+    weight, bias = (torch.from_numpy(a) for a in net["conv1_1"])
+    assert torch.equal(extractor(x)[0], torch.nn.functional.conv2d(2 * x - 1, weight, bias, padding=1))
+    assert (extractor.record["style"], extractor.record["channel_order"]) == (style, STYLES[style][0])
+
+
+def test_the_record_says_in_plain_values_which_prior_it_is(tmp_path: Path, vgg_file: Path) -> None:
+    sha256 = hashlib.sha256(vgg_file.read_bytes()).hexdigest()
+    extractor = VGGFaceFeatureExtractor(
+        weights=str(vgg_file), layers=["relu1_2"], input="caffe255", channel_order="bgr"
+    )
+    assert extractor.record == {
+        "file": "VGGFace16.pth", "sha256": sha256, "style": "torchvision-state-dict", "channel_order": "bgr",
+        "input": "caffe255", "layers": ["relu1_2"], "feature_scale": [2 / 255],
+        "weights_sha256": weights_sha256(extractor.features.state_dict()),
+    }  # fmt: skip
+    assert extractor.source == f"file VGGFace16.pth, sha256 {sha256}, style torchvision-state-dict, channel_order bgr"
+    torch.save(extractor.record, tmp_path / "record")
+    assert torch.load(tmp_path / "record", weights_only=True) == extractor.record
+
+
+def test_the_weights_hash_is_that_of_what_was_loaded(vgg_file: Path) -> None:
+    def hash_of(**options: object) -> str:
+        return VGGFaceFeatureExtractor(**{"weights": str(vgg_file), **options}).record["weights_sha256"]
+
+    other = [{"channel_order": "bgr"}, {"layers": ["relu1_2"]}, {"weights": "stand-in"}, {"weights": "random"}]
+    assert len({hash_of(), *(hash_of(**options) for options in other)}) == 5
+    assert hash_of(input="caffe255") == hash_of(channel_order="rgb") == hash_of()
 
 
 def test_it_is_frozen_and_passes_gradients_on() -> None:
@@ -141,6 +179,8 @@ def test_missing_files_unknown_layers_and_wrong_scales_are_refused() -> None:
         VGGFaceFeatureExtractor(weights="nowhere.pth")
     with pytest.raises(UserError, match="Did you mean relu3_3"):
         VGGFaceFeatureExtractor(weights="random", layers=["relu33"])
+    with pytest.raises(UserError, match="channel_order: 'grb' is not one of None, rgb, bgr"):
+        VGGFaceFeatureExtractor(weights="random", channel_order="grb")
     with pytest.raises(UserError, match="feature_scale"):
         VGGFaceFeatureExtractor(weights="random", feature_scale=[1.0])
 

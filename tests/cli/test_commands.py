@@ -27,7 +27,8 @@ def test_list_names_this_packages_components(basicsr: Callable) -> None:
     ours = {tuple(line.split()[:2]) for line in done.stdout.splitlines() if line.endswith(" dfpg_plugin")}
     assert ours == {
         ("arch", "DFPGNet"), ("arch", "CAFeatureDiscriminator"), ("arch", "VGGFaceFeatureExtractor"),
-        ("dataset", "FaceBlurDataset"), ("dataset", "FacePairDataset"), ("loss", "PriorLoss"), ("model", "DFPGModel"),
+        ("dataset", "FaceBlurDataset"), ("dataset", "FaceDeblurTestDataset"), ("dataset", "FacePairDataset"),
+        ("loss", "PriorLoss"), ("model", "DFPGModel"),
     }  # fmt: skip
     assert any(line.split() == ["arch", "RRDBNet", "basicsr"] for line in done.stdout.splitlines())
 

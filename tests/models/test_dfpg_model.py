@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from basicsr.models import build_model
+from basicsr.utils.registry import ARCH_REGISTRY
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from dfpg_plugin.checks import UserError
@@ -298,3 +300,63 @@ def test_the_discriminator_is_saved_and_loaded(options: dict) -> None:
     options["path"]["pretrain_network_d"] = str(path / "net_d_1.pth")
     options["path"]["pretrain_network_g"] = str(path / "net_g_1.pth")
     torch.testing.assert_close(build(options).net_d.state_dict(), model.net_d.state_dict())
+
+
+def saved_state(options: dict) -> dict:
+    build(options).save(0, 1)
+    return torch.load(Path(options["path"]["training_states"]) / "1.state", weights_only=True)
+
+
+def test_the_priors_record_travels_in_the_state(options: dict, tmp_path: Path) -> None:
+    state = saved_state(options)
+    assert state["prior"] == build(options).net_prior.record
+    assert state["prior"]["file"] == "random"
+    build(options).resume_training(copy.deepcopy(state))
+    tensors = {k: v.contiguous() for k, v in build(options).net_prior.features.state_dict().items()}
+    save_file(tensors, tmp_path / "same.safetensors", {"input": "pm1"})  # the same weights in another file
+    options["network_prior"]["weights"] = str(tmp_path / "same.safetensors")
+    build(options).resume_training(copy.deepcopy(state))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": "stand-in"}, r"another weights_sha256\. .*random, rgb, pm1.*, now weights .*standin_prior_orl"),
+        ({"input": "caffe255"}, r"another input, feature_scale\. .*pm1.* now .*caffe255"),
+        ({"layers": ["relu1_2", "relu2_2", "conv3_3"]}, r"another layers\. .*'relu3_3'.* now .*'conv3_3'"),
+        ({"feature_scale": [1.0, 1.0, 0.5]}, r"another feature_scale\. .*1\.0\].* now .*0\.5\]"),
+        ({"type": "PlainPrior"}, r"another weights_sha256, .* now no known prior"),
+    ],
+)
+def test_a_run_never_goes_on_with_another_prior(
+    options: dict, monkeypatch: pytest.MonkeyPatch, change: dict, message: str
+) -> None:
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, "PlainPrior", PlainPrior)
+    state = saved_state(options)
+    options["network_prior"].update(change)
+    with pytest.raises(UserError, match=f"^network_prior: {message}") as caught:
+        build(options).resume_training(state)
+    assert str(caught.value).endswith("Use the same, or start a new run with path:pretrain_network_g.")
+    assert "\n" not in str(caught.value)
+
+
+class PlainPrior(torch.nn.Module):
+    """Another extractor, which keeps no record."""
+
+    def __init__(self, weights: str) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [F.avg_pool2d(x.mean(1, keepdim=True).expand(-1, 64 * s, -1, -1), s) for s in (1, 2, 4)]
+
+
+def test_states_without_a_record_go_on_without_complaint(options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = saved_state(options)
+    del state["prior"]
+    build(options).resume_training(state)
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, "PlainPrior", PlainPrior)
+    options["network_prior"]["type"] = "PlainPrior"
+    state = saved_state(options)
+    assert "prior" not in state
+    build(options).resume_training(state)

@@ -177,6 +177,26 @@ def test_checkpoints_keep_basicsrs_layout(tmp_path: Path) -> None:
     assert set(state) == {"epoch", "iter", "optimizers", "schedulers", "best_metric_results"}
 
 
+def test_a_subclass_adds_to_the_state_and_checks_it_before_anything_is_loaded(tmp_path: Path) -> None:
+    class Model(MendedModel):
+        def extra_state(self) -> dict:
+            return {"extra": 1}
+
+        def check_extra_state(self, resume_state: dict) -> None:
+            if resume_state["extra"] != 1:
+                raise UserError("another run")
+
+    model = Model(options(tmp_path))
+    model.save(0, 1)
+    state = torch.load(tmp_path / "training_states" / "1.state", weights_only=True)
+    model.resume_training(copy.deepcopy(state))
+    loaded = []
+    model.optimizer_g.load_state_dict = loaded.append
+    with pytest.raises(UserError, match="another run"):
+        model.resume_training({**state, "extra": 2})
+    assert loaded == []
+
+
 def test_rows_31_and_36_a_save_that_fails_is_an_error_and_leaves_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

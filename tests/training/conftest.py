@@ -8,7 +8,6 @@ import pytest
 from basicsr.utils import logger as basicsr_logger
 
 from dfpg_plugin.cli.main import main
-from dfpg_plugin.data.face_blur_dataset import read_image
 from dfpg_plugin.data.faces import orl_faces
 
 
@@ -46,6 +45,7 @@ def eight_faces(tmp_path: Path) -> Path:
 
     folder = tmp_path / "faces"
     folder.mkdir()
-    for name, path in orl_faces("train")[::40]:
-        cv2.imwrite(str(folder / f"{name}.png"), read_image(path))
+    faces = orl_faces("train")
+    for name in faces.names[::40]:
+        cv2.imwrite(str(folder / f"{name[:-4].replace('/', '_')}.png"), faces.read(name))
     return folder

@@ -146,6 +146,20 @@ def test_a_run_ends_with_figures_for_restored_and_blurred_and_a_picture(
     assert (run / "small.yml").read_text().endswith(option_file.read_text())
 
 
+def test_validation_without_ground_truth_saves_pictures_and_refuses_metrics_that_need_one(
+    command: Callable, option_file: Path, tmp_path: Path, eight_faces: Path, capsys
+) -> None:
+    real = f"datasets:val={{name: real, type: FaceDeblurTestDataset, dataroot_lq: {eight_faces}}}"
+    assert command("train", "-opt", option_file, "--force_yml", real) == 2
+    assert (
+        "val:metrics: the data set real has no ground truth, without which psnr, ssim can't be measured"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "experiments").exists()
+    assert command("train", "-opt", option_file, "--force_yml", real, "val:metrics=", "val:save_img=true") == 0
+    assert len(list((tmp_path / "experiments" / "small" / "visualization").rglob("*_6.png"))) == 8
+
+
 def test_training_for_some_iterations_lowers_the_losses(command: Callable, option_file: Path, tmp_path: Path) -> None:
     forced = ["train:total_iter=40", "train:optim_g:lr=2e-3", "logger:save_checkpoint_freq=40", "val:val_freq=40"]
     assert command("train", "-opt", option_file, "--force_yml", *forced) == 0

@@ -1,12 +1,14 @@
 """Options are checked before anything is built."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from basicsr.data.single_image_dataset import SingleImageDataset
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.training.option_checks import check_options
+from dfpg_plugin.training.option_checks import check_metrics, check_options
 from dfpg_plugin.training.options import Arguments, complete
 
 
@@ -83,3 +85,23 @@ def test_row_67_testing_needs_weights(demo_options: dict, tmp_path: Path) -> Non
     demo_options["datasets"] = {"test": demo_options["datasets"]["val"]}
     with pytest.raises(UserError, match="path:pretrain_network_g: missing"):
         check(demo_options, tmp_path, is_train=False)
+
+
+METRICS = {"p": {"type": "calculate_psnr"}, "n": {"type": "calculate_niqe"}, "s": {"type": "calculate_ssim"}}
+
+
+def test_metrics_with_a_ground_truth_need_one(tmp_path: Path) -> None:
+    basicsrs = SingleImageDataset({"dataroot_lq": str(tmp_path), "io_backend": {"type": "disk"}})
+    for dataset in (SimpleNamespace(has_gt=False), basicsrs):
+        with pytest.raises(UserError, match=r"the data set real has no ground truth, without which p, s can't be"):
+            check_metrics({"val": {"metrics": METRICS}}, dataset, "real")
+
+
+@pytest.mark.parametrize("val", [None, {}, {"metrics": None}, {"metrics": {"n": METRICS["n"]}}])
+def test_no_metrics_and_those_of_one_image_need_no_ground_truth(val: dict | None) -> None:
+    check_metrics({"val": val}, SimpleNamespace(has_gt=False), "real")
+
+
+@pytest.mark.parametrize("dataset", [SimpleNamespace(has_gt=True), object()])
+def test_all_metrics_pass_with_ground_truth_and_for_data_sets_that_do_not_say(dataset: object) -> None:
+    check_metrics({"val": {"metrics": METRICS}}, dataset, "real")

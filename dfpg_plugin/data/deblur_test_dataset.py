@@ -1,0 +1,150 @@
+"""Test and validation sets as they are published: blurred faces, most with their ground truth."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from basicsr.utils import img2tensor
+from basicsr.utils.registry import DATASET_REGISTRY
+from PIL import ExifTags
+from PIL import Image as PillowImage
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dfpg_plugin.checks import UserError, check_choice, check_folder, check_keys
+from dfpg_plugin.data.face_blur_dataset import BASICSR_KEYS
+from dfpg_plugin.data.images import list_images, read_image
+from dfpg_plugin.data.naming import check_stems, list_some, pair_by_name
+
+UPRIGHT = 1
+
+
+@dataclass(frozen=True)
+class FaceDeblurTestOptions:
+    """The keys of ``datasets.*`` that :class:`FaceDeblurTestDataset` reads."""
+
+    dataroot: str | None = None  # a published folder: holds one folder named ...gt and one named ...blur
+    dataroot_lq: str | None = None  # instead of it: the blurred faces
+    dataroot_gt: str | None = None  # and their ground truth, where there is one
+
+    def __post_init__(self) -> None:
+        """Check that the folders are named in one way."""
+        if (self.dataroot is None) == (self.dataroot_lq is None):
+            raise UserError(
+                "datasets: FaceDeblurTestDataset needs either dataroot (with ..._gt and ..._blur in it) or dataroot_lq."
+            )
+        if self.dataroot is not None and self.dataroot_gt is not None:
+            raise UserError("datasets: dataroot_gt goes with dataroot_lq. Remove it, or dataroot.")
+
+    @classmethod
+    def from_opt(cls, opt: Mapping[str, object]) -> "FaceDeblurTestOptions":
+        """Read BasicSR's dataset options; an unknown key is an error."""
+        known = {f.name for f in fields(cls)}
+        given: dict = {key: value for key, value in opt.items() if key not in BASICSR_KEYS}
+        check_keys(f"datasets: {opt.get('name')}", given, known | BASICSR_KEYS)
+        backend: dict = opt.get("io_backend") or {}  # type: ignore[assignment]
+        check_choice(f"datasets: {opt.get('name')}: io_backend: type", backend.get("type", "disk"), ["disk"])
+        return cls(**given)
+
+    def folders(self, where: str) -> tuple[Path, Path | None]:
+        """Return the folders of the blurred faces and of their ground truth; raise UserError where one is missing."""
+        if self.dataroot is not None:
+            root = check_folder(f"{where}: dataroot", self.dataroot)
+            return _only_folder(root, "blur", where), _only_folder(root, "gt", where)
+        gt = None if self.dataroot_gt is None else check_folder(f"{where}: dataroot_gt", self.dataroot_gt)
+        return check_folder(f"{where}: dataroot_lq", self.dataroot_lq or ""), gt
+
+
+@DATASET_REGISTRY.register()
+class FaceDeblurTestDataset(Dataset):
+    """Blurred faces and, in ``has_gt`` sets, the sharp face of each, paired by name: see :func:`pair_by_name`.
+
+    Names, and every file's header, are checked when it is built. Without ground truth a sample is ``lq`` and
+    ``lq_path`` alone. Options: :class:`FaceDeblurTestOptions`.
+    """
+
+    def __init__(self, opt: Mapping[str, object]) -> None:
+        super().__init__()
+        self.opt = opt  # BasicSR reads opt['name'] from it
+        where = f"datasets: {opt.get('name')}"
+        lq, gt = FaceDeblurTestOptions.from_opt(opt).folders(where)
+        self.has_gt = gt is not None
+        blurred = list_images(lq)
+        sharp = [] if gt is None else list_images(gt)
+        try:
+            check_stems(blurred, "would be saved under the same name")
+            names = [(name, None) for name in blurred] if gt is None else pair_by_name(blurred, sharp)
+            self.paths = [(lq / name, None if gt is None else gt / str(of)) for name, of in names]
+            _check_headers(self.paths)
+        except UserError as error:
+            raise UserError(f"{where}: {lq if gt is None else f'{lq} and {gt}'}: {error}") from error
+
+    def __len__(self) -> int:
+        """Return the number of blurred faces."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+        """Return ``lq`` and, in ``has_gt`` sets, ``gt``, float RGB (3,H,W) in [0,1], and their paths.
+
+        Raises UserError, naming the file, where one is damaged.
+        """
+        lq, gt = self.paths[index]
+        sample: dict[str, Tensor | str] = {"lq": _read(lq), "lq_path": str(lq)}
+        if gt is not None:
+            sample.update(gt=_read(gt), gt_path=str(gt))
+        return sample
+
+
+def _read(path: Path) -> Tensor:
+    return img2tensor(read_image(path).astype(np.float32) / np.float32(255), bgr2rgb=True, float32=True)
+
+
+def _only_folder(root: Path, ending: str, where: str) -> Path:
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = [path for path in folders if path.name.lower().endswith(ending)]
+    if len(found) != 1:
+        names = list_some([path.name for path in found or folders]) or "no folder"
+        raise UserError(
+            f"{where}: dataroot: {root}: expected one folder whose name ends in {ending}, found {names}. Set dataroot "
+            "to the folder above the two, or set dataroot_lq and dataroot_gt."
+        )
+    return found[0]
+
+
+def _check_headers(pairs: Sequence[tuple[Path, Path | None]]) -> None:
+    """Raise UserError, naming them, for files that are no images and for pairs of different sizes; decode none."""
+    # one after the other: threads wait for each other's interpreter and take four times as long
+    found = {path: _size_or_error(path) for path in dict.fromkeys(p for pair in pairs for p in pair if p is not None)}
+    unusable = [(path, size) for path, size in found.items() if isinstance(size, UserError)]
+    if unusable:
+        raise UserError(f"can't be used: {list_some([path.name for path, _ in unusable])}. The first: {unusable[0][1]}")
+    differing = [
+        f"{lq.name} ({found[lq]}) and {gt.name} ({found[gt]})"
+        for lq, gt in pairs
+        if gt is not None and found[lq] != found[gt]
+    ]
+    if differing:
+        raise UserError(
+            f"pairs of different sizes ({len(differing)}): {list_some(differing)}. Replace one of each, or remove both."
+        )
+
+
+def _size_or_error(path: Path) -> str | UserError:
+    try:
+        width, height = _header_size(path) or read_image(path).shape[1::-1]
+    except UserError as error:
+        return error
+    return f"{width}x{height} px"
+
+
+def _header_size(path: Path) -> tuple[int, int] | None:
+    """Return (width, height); None where decoding has to tell: an unknown header, or one that says to rotate."""
+    try:
+        with PillowImage.open(path) as image:
+            has_exif = "exif" in image.info or image.format == "TIFF"
+            if has_exif and image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT:
+                return None
+            return image.size
+    except Exception:  # Pillow raises what comes; OpenCV, which reads the pixels, has the last word
+        return None

@@ -1,0 +1,128 @@
+"""Find and decode images: in a folder, a list (BasicSR's meta-info file) or an LMDB, through BasicSR's file clients."""
+
+import io
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from basicsr.utils import FileClient
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from PIL import UnidentifiedImageError
+
+from dfpg_plugin.checks import UserError, check_choice, check_file, check_folder
+
+Image = NDArray[np.uint8]
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
+BACKENDS = ("disk", "lmdb")
+JPEG_START = b"\xff\xd8"
+OPAQUE = 255
+CLIENT_KEY = "gt"  # any name; BasicSR's LMDB client wants one
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Where images lie: names below ``root``, which are paths of files or, with the backend ``lmdb``, keys."""
+
+    root: Path
+    names: Sequence[str]
+    backend: str = "disk"
+
+    def where(self, name: str) -> str:
+        """Return what to call an image in a message: its path."""
+        return str(self.root / name)
+
+    def read(self, name: str) -> Image:
+        """Return an image as uint8 BGR (H,W,3). Raises UserError, naming the file, where that is impossible."""
+        try:
+            client = _client(self.backend, str(self.root), os.getpid())
+            content = client.get(name if self.backend == "lmdb" else self.where(name), CLIENT_KEY)
+        except OSError as error:
+            raise UserError(
+                f"{self.where(name)}: can't be read ({error.strerror}). Restore it, or remove it from the data."
+            ) from error
+        if content is None:
+            raise UserError(f"{self.root}: has no image {name!r}. Write the LMDB again: basicsr prepare lmdb.")
+        return decode_image(content, self.where(name))
+
+
+@cache
+def _client(backend: str, root: str, process: int) -> FileClient:
+    """Return the process's one client of a source: an LMDB may be opened once a process, and not across a fork."""
+    del process
+    return FileClient("lmdb", db_paths=[root], client_keys=[CLIENT_KEY]) if backend == "lmdb" else FileClient("disk")
+
+
+def find_images(root: str | Path, backend: str = "disk", meta_info_file: str | None = None) -> ImageSource:
+    """List the images below a folder, searched in depth, or in an LMDB, in the order of their names.
+
+    ``meta_info_file`` names those to use, one a line (``name`` or BasicSR's ``name (h,w,c) 1``), in its order; an LMDB
+    has its own, ``meta_info.txt``. Raises UserError where there is nothing, naming the folder or file.
+    """
+    check_choice("io_backend: type", backend, BACKENDS)
+    folder = check_folder("dataroot_gt", root)
+    if backend == "lmdb":
+        if not (folder / "data.mdb").is_file():
+            raise UserError(f"dataroot_gt: {folder} is no LMDB (data.mdb is missing). Make one: basicsr prepare lmdb.")
+        listed = _read_meta_info(check_file("meta_info_file", meta_info_file or folder / "meta_info.txt"))
+        return ImageSource(folder, [os.path.splitext(name)[0] for name in listed], backend)
+    if (folder / "data.mdb").is_file():
+        raise UserError(f"dataroot_gt: {folder} is an LMDB. Set io_backend: {{type: lmdb}}.")
+    if meta_info_file is not None:
+        return ImageSource(folder, _read_meta_info(check_file("meta_info_file", meta_info_file)))
+    return ImageSource(folder, list_images(folder))
+
+
+def list_images(folder: Path) -> list[str]:
+    """Return the paths of all images below ``folder``, relative to it and sorted. Raises UserError where none is."""
+    # not BasicSR's scandir, which takes a hidden file for a folder
+    found = (Path(root, file).relative_to(folder) for root, _, files in os.walk(folder) for file in files)
+    names = sorted(p.as_posix() for p in found if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    if not names:
+        raise UserError(f"no image in {folder} (looked for {', '.join(IMAGE_SUFFIXES)}). Set the path to the images.")
+    return names
+
+
+def _read_meta_info(path: Path) -> list[str]:
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    # the shape and the compression level may be missing, the name may hold blanks
+    names = [re.sub(r"\s+\([\d,\s]+\)(\s+\d+)?$", "", line) for line in lines if line]
+    if not names:
+        raise UserError(f"meta_info_file: {path} names no image.")
+    return names
+
+
+def read_image(path: Path) -> Image:
+    """Read an image file as uint8 BGR (H,W,3). Raises UserError, naming the file, where that is impossible."""
+    return ImageSource(path.parent, [path.name]).read(path.name)
+
+
+def decode_image(content: bytes, name: str) -> Image:
+    """Decode an image file's content as uint8 BGR (H,W,3).
+
+    Grey becomes three equal channels, 16 bits become 8 (the upper ones), CMYK and palettes become colours, EXIF's
+    rotation is applied. Raises UserError, naming ``name``, for what is damaged, no image, or partly transparent: what
+    colour is meant there is unknown.
+    """
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if image is None:
+        raise UserError(f"{name}: not an image that OpenCV can read, or damaged. Replace it, or remove it.")
+    if not content.startswith(JPEG_START) and is_transparent(content):
+        raise UserError(f"{name}: is partly transparent. Flatten it onto a background, or remove it.")
+    return np.asarray(image, np.uint8)
+
+
+def is_transparent(content: bytes) -> bool:
+    """Tell whether any pixel of an image file's content is not opaque; False where Pillow can't read the file."""
+    try:
+        with PillowImage.open(io.BytesIO(content)) as image:
+            if "A" not in image.getbands() and "transparency" not in image.info:
+                return False
+            return np.asarray(image.convert("RGBA"))[..., 3].min() < OPAQUE
+    except (UnidentifiedImageError, OSError):
+        return False

@@ -1,0 +1,58 @@
+"""`basicsr prepare vggface`: keep of a VGGFace file what the prior needs, in one small file of one convention."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import save
+
+from dfpg_plugin import __version__
+from dfpg_plugin.archs.vggface_files import INPUTS, read_vggface, weights_sha256
+from dfpg_plugin.checks import UserError, check_choice, check_file
+from dfpg_plugin.files import sha256_of, whole_file
+
+FORMAT = "dfpg_plugin slim VGGFace 1"
+
+
+def convert_vggface(
+    source: Path, target: Path, *, layers: Sequence[str], input: str, channel_order: str | None = None
+) -> dict[str, str]:
+    """Write the convolutions that ``layers`` need from ``source`` to ``target``, in RGB order, as float32.
+
+    ``target`` is a safetensors file, written whole; one that is there is replaced. It declares ``input`` (``pm1`` or
+    ``caffe255``), which the extractor then insists on. ``channel_order`` overrides what the source's style says. The
+    source is any file that :func:`read_vggface` reads. Returns what was done, as text by key, for printing.
+
+    Raises UserError where the source is missing or refused, declares another input or is the target itself, and where
+    the target can't be written.
+    """
+    source, target = check_file("source", source), Path(target).expanduser()
+    check_choice("input", input, INPUTS)
+    if target.suffix != ".safetensors":
+        raise UserError(f"{target}: the name of the file to write must end in .safetensors.")
+    if target.exists() and target.samefile(source):
+        raise UserError(f"{target} is the source itself. Name another file to write.")
+    file = read_vggface(source)
+    if file.input not in (None, input):
+        raise UserError(f"{source} is for `input: {file.input}`, asked for is `input: {input}`.")
+    tensors = {name: tensor.contiguous() for name, tensor in file.convolutions(layers, channel_order).items()}
+    metadata = {
+        "format": FORMAT,
+        "input": input,
+        "channel_order": "rgb",
+        "layers": " ".join(layers),
+        "source": source.name,
+        "source_sha256": file.sha256,
+        "source_style": file.style,
+        "source_channel_order": channel_order or file.channel_order,
+        "dfpg_plugin": __version__,
+    }
+    with whole_file(target) as out:
+        out.write(save(tensors, metadata))
+    return {
+        **metadata,
+        "target": str(target),
+        "target_sha256": sha256_of(target),
+        "bytes": str(target.stat().st_size),
+        "tensors": str(len(tensors)),
+        "weights_sha256": weights_sha256(tensors),
+    }

@@ -1,0 +1,225 @@
+"""The shipped YAMLs: they pass the checks, name the right data, and find what is published under its names."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from basicsr.archs import build_network
+from conftest import ROOT
+
+from dfpg_plugin.data.deblur_test_dataset import FaceDeblurTestOptions
+from dfpg_plugin.data.face_blur_dataset import FaceBlurOptions
+from dfpg_plugin.training.loop import build_loaders
+from dfpg_plugin.training.option_checks import check_options
+from dfpg_plugin.training.options import Arguments, complete, force, read_option_file
+
+OPTIONS = ROOT / "options"
+READERS = {"FaceBlurDataset": FaceBlurOptions, "FaceDeblurTestDataset": FaceDeblurTestOptions}
+SIZES = (13, 27)
+MSPL_SETS = {
+    "test_center_celeba": ("MSPL-Center-CelebA", "datasets/MSPL/Test_data_center/Test_data_CelebA"),
+    "test_center_celebahq": ("MSPL-Center-CelebA-HQ", "datasets/MSPL/Test_data_center/Test_data_CelebA-HQ"),
+    "test_center_ffhq": ("MSPL-Center-FFHQ", "datasets/MSPL/Test_data_center/Test_data_FFHQ"),
+    "test_random_celeba": ("MSPL-Random-CelebA", "datasets/MSPL/Test_data_random/Test_data_CelebA"),
+    "test_random_celebahq": ("MSPL-Random-CelebA-HQ", "datasets/MSPL/Test_data_random/Test_data_CelebA-HQ"),
+    "test_random_ffhq": ("MSPL-Random-FFHQ", "datasets/MSPL/Test_data_random/Test_data_FFHQ"),
+}
+SHEN_SETS = {
+    "test_helen": ("Shen-Helen", "datasets/Shen/Test_data_Helen"),
+    "test_celeba": ("Shen-CelebA", "datasets/Shen/Test_data_CelebA"),
+}
+
+
+def read(name: str) -> dict:
+    return read_option_file(str(OPTIONS / name))
+
+
+def write_images(folder: Path, names: list[str], size: tuple[int, int] = (8, 8)) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        content = cv2.imencode(".png", np.full((*size, 3), 99, np.uint8))[1]
+        (folder / name).write_bytes(content.tobytes())
+
+
+@pytest.mark.parametrize("path", sorted(OPTIONS.rglob("*.yml")), ids=lambda path: path.stem)
+def test_every_component_and_argument_passes_the_checks(path: Path, tmp_path: Path) -> None:
+    opt = read_option_file(str(path))
+    assert opt["name"] == path.stem
+    weights = tmp_path / "weights.pth"
+    weights.touch()
+    for section in opt["datasets"].values():
+        section.update({key: str(tmp_path) for key in section if key.startswith("dataroot")})
+    opt["path"].update({key: str(weights) for key, v in opt["path"].items() if key.startswith("pretrain_") and v})
+    complete(opt, Arguments(str(path)), tmp_path, is_train=path.stem.startswith("train"))
+    check_options(opt, ["dfpg_plugin"])
+    for section in opt["datasets"].values():
+        READERS[section["type"]].from_opt(section)
+
+
+@pytest.mark.parametrize(
+    ("file", "sets", "weights"),
+    [
+        ("test_dfpg_mspl.yml", MSPL_SETS, "train_dfpg_mspl"),
+        ("test_dfpg_shen.yml", SHEN_SETS, "train_dfpg_shen"),
+    ],
+)
+def test_the_test_sets_and_weights_are_the_papers(file: str, sets: dict, weights: str) -> None:
+    opt = read(file)
+    for key, (name, dataroot) in sets.items():
+        assert opt["datasets"][key] == {"name": name, "type": "FaceDeblurTestDataset", "dataroot": dataroot}
+    assert opt["datasets"].keys() == sets.keys()
+    assert opt["path"]["pretrain_network_g"] == f"experiments/{weights}/models/net_g_best.pth"
+    assert opt["network_g"] == read(f"{weights}.yml")["network_g"]
+    assert opt["val"]["metrics"] == {
+        "psnr": {"type": "calculate_psnr", "crop_border": 0, "test_y_channel": False},
+        "ssim": {"type": "calculate_ssim", "crop_border": 0, "test_y_channel": False},
+    }
+
+
+def test_real_blur_saves_pictures_and_measures_nothing() -> None:
+    opt = read("test_dfpg_realblur.yml")
+    assert opt["datasets"] == {
+        "test": {"name": "Real-Blur", "type": "FaceDeblurTestDataset", "dataroot_lq": "datasets/RealBlur"}
+    }
+    assert opt["val"] == {"save_img": True, "suffix": None}
+    assert opt["network_g"] == read("train_dfpg_mspl.yml")["network_g"]
+
+
+def test_dfpg_a_differs_from_dfpg_b_in_data_and_length_only() -> None:
+    shen, mspl = read("train_dfpg_shen.yml"), read("train_dfpg_mspl.yml")
+    train = shen["datasets"]["train"]
+    assert (train["kernel_sizes"], train["noise_sigma"]) == ([27], pytest.approx(0.01 * 255))
+    assert (train["one_size_per_batch"], train["batch_size_per_gpu"]) == (False, 16)
+    epoch = (2_000 + 25_000 + 2_164) // 16
+    assert epoch == 1822
+    assert shen["train"]["total_iter"] == 200 * epoch == 364_400
+    assert shen["train"]["scheduler"] == {"type": "StepLR", "step_size": epoch, "gamma": 0.99}
+    assert shen["val"].pop("val_freq") == epoch
+    mspl["val"].pop("val_freq")
+    for key in ("total_iter", "scheduler"):
+        del shen["train"][key], mspl["train"][key]
+    for key in ("model_type", "scale", "num_gpu", "network_g", "network_d", "network_prior", "path", "train", "val"):
+        assert shen[key] == mspl[key], key
+
+
+def published(faces: list[str], kernels: list[str], suffix: str = "") -> dict[str, list[str]]:
+    """The blurred names of each face, spelt here and not by the package."""
+    return {f: [f"{f}_ker{k}_blur_k{s}{suffix}.png" for k in kernels for s in SIZES] for f in faces}
+
+
+def paired(name: str, tmp_path: Path, roots: dict[str, Path], is_train: bool = False) -> dict[str, dict]:
+    """Build every set of a shipped YAML with other paths; return for each its pairs, blurred name -> sharp name."""
+    opt = read(name)
+    force(opt, [f"datasets:{key}:dataroot={root}" for key, root in roots.items()])
+    complete(opt, Arguments(name), tmp_path, is_train)
+    sets = {}
+    for loader in build_loaders(opt, "val" if is_train else "test"):
+        pairs = [(Path(batch["lq_path"][0]), Path(batch["gt_path"][0])) for batch in loader]
+        assert all(lq.is_file() and gt.is_file() for lq, gt in pairs)
+        sets[loader.dataset.opt["name"]] = {lq.name: gt.name for lq, gt in pairs}
+        assert len(sets[loader.dataset.opt["name"]]) == len(loader.dataset) == len(pairs)
+    return sets
+
+
+def test_mspl_as_published(tmp_path: Path) -> None:
+    """1 beside 10, other kernel ids in each set, and in Random a suffix that ground truths carry or don't."""
+    faces = {"CelebA": ["1", "10", "100"], "CelebA-HQ": ["00001", "00010"], "FFHQ": ["7", "07", "face_7"]}
+    kernels = {"CelebA": ["01", "10"], "CelebA-HQ": ["11", "20"], "FFHQ": ["21", "25", "30"]}
+    roots, expected = {}, {}
+    for key, (label, dataroot) in MSPL_SETS.items():
+        root = roots[key] = tmp_path / dataroot
+        short = root.name.removeprefix("Test_data_")
+        is_random = "random" in dataroot
+        sharp_suffix = "_random" if is_random and short != "FFHQ" else ""
+        names = published(faces[short], kernels[short], "_random" if is_random else "")
+        write_images(root / f"{short}_gt", [f"{face}{sharp_suffix}.png" for face in names])
+        write_images(root / f"{short}_blur", [name for blurred in names.values() for name in blurred])
+        expected[label] = {n: f"{face}{sharp_suffix}.png" for face, blurred in names.items() for n in blurred}
+    found = paired("test_dfpg_mspl.yml", tmp_path, roots)
+    assert found == expected
+    assert {label: len(pairs) for label, pairs in found.items()} == {
+        "MSPL-Center-CelebA": 12, "MSPL-Center-CelebA-HQ": 8, "MSPL-Center-FFHQ": 18,
+        "MSPL-Random-CelebA": 12, "MSPL-Random-CelebA-HQ": 8, "MSPL-Random-FFHQ": 18,
+    }  # fmt: skip
+    assert found["MSPL-Center-CelebA"]["1_ker10_blur_k13.png"] == "1.png"
+    assert found["MSPL-Center-CelebA"]["10_ker01_blur_k13.png"] == "10.png"
+    assert found["MSPL-Random-CelebA-HQ"]["00001_ker20_blur_k27_random.png"] == "00001_random.png"
+    assert found["MSPL-Random-FFHQ"]["face_7_ker21_blur_k13_random.png"] == "face_7.png"
+
+
+def test_shen_as_published(tmp_path: Path) -> None:
+    """Names with underscores and digits at their ends, letter case that varies, files that are no pictures."""
+    helen, celeba = tmp_path / "Test_data_Helen", tmp_path / "Test_data_CelebA"
+    write_images(helen / "final_Helen_gt", ["1003168_1.png", "1003168_10.png", "1003168.PNG"])
+    write_images(
+        helen / "final_helen_Blur",
+        [
+            "1003168_1_ker01_blur_k13.png",
+            "1003168_1_KER10_blur_k27.PNG",
+            "1003168_10_ker01_blur_k13.png",
+            "1003168_ker01_blur_k13.png",
+        ],
+    )
+    (helen / "final_helen_Blur" / "Thumbs.db").write_bytes(b"no picture")
+    (helen / "readme.txt").write_text("no folder")
+    write_images(celeba / "final_CelebA_GT", ["000001.png", "Face_A.png"])
+    write_images(celeba / "final_celeba_blur", ["000001_ker05_blur_k15_random.png", "face_a_ker05_blur_k15.png"])
+    assert paired("test_dfpg_shen.yml", tmp_path, {"test_helen": helen, "test_celeba": celeba}) == {
+        "Shen-Helen": {
+            "1003168_1_ker01_blur_k13.png": "1003168_1.png",
+            "1003168_1_KER10_blur_k27.PNG": "1003168_1.png",
+            "1003168_10_ker01_blur_k13.png": "1003168_10.png",
+            "1003168_ker01_blur_k13.png": "1003168.PNG",
+        },
+        "Shen-CelebA": {"000001_ker05_blur_k15_random.png": "000001.png", "face_a_ker05_blur_k15.png": "Face_A.png"},
+    }
+
+
+@pytest.mark.parametrize("file", ["train_dfpg_mspl.yml", "train_dfpg_shen.yml"])
+def test_mspls_validation_set_as_published(tmp_path: Path, file: str) -> None:
+    root = tmp_path / "validationset"
+    write_images(root / "gt", ["1.png", "11.png"])
+    write_images(root / "blur", ["1_ker01_blur_k13.png", "1_ker02_blur_k13.png", "11_ker01_blur_k27.png"])
+    assert paired(file, tmp_path, {"val": root}, is_train=True) == {
+        "MSPL-val": {
+            "1_ker01_blur_k13.png": "1.png",
+            "1_ker02_blur_k13.png": "1.png",
+            "11_ker01_blur_k27.png": "11.png",
+        }
+    }
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> list[str]:
+    """Forced options: the smallest network, with weights, and two real blurred pictures of different sizes."""
+    network = {"type": "DFPGNet", "num_feat": 16, "num_block": 1, "num_prior_block": 1, "squeeze_factor": 4}
+    torch.save({"params": build_network(dict(network)).state_dict()}, tmp_path / "net.pth")
+    write_images(tmp_path / "real", ["a.png"], (21, 30))
+    write_images(tmp_path / "real", ["b.png"], (16, 16))
+    forced = {"network_g": network, "path:pretrain_network_g": "net.pth", "datasets:test:dataroot_lq": "real"}
+    return ["num_gpu=0", *(f"{key}={json.dumps(value)}" for key, value in forced.items())]
+
+
+@pytest.mark.parametrize("model", ["DFPGModel", "SRModel"])
+def test_real_blur_is_restored_by_the_command(basicsr: Callable, tmp_path: Path, tiny: list, model: str) -> None:
+    file = OPTIONS / "test_dfpg_realblur.yml"
+    done = basicsr("test", "-opt", file, "--force_yml", *tiny, f"model_type={model}")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "results" / "test_dfpg_realblur" / "visualization" / "Real-Blur"
+    sizes = {path.name: cv2.imread(str(path)).shape for path in folder.iterdir()}
+    assert sizes == {"a_test_dfpg_realblur.png": (21, 30, 3), "b_test_dfpg_realblur.png": (16, 16, 3)}
+
+
+def test_metrics_for_real_blur_are_refused_before_anything_runs(basicsr: Callable, tmp_path: Path, tiny: list) -> None:
+    metrics = "val:metrics={psnr: {type: calculate_psnr, crop_border: 0}}"
+    done = basicsr("test", "-opt", OPTIONS / "test_dfpg_realblur.yml", "--force_yml", *tiny, metrics)
+    assert done.returncode == 2, done.stderr
+    assert (
+        "val:metrics: the data set Real-Blur has no ground truth, without which psnr can't be measured" in done.stderr
+    )
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()
