@@ -1,6 +1,7 @@
 """Reading tensors from files that nobody has to trust, and writing files that are whole or not there."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -87,3 +88,14 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             os.remove(temporary)
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON file that holds an object; raise UserError, naming the file, where it does not."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}). Restore or remove it.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected an object, found {type(content).__name__}. Restore or remove it.")
+    return content

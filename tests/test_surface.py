@@ -31,7 +31,27 @@ def test_command_and_flags() -> None:
     shared = sorted(
         ["-opt", "--opt", "--launcher", "--auto_resume", "--debug", "--local_rank", "--local-rank", "--force_yml"]
     )
-    assert flags == {"train": sorted([*shared, "--stock"]), "test": shared, "list": ["--plugins"], "doctor": []}
+    assert flags == {
+        "train": sorted([*shared, "--stock"]),
+        "test": shared,
+        "list": ["--plugins"],
+        "doctor": [],
+        "prepare": [],
+    }
+
+
+def test_prepares_kinds_and_flags() -> None:
+    (commands,) = [a for a in build_parser()._actions if a.dest == "command"]
+    (kinds,) = [a for a in commands.choices["prepare"]._actions if a.dest == "kind"]
+    flags = {
+        name: {o for a in parser._actions for o in a.option_strings if a.dest != "help"}
+        for name, parser in kinds.choices.items()
+    }
+    assert flags == {
+        "kernels": {"--method", "--sizes", "--count", "--seed", "--workers"},
+        "pairs": {"--faces", "--kernels", "--sizes", "--per_size", "--first_id", "--crop", "--suffix", "--seed"},
+        "vggface": {"--layers", "--input", "--channel_order"},
+    }
 
 
 def test_entry_points_and_version() -> None:

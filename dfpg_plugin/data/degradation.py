@@ -66,7 +66,8 @@ def add_noise(image: Image, sigma: float, rng: np.random.Generator) -> Image:
     """Add Gaussian noise of ``sigma`` grey levels (of 255) to an image in [0,1]; no clipping, as in MSPL's training."""
     # torch draws normal numbers in half of NumPy's time
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    return image + np.float32(sigma / GREY_LEVELS) * torch.randn(image.shape, generator=generator).numpy()
+    noise: Image = torch.randn(image.shape, generator=generator).numpy()
+    return image + np.float32(sigma / GREY_LEVELS) * noise
 
 
 def quantise(image: Image) -> Image:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ class FaceBlurOptions:
             raise UserError(f"datasets: jitter: expected a strength from 0 to 1, or three, got {self.jitter!r}.")
         steps = [(key, getattr(self, key)) for key in ("resize", "crop", "resize_crop", "gt_size")]
         given = [(key, size) for key, size in steps if size is not None]
-        for (key, size), (smaller, part) in zip(given, given[1:], strict=False):
+        for (key, size), (smaller, part) in pairwise(given):
             if part > size:
                 raise UserError(f"datasets: {smaller}: {part} px are more than the {size} px that {key} leaves.")
 
@@ -95,7 +96,9 @@ class FaceBlurOptions:
         known = {f.name for f in fields(cls)}
         given: dict = {key: value for key, value in opt.items() if key not in BASICSR_KEYS}
         check_keys(f"datasets: {opt.get('name')}", given, known | BASICSR_KEYS)
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+        for key, value in given.items():
+            given[key] = tuple(value) if isinstance(value, list) else value
+        return cls(**given)
 
 
 @DATASET_REGISTRY.register()

@@ -40,22 +40,33 @@ class ImageSource:
     def read(self, name: str) -> Image:
         """Return an image as uint8 BGR (H,W,3). Raises UserError, naming the file, where that is impossible."""
         try:
-            client = _client(self.backend, str(self.root), os.getpid())
+            client = _client(self.backend, str(self.root))
             content = client.get(name if self.backend == "lmdb" else self.where(name), CLIENT_KEY)
         except OSError as error:
             raise UserError(
                 f"{self.where(name)}: can't be read ({error.strerror}). Restore it, or remove it from the data."
             ) from error
         if content is None:
-            raise UserError(f"{self.root}: has no image {name!r}. Write the LMDB again: basicsr prepare lmdb.")
+            raise UserError(f"{self.root}: has no image {name!r}. Write the LMDB again.")
         return decode_image(content, self.where(name))
 
 
 @cache
-def _client(backend: str, root: str, process: int) -> FileClient:
-    """Return the process's one client of a source: an LMDB may be opened once a process, and not across a fork."""
-    del process
-    return FileClient("lmdb", db_paths=[root], client_keys=[CLIENT_KEY]) if backend == "lmdb" else FileClient("disk")
+def _clients(root: str) -> dict[int, FileClient]:
+    """Return the client of an LMDB by process: it may be opened once in each, and not used across a fork."""
+    return {}
+
+
+def _client(backend: str, root: str) -> FileClient:
+    if backend != "lmdb":
+        return FileClient(backend)
+    clients, process = _clients(root), os.getpid()
+    if process not in clients:
+        for inherited in clients.values():
+            inherited.client._client[CLIENT_KEY].close()
+        clients.clear()
+        clients[process] = FileClient(backend, db_paths=[root], client_keys=[CLIENT_KEY])
+    return clients[process]
 
 
 def find_images(root: str | Path, backend: str = "disk", meta_info_file: str | None = None) -> ImageSource:
@@ -68,7 +79,7 @@ def find_images(root: str | Path, backend: str = "disk", meta_info_file: str | N
     folder = check_folder("dataroot_gt", root)
     if backend == "lmdb":
         if not (folder / "data.mdb").is_file():
-            raise UserError(f"dataroot_gt: {folder} is no LMDB (data.mdb is missing). Make one: basicsr prepare lmdb.")
+            raise UserError(f"dataroot_gt: {folder} is no LMDB (data.mdb is missing). Set dataroot_gt to one.")
         listed = _read_meta_info(check_file("meta_info_file", meta_info_file or folder / "meta_info.txt"))
         return ImageSource(folder, [os.path.splitext(name)[0] for name in listed], backend)
     if (folder / "data.mdb").is_file():

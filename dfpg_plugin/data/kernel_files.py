@@ -41,8 +41,8 @@ def read_kernels(
         )
     start, stop = kernel_range or (0, None)
     kernels = {size: np.concatenate(found[size])[start:stop].astype(np.float32) for size in sizes}
-    for size, stack in kernels.items():
-        if len(stack) == 0:
+    for size in sizes:
+        if len(kernels[size]) == 0:
             raise UserError(f"kernel_range: {list(kernel_range or ())} leaves no kernel of {size} px in {root}.")
     return kernels
 

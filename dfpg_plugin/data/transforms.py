@@ -28,18 +28,18 @@ def resize(image: Image, size: int, interpolation: str) -> Image:
 
 def scale_brightness(image: Image, factor: float) -> Image:
     """Multiply by ``factor``, as Pillow's ImageEnhance.Brightness."""
-    return cv2.convertScaleAbs(image, alpha=factor, beta=TRUNCATE)
+    return np.asarray(cv2.convertScaleAbs(image, alpha=factor, beta=TRUNCATE), np.uint8)
 
 
 def scale_contrast(image: Image, factor: float, mean: int) -> Image:
     """Move away from the grey level ``mean``, or towards it, by ``factor``, as Pillow's ImageEnhance.Contrast."""
-    return cv2.addWeighted(image, factor, image, 0, mean * (1 - factor) + TRUNCATE)
+    return np.asarray(cv2.addWeighted(image, factor, image, 0, mean * (1 - factor) + TRUNCATE), np.uint8)
 
 
 def scale_saturation(image: Image, factor: float) -> Image:
     """Move away from each pixel's grey, or towards it, by ``factor``, as Pillow's ImageEnhance.Color."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    return cv2.addWeighted(image, factor, grey, 1 - factor, TRUNCATE)
+    return np.asarray(cv2.addWeighted(image, factor, grey, 1 - factor, TRUNCATE), np.uint8)
 
 
 def jitter(image: Image, strengths: Sequence[float], window: Window, rng: np.random.Generator) -> Image:
@@ -59,7 +59,7 @@ def jitter(image: Image, strengths: Sequence[float], window: Window, rng: np.ran
 
 
 def random_window(shape: Sequence[int], size: int | None, rng: np.random.Generator) -> Window:
-    """Return a ``size`` x ``size`` window at a random place of an image of (H,W,...) with H, W >= size; all for None."""
+    """Return a ``size`` x ``size`` window at a random place of (H,W,...) with H, W >= size; all of it for None."""
     if size is None:
         return slice(None), slice(None)
     top, left = rng.integers(shape[0] - size + 1), rng.integers(shape[1] - size + 1)

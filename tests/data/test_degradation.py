@@ -7,7 +7,7 @@ from scipy.signal import convolve2d
 from dfpg_plugin.data.degradation import add_noise, blur, quantise
 
 
-@pytest.mark.parametrize("size", [3, 9, 13, 27])
+@pytest.mark.parametrize("size", range(3, 29, 2))
 def test_blur_is_convolution_after_reflection(size: int) -> None:
     rng = np.random.default_rng(size)
     image = rng.random((40, 33, 3))
@@ -32,3 +32,12 @@ def test_noise_has_the_sigma_asked_for_and_is_not_clipped() -> None:
 def test_quantise_is_what_a_png_keeps() -> None:
     image = np.array([[[-0.2, 0.0, 0.5], [1.0, 1.3, 100.6 / 255]]], np.float32)
     np.testing.assert_allclose(quantise(image) * 255, [[[0, 0, 128], [255, 255, 101]]], atol=1e-4)
+
+
+def test_blur_in_float64_is_convolution_to_float64s_precision() -> None:
+    rng = np.random.default_rng(0)
+    image, kernel = rng.random((30, 41, 3)), np.zeros((13, 13))
+    kernel[2, 9], kernel[11, 4] = 0.25, 0.75  # few cells, off centre: a correlation would differ
+    padded = np.pad(image, ((6, 6), (6, 6), (0, 0)), mode="reflect")
+    expected = np.stack([convolve2d(padded[..., c], kernel, mode="valid") for c in range(3)], axis=-1)
+    np.testing.assert_allclose(blur(image, kernel), expected, atol=1e-14)

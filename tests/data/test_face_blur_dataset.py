@@ -68,10 +68,11 @@ def test_validation_pairs_are_fixed_whole_and_8_bit() -> None:
     assert first["lq"].shape == first["gt"].shape == (3, 112, 92)
     levels = first["lq"] * 255
     torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
-    name, path = orl_faces("val")[11]
+    source = orl_faces("val")
+    path = source.root / source.names[11]
     sharp = torch.from_numpy(cv2.imread(str(path))[..., ::-1].copy()).permute(2, 0, 1) / 255
     torch.testing.assert_close(first["gt"], sharp)
-    assert first["lq_path"] == f"{name}.png"
+    assert first["lq_path"] == "s34_2.png"
     assert len({d["lq_path"] for d in dataset}) == 40
 
 
@@ -96,10 +97,10 @@ def test_size_0_leaves_the_face_sharp_but_noisy() -> None:
 
 def test_training_uses_every_kernel_size_and_flips() -> None:
     dataset = FaceBlurDataset({**TRAIN, "gt_size": None, "noise_sigma": 0.0, "kernel_sizes": [0, 9]})
-    plain = torch.from_numpy(cv2.imread(str(orl_faces("train")[0][1]))).permute(2, 0, 1) / 255
+    plain = torch.from_numpy(cv2.imread(str(orl_faces("train").root / "s1/1.pgm"))).permute(2, 0, 1) / 255
     sharp, flipped = 0, 0
     for epoch in range(60):
-        pair = dataset[EpochIndex(0, epoch)]
+        pair = dataset[EpochIndex(0, epoch, epoch)]
         sharp += torch.equal(pair["lq"], pair["gt"])
         flipped += torch.equal(pair["gt"], plain.flip(2))
     assert 15 < sharp < 45
@@ -126,20 +127,137 @@ def test_msplss_augmentation_gives_the_size_asked_for(tmp_path: Path) -> None:
     assert dataset[EpochIndex(0, 0)]["gt"].shape == (3, 32, 32)
 
 
-def test_damaged_and_small_files_are_named(tmp_path: Path) -> None:
-    folder_of_faces(tmp_path, size=32)
-    dataset = FaceBlurDataset({**TRAIN, "faces": None, "split": None, "dataroot_gt": str(tmp_path)})
-    with pytest.raises(UserError, match=r"x\.bmp: 32x32 px is too small for crops of 40 px"):
-        dataset[0]
-    (tmp_path / "z.png").write_bytes((tmp_path / "z.png").read_bytes()[:60])
-    with pytest.raises(UserError, match=r"z\.png: not an image"):
-        dataset[2]
-    (tmp_path / "z.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"z\.png: not an image"):
-        dataset[2]
-    (tmp_path / "z.png").unlink()
-    with pytest.raises(UserError, match=r"z\.png: can't be read"):
-        dataset[2]
+def faces_in(root: Path, count: int) -> dict:
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        cv2.imwrite(str(root / f"{i}.png"), rng.integers(0, 256, (48, 48, 3), np.uint8))
+    return {**TRAIN, "faces": None, "split": None, "dataroot_gt": str(root)}
+
+
+@pytest.mark.parametrize("content", [b"", b"text", None], ids=["empty", "text", "truncated"])
+def test_one_bad_file_is_named_once_and_replaced_alike_with_workers(
+    tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = faces_in(tmp_path, 8)
+    path = tmp_path / "5.png"
+    path.write_bytes(path.read_bytes()[:2000] if content is None else content)
+    indices = [EpochIndex(i, epoch) for epoch in (0, 1) for i in range(8)]
+    with caplog.at_level("WARNING", logger="basicsr"):
+        alone = stream(DataLoader(FaceBlurDataset(options), 4, sampler=indices))
+    assert [r.getMessage().count("5.png: not an image") for r in caplog.records] == [1]
+    assert torch.equal(alone, stream(DataLoader(FaceBlurDataset(options), 4, sampler=indices, num_workers=2)))
+
+
+def test_bad_files_past_the_share_end_the_run_with_its_name(tmp_path: Path) -> None:
+    options = faces_in(tmp_path, 8)
+    for i in (1, 2, 3):
+        (tmp_path / f"{i}.png").write_bytes(b"text")
+    loose = FaceBlurDataset({**options, "max_bad_share": 0.4})
+    assert [sample["lq"].shape for sample in (loose[EpochIndex(i, 0)] for i in range(8))] == [(3, 40, 40)] * 8
+    strict = FaceBlurDataset({**options, "max_bad_share": 0.25})
+    with pytest.raises(UserError, match=r"3 of 8 images can't be used, more than max_bad_share: 0.25.*3\.png"):
+        [strict[EpochIndex(i, 0)] for i in range(8)]
+
+
+def test_small_training_images_count_as_bad_and_validation_refuses_at_once(tmp_path: Path) -> None:
+    options = faces_in(tmp_path, 2)
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((1, 1, 3), np.uint8))
+    dataset = FaceBlurDataset(options)
+    assert dataset[EpochIndex(1, 0)]["gt_path"].endswith("0.png")
+    (tmp_path / "0.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"2 of 2 images"):
+        dataset[EpochIndex(0, 0)]
+    validation = {k: v for k, v in options.items() if k not in ("gt_size", "use_hflip")}
+    with pytest.raises(UserError, match=r"0\.png: not an image"):
+        FaceBlurDataset({**validation, "phase": "val"})[0]
+
+
+def sizes_of(monkeypatch: pytest.MonkeyPatch, dataset: FaceBlurDataset, indices: list) -> list[int]:
+    drawn = []
+    draw = FaceBlurDataset._draw_size
+
+    def note(self, step, rng):
+        drawn.append(draw(self, step, rng))
+        return drawn[-1]
+
+    monkeypatch.setattr(FaceBlurDataset, "_draw_size", note)
+    for index in indices:
+        dataset[index]
+    monkeypatch.setattr(FaceBlurDataset, "_draw_size", draw)
+    return drawn
+
+
+def test_a_step_has_one_blur_size_on_all_ranks_and_nine_come_equally(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dfpg_plugin.training.stream import EpochSampler
+
+    nine = {**TRAIN, "kernel_sizes": [0, 3, 5, 7, 9, 11, 13, 15, 17], "kernels_per_size": 1}
+    dataset = FaceBlurDataset(nine)
+    ranks = []
+    for rank in (0, 1):
+        sampler = EpochSampler(dataset, 2, rank, 1, 4)
+        indices = []
+        for epoch in range(9):
+            sampler.set_position(epoch, 0)
+            indices += list(sampler)
+        ranks.append(np.reshape(sizes_of(monkeypatch, dataset, indices), (-1, 4)))
+    assert (ranks[0] == ranks[0][:, :1]).all()
+    np.testing.assert_array_equal(*ranks)
+    counts = np.unique(ranks[0][:, 0], return_counts=True)[1]  # 360 steps, 40 expected of each
+    assert len(counts) == 9
+    assert ((counts - 40) ** 2 / 40).sum() < 26.1  # chi-square of 8 degrees of freedom, 0.1 %
+
+
+def test_under_basicsrs_sampler_each_batch_has_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = FaceBlurDataset({**TRAIN, "kernel_sizes": [3, 5, 7, 9], "batch_size_per_gpu": 5})
+    drawn = np.reshape(sizes_of(monkeypatch, dataset, list(range(100))), (20, 5))
+    assert (drawn == drawn[:, :1]).all()
+    assert len(set(drawn[:, 0])) == 4
+
+
+def test_each_image_may_have_a_size_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = FaceBlurDataset({**TRAIN, "kernel_sizes": [3, 5, 7, 9], "one_size_per_batch": False})
+    assert len(set(sizes_of(monkeypatch, dataset, [EpochIndex(i, 0) for i in range(20)]))) == 4
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_lmdb_is_read_like_the_folder_it_was_made_of(tmp_path: Path, workers: int) -> None:
+    from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+
+    (tmp_path / "faces").mkdir()
+    options = faces_in(tmp_path / "faces", 8)
+    root = str(tmp_path / "faces.lmdb")
+    names = [f"{i}.png" for i in range(8)]
+    make_lmdb_from_imgs(str(tmp_path / "faces"), root, names, [n[:-4] for n in names], map_size=2**24)
+    indices = [EpochIndex(i, 0) for i in range(8)]
+    folder = stream(DataLoader(FaceBlurDataset(options), 4, sampler=indices))
+    lmdb = FaceBlurDataset({**options, "dataroot_gt": root, "io_backend": {"type": "lmdb"}})
+    lmdb[indices[0]]  # open here too, as validation does: row 57
+    assert torch.equal(folder, stream(DataLoader(lmdb, 4, sampler=indices, num_workers=workers)))
+    with pytest.raises(UserError, match="is an LMDB"):
+        FaceBlurDataset({**options, "dataroot_gt": root})
+
+
+def test_a_meta_info_file_names_the_images(tmp_path: Path) -> None:
+    options = faces_in(tmp_path, 4)
+    (tmp_path / "0.png").rename(tmp_path / "a face.png")
+    (tmp_path / "list.txt").write_text("3.png (48,48,3) 1\na face.png (48,48,3) 1\n2.png\n")
+    dataset = FaceBlurDataset({**options, "meta_info_file": str(tmp_path / "list.txt")})
+    assert list(dataset.source.names) == ["3.png", "a face.png", "2.png"]
+    assert dataset[EpochIndex(1, 0)]["lq_path"] == "a face.png"
+
+
+def test_the_papers_chain_is_pinned(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), cv2.resize(rng.integers(0, 256, (9, 9, 3), np.uint8), (160, 160)))
+    chain = {"resize": 160, "jitter": 0.5, "crop": 140, "resize_crop": 40, "rotation": 270, "gt_size": None}
+    dataset = FaceBlurDataset({**TRAIN, **chain, "faces": None, "split": None, "dataroot_gt": str(tmp_path)})
+    samples = [dataset[EpochIndex(i, 2, i // 2)] for i in range(6)]
+    means = [round(sample[key].mean().item(), 2) for sample in samples for key in ("lq", "gt")]
+    assert means == pytest.approx(MEANS, abs=0.011)
+
+
+MEANS = [0.52, 0.51, 0.33, 0.33, 0.3, 0.3, 0.3, 0.3, 0.36, 0.36, 0.29, 0.29]  # of the first run
 
 
 @pytest.mark.parametrize(
@@ -149,7 +267,10 @@ def test_damaged_and_small_files_are_named(tmp_path: Path) -> None:
         ({"faces": None}, "dataroot_gt"),
         ({"dataroot_gt": "x"}, "either dataroot_gt"),
         ({"faces": None, "dataroot_gt": "x"}, "split belongs to faces"),
-        ({"io_backend": {"type": "lmdb"}}, "io_backend: type: 'lmdb'"),
+        ({"faces": None, "split": None, "dataroot_gt": ".", "io_backend": {"type": "s3"}}, "io_backend: type: 's3'"),
+        ({"crop": 30, "gt_size": 40}, "gt_size: 40 px are more than the 30 px"),
+        ({"jitter": [0.5, 0.5]}, "jitter"),
+        ({"max_bad_share": 1.5}, "max_bad_share"),
         ({"faces": "orl2"}, "'orl2'"),
         ({"kernel_sizes": [9, 10]}, "kernel_sizes"),
         ({"kernel_sizes": []}, "kernel_sizes"),

@@ -4,20 +4,20 @@ import pytest
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data import faces
-from dfpg_plugin.data.face_blur_dataset import read_image
 
 
 def test_splits_hold_all_identities_once() -> None:
-    identities = {split: {name.split("_")[0] for name, _ in faces.orl_faces(split)} for split in faces.SPLITS}
+    identities = {split: {name.split("/")[0] for name in faces.orl_faces(split).names} for split in faces.SPLITS}
     assert {split: len(ids) for split, ids in identities.items()} == {"train": 32, "val": 4, "test": 4}
     assert len(set.union(*identities.values())) == 40
-    assert [len(faces.orl_faces(split)) for split in faces.SPLITS] == [320, 40, 40]
+    assert [len(faces.orl_faces(split).names) for split in faces.SPLITS] == [320, 40, 40]
 
 
 def test_pictures_are_the_112_by_92_photographs() -> None:
     for split in faces.SPLITS:
-        for _, path in faces.orl_faces(split):
-            image = read_image(path)
+        source = faces.orl_faces(split)
+        for name in source.names:
+            image = source.read(name)
             assert image.shape == (112, 92, 3)
             assert image.std() > 10
 

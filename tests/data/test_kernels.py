@@ -9,7 +9,8 @@ from scipy.interpolate import make_interp_spline
 from scipy.io import savemat
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.data.kernels import _spline_basis, read_mspl_kernels, synthesise_kernels
+from dfpg_plugin.data.kernel_files import read_kernels
+from dfpg_plugin.data.kernels import _spline_basis, synthesise_kernels
 
 
 @pytest.mark.parametrize("size", [3, 9, 13, 21])
@@ -63,7 +64,7 @@ def mspl_file(folder: Path, size: int, change=lambda stack: stack) -> np.ndarray
 
 def test_mspl_files_are_read_one_kernel_a_slice(tmp_path: Path) -> None:
     stacks = {size: mspl_file(tmp_path, size) for size in (13, 15)}
-    kernels = read_mspl_kernels(tmp_path, [13, 15])
+    kernels = read_kernels(tmp_path, [13, 15])
     for size, stack in stacks.items():
         np.testing.assert_allclose(kernels[size][2], stack[:, :, 2] / stack[:, :, 2].sum(), rtol=1e-6)
         assert kernels[size].dtype == np.float32
@@ -76,15 +77,81 @@ def test_mspl_files_are_read_one_kernel_a_slice(tmp_path: Path) -> None:
 )
 def test_wrong_mspl_kernels_are_refused_by_name(tmp_path: Path, change) -> None:
     mspl_file(tmp_path, 13, change)
-    with pytest.raises(UserError, match=r"blur_k13.mat: expected"):
-        read_mspl_kernels(tmp_path, [13])
+    with pytest.raises(UserError, match=r"blur_k13.mat: "):
+        read_kernels(tmp_path, [13])
 
 
-def test_missing_and_foreign_mspl_files_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"blur_k13.mat"):
-        read_mspl_kernels(tmp_path, [13])
+def test_missing_and_foreign_kernel_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no kernel of \[13\] px"):
+        read_kernels(tmp_path, [13])
     (tmp_path / "blur_k13.mat").write_text("no kernels")
     with pytest.raises(UserError, match=r"blur_k13.mat"):
-        read_mspl_kernels(tmp_path, [13])
+        read_kernels(tmp_path, [13])
     with pytest.raises(UserError, match="dataroot_kernels"):
-        read_mspl_kernels(tmp_path / "nowhere", [13])
+        read_kernels(tmp_path / "nowhere", [13])
+
+
+def a_kernel(size: int, seed: int = 0) -> np.ndarray:
+    kernel = np.random.default_rng(seed).random((size, size))
+    return kernel / kernel.sum()
+
+
+def test_shens_single_files_and_matlab_7_3_are_read(tmp_path: Path) -> None:
+    import h5py
+
+    savemat(tmp_path / "kernel_27_(1).mat", {"kernel": a_kernel(27)})
+    stack = np.moveaxis(np.stack([a_kernel(13, 1), a_kernel(13, 2)]), 0, -1)
+    with h5py.File(tmp_path / "blur_k13.mat", "w") as file:
+        file["blurs_k13"] = stack.T
+    kernels = read_kernels(tmp_path, [13, 27])
+    np.testing.assert_allclose(kernels[27][0], a_kernel(27), rtol=1e-6)
+    np.testing.assert_allclose(kernels[13][1], a_kernel(13, 2), rtol=1e-6)
+
+
+def test_xias_pngs_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    import cv2
+
+    for number in (10, 9, 2):
+        levels = np.rint(a_kernel(13, number) * 65535 * 20).astype(np.uint16)
+        cv2.imwrite(str(tmp_path / f"kernel13_{number}.png"), levels)
+    kernels = read_kernels(tmp_path, [13])[13]
+    for kernel, number in zip(kernels, (2, 9, 10), strict=True):
+        np.testing.assert_allclose(kernel, a_kernel(13, number), atol=1e-4)
+    np.testing.assert_array_equal(read_kernels(tmp_path, [13], (1, 3))[13], kernels[1:])
+    with pytest.raises(UserError, match="kernel_range"):
+        read_kernels(tmp_path, [13], (3, 9))
+
+
+def test_numpy_files_of_one_and_of_several_kernels_are_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", a_kernel(13))
+    np.savez(tmp_path / "b.npz", many=np.stack([a_kernel(13, 1), a_kernel(13, 2)]), other=a_kernel(15))
+    kernels = read_kernels(tmp_path, [13, 15])
+    assert {size: len(stack) for size, stack in kernels.items()} == {13: 3, 15: 1}
+    np.testing.assert_allclose(kernels[13][2], a_kernel(13, 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kernel", [np.full((13, 13), np.nan), np.ones((12, 12)), -np.ones((13, 13)), np.zeros((13, 13)), np.ones((13, 15))]
+)
+def test_arrays_that_are_no_kernels_are_refused_by_name(tmp_path: Path, kernel: np.ndarray) -> None:
+    np.save(tmp_path / "wrong.npy", kernel)
+    with pytest.raises(UserError, match=r"wrong\.npy: "):
+        read_kernels(tmp_path, [13])
+
+
+def test_pickled_arrays_are_not_executed(tmp_path: Path) -> None:
+    np.save(tmp_path / "evil.npy", np.array([Path(tmp_path)], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"evil\.npy"):
+        read_kernels(tmp_path, [13])
+
+
+def test_boracchi_and_fois_kernels_are_centred_and_a_function_of_the_seed() -> None:
+    kernels = synthesise_kernels(13, 6, np.random.default_rng(0), "boracchi-foi").astype(np.float64)
+    np.testing.assert_allclose(kernels.sum((1, 2)), 1, atol=1e-6)
+    assert kernels.min() >= 0
+    for axis in (1, 2):
+        np.testing.assert_allclose(kernels.sum(axis) @ np.arange(13), 6, atol=1e-5)
+    again = synthesise_kernels(13, 6, np.random.default_rng(0), "boracchi-foi")
+    np.testing.assert_array_equal(kernels, again)
+    with pytest.raises(UserError, match="Did you mean boracchi-foi"):
+        synthesise_kernels(13, 1, np.random.default_rng(0), "boracchi-fo")

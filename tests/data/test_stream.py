@@ -18,14 +18,14 @@ class Epochs(Dataset):
         return 4
 
     def __getitem__(self, index: int) -> int:
-        return self.epochs.epoch_of(index) % 2**62  # as much as a tensor holds
+        return self.epochs.position_of(index)[0] % 2**62  # as much as a tensor holds
 
 
 def test_index_is_an_int_that_travels_with_its_epoch() -> None:
-    index = pickle.loads(pickle.dumps(EpochIndex(3, 7)))
+    index = pickle.loads(pickle.dumps(EpochIndex(3, 7, 9)))
     assert ["a", "b", "c", "d"][index] == "d"
     assert index == 3
-    assert index.epoch == 7
+    assert (index.epoch, index.step) == (7, 9)
 
 
 def test_an_index_with_an_epoch_says_it() -> None:

@@ -15,30 +15,47 @@ def image() -> np.ndarray:
 @pytest.mark.parametrize("name", ["bilinear", "bicubic"])
 def test_resize_is_pillows_with_antialiasing(image: np.ndarray, name: str) -> None:
     expected = np.asarray(Image.fromarray(image).resize((16, 16), getattr(Image.Resampling, name.upper())))
-    np.testing.assert_array_equal(transforms.resize(image, 16, name), expected)
+    difference = np.abs(transforms.resize(image, 16, name).astype(int) - expected.astype(int))
+    assert difference.max() <= 1  # torch rounds single grey levels in another way
 
 
-def test_jitter_is_brightness_then_contrast_then_saturation(image: np.ndarray) -> None:
-    got = transforms.jitter(image, 0.5, np.random.default_rng(7))
+def test_jitter_is_pillows_brightness_then_contrast_then_saturation(image: np.ndarray) -> None:
+    everything = (slice(None), slice(None))
+    got = transforms.jitter(image, (0.5, 0.5, 0.5), everything, np.random.default_rng(7))
     rng = np.random.default_rng(7)
     expected = Image.fromarray(image[..., ::-1])
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         expected = enhance(expected).enhance(rng.uniform(0.5, 1.5))
     difference = np.abs(got[..., ::-1].astype(int) - np.asarray(expected).astype(int))
-    assert np.percentile(difference, 99) <= 3  # mmcv rounds grey values in other places than Pillow
+    assert difference.max() <= 3  # grey levels; one of each step
+    assert (difference <= 1).mean() > 0.98
 
 
-def test_random_crop_cuts_the_same_window_from_all(image: np.ndarray) -> None:
+def test_a_strength_of_0_leaves_a_step_out(image: np.ndarray) -> None:
+    everything = (slice(None), slice(None))
+    unchanged = transforms.jitter(image, (0, 0, 0), everything, np.random.default_rng(7))
+    np.testing.assert_array_equal(unchanged, image)
+    factor = np.random.default_rng(7).uniform(0.5, 1.5)
+    bright = transforms.jitter(image, (0.5, 0, 0), everything, np.random.default_rng(7))
+    np.testing.assert_array_equal(bright, transforms.scale_brightness(image, factor))
+
+
+def test_the_window_of_the_jitter_is_cut_from_the_jittered_whole(image: np.ndarray) -> None:
+    window = (slice(3, 20), slice(5, 30))
+    strengths = (0.5, 0.5, 0.5)
+    whole = transforms.jitter(image, strengths, (slice(None), slice(None)), np.random.default_rng(1))
+    np.testing.assert_array_equal(transforms.jitter(image, strengths, window, np.random.default_rng(1)), whole[window])
+
+
+def test_random_windows_are_everywhere(image: np.ndarray) -> None:
     rng = np.random.default_rng(0)
     corners = set()
     for _ in range(300):
-        a, b = transforms.random_crop([image, image + 1], 38, rng)
-        assert a.shape == (38, 38, 3)
-        np.testing.assert_array_equal(a + 1, b)
-        corners.add(
-            next((y, x) for y in range(13) for x in range(3) if np.array_equal(image[y : y + 38, x : x + 38], a))
-        )
+        rows, columns = transforms.random_window(image.shape, 38, rng)
+        assert image[rows, columns].shape == (38, 38, 3)
+        corners.add((rows.start, columns.start))
     assert len(corners) == 13 * 3  # every place, the last ones too
+    assert image[transforms.random_window(image.shape, None, rng)].shape == image.shape
 
 
 def test_hflip_mirrors_half_of_the_time_and_leaves_its_input_alone(image: np.ndarray) -> None:

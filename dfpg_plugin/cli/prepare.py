@@ -1,0 +1,82 @@
+"""``basicsr prepare``: make kernels, blurred test sets and slim VGGFace files."""
+
+import argparse
+from pathlib import Path
+
+from dfpg_plugin.archs.vggface_files import CHANNEL_ORDERS, INPUTS
+from dfpg_plugin.data.kernels import METHODS
+
+KERNEL_SIZES = (13, 15, 17, 19, 21, 23, 25, 27)  # MSPL's and Shen's
+PRIOR_LAYERS = ("relu1_2", "relu2_2", "relu3_3")  # the paper's
+
+
+def add_parser(commands: "argparse._SubParsersAction") -> None:
+    """Add the subcommand and its own."""
+    parser = commands.add_parser("prepare", help="make kernels, test sets, weights files", description=__doc__)
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    _add_kernels(kinds.add_parser("kernels", help="synthesise motion blur kernels in MSPL's layout"))
+    _add_pairs(kinds.add_parser("pairs", help="blur sharp faces into a test set of the published layout"))
+    _add_vggface(kinds.add_parser("vggface", help="convert any VGGFace file to a slim one"))
+
+
+def _add_kernels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="where to write them")
+    parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="of the synthesis (default: %(default)s)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(KERNEL_SIZES), metavar="PX", help="odd numbers")
+    parser.add_argument("--count", type=int, default=2250, help="kernels of each size (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--workers", type=int, default=0, help="processes besides this one (default: %(default)s)")
+    parser.set_defaults(run=run_kernels)
+
+
+def _add_pairs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", type=Path, help="folder to make; its name is the set's name")
+    parser.add_argument("--faces", type=Path, required=True, help="folder of sharp faces")
+    parser.add_argument("--kernels", type=Path, required=True, help="folder of kernel files")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(KERNEL_SIZES), metavar="PX", help="of the kernels")
+    parser.add_argument(
+        "--per_size", type=int, default=10, help="pictures of each face and size (default: %(default)s)"
+    )
+    parser.add_argument("--first_id", type=int, default=1, help="of the kernels in the names (default: %(default)s)")
+    parser.add_argument("--crop", type=int, metavar="PX", help="take the central square and resize it to this side")
+    parser.add_argument("--suffix", default="", help="after the published name, such as _random")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of kernels (default: %(default)s)")
+    parser.set_defaults(run=run_pairs)
+
+
+def _add_vggface(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="a VGGFace file of any kind")
+    parser.add_argument("target", type=Path, help="the .safetensors file to write")
+    parser.add_argument("--layers", nargs="+", default=list(PRIOR_LAYERS), help="default: the paper's; pool5 keeps all")
+    parser.add_argument("--input", choices=INPUTS, default=INPUTS[0], help="what will be fed (default: %(default)s)")
+    parser.add_argument("--channel_order", choices=CHANNEL_ORDERS, help="of the source, instead of its style's")
+    parser.set_defaults(run=run_vggface)
+
+
+def run_kernels(args: argparse.Namespace) -> None:
+    """Make kernels and print their checksums."""
+    from dfpg_plugin.preparation.kernels import prepare_kernels
+
+    checksums = prepare_kernels(args.folder, args.sizes, args.count, args.seed, args.method, args.workers)
+    for size, checksum in checksums.items():
+        print(f"{size} px: {args.count} kernels, sha256 {checksum}")
+
+
+def run_pairs(args: argparse.Namespace) -> None:
+    """Make a test set and print its size."""
+    from dfpg_plugin.preparation.pairs import PairSettings, prepare_pairs
+
+    settings = PairSettings(tuple(args.sizes), args.per_size, args.seed, args.first_id, args.crop, args.suffix)
+    count = prepare_pairs(args.faces, args.kernels, args.target, settings)
+    print(f"{args.target}: {count} blurred pictures")
+
+
+def run_vggface(args: argparse.Namespace) -> None:
+    """Convert a file and print what was done."""
+    from dfpg_plugin.preparation.vggface import convert_vggface
+
+    summary = convert_vggface(
+        args.source, args.target, layers=args.layers, input=args.input, channel_order=args.channel_order
+    )
+    for key, value in summary.items():
+        print(f"{key}: {value}")

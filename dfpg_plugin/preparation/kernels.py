@@ -1,0 +1,102 @@
+"""`basicsr prepare kernels`: a folder of synthesised kernels in MSPL's layout, the same on every machine."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from multiprocessing import Pool
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.io import savemat
+from torchvision.utils import make_grid, save_image
+from tqdm import tqdm
+
+from dfpg_plugin import __version__
+from dfpg_plugin.checks import UserError, check_choice
+from dfpg_plugin.data.kernel_files import read_kernels
+from dfpg_plugin.data.kernels import METHODS, Kernels, synthesise_kernels
+from dfpg_plugin.files import read_json, whole_file
+
+MANIFEST = "kernels.json"
+NUM_SHOWN = 16  # of each size, on the contact sheet
+ENLARGE = 3  # px a cell
+
+
+def prepare_kernels(
+    folder: Path, sizes: Sequence[int], count: int, seed: int, method: str, workers: int = 0
+) -> dict[int, str]:
+    """Write ``blur_k13.mat`` (``blurs_k13``, (k,k,count)) and so on, ``kernels.json`` and ``contact_sheet.jpg``.
+
+    Kernel n of a size depends on (seed, size, n) and ``method`` alone: more kernels begin with the same ones. Sizes
+    that the folder has already, of the same settings and unchanged, are kept. Returns the SHA-256 of each
+    size's values. Raises UserError where the folder holds kernels of other settings, or was changed.
+    """
+    check_choice("--method", method, METHODS)
+    settings = {"method": method, "seed": seed, "count": count, "dfpg_plugin": __version__}
+    folder.mkdir(parents=True, exist_ok=True)
+    done = _read_manifest(folder, settings)
+    for size in sizes:
+        if str(size) not in done:
+            kernels = _synthesise(size, count, seed, method, workers)
+            with whole_file(folder / f"blur_k{size}.mat") as file:
+                savemat(file, {f"blurs_k{size}": np.moveaxis(kernels, 0, -1)}, do_compression=True)
+            done[str(size)] = checksum(kernels)
+            with whole_file(folder / MANIFEST) as file:
+                file.write(json.dumps({**settings, "sha256": done}, indent=1).encode())
+    _save_contact_sheet(folder, sizes)
+    return {size: done[str(size)] for size in sizes}
+
+
+def checksum(kernels: Kernels) -> str:
+    """Return the SHA-256 of kernels' values, rounded to 1e-5: what is the same on every machine."""
+    return hashlib.sha256(np.rint(kernels.astype(np.float64) * 1e5).astype("<i4").tobytes()).hexdigest()
+
+
+def _read_manifest(folder: Path, settings: dict) -> dict[str, str]:
+    path = folder / MANIFEST
+    if not path.exists():
+        if any(folder.glob("*.mat")):
+            raise UserError(f"{folder}: holds kernels that this command did not make. Name another folder.")
+        return {}
+    manifest = read_json(path)
+    different = {key: manifest.get(key) for key in ("method", "seed", "count") if manifest.get(key) != settings[key]}
+    if different:
+        raise UserError(f"{folder}: holds kernels of other settings, {different}. Name another folder.")
+    for size, expected in manifest["sha256"].items():
+        if checksum(read_kernels(folder, [int(size)])[int(size)]) != expected:
+            raise UserError(f"{folder}: blur_k{size}.mat is not what {MANIFEST} says. Remove both, then try again.")
+    return manifest["sha256"]
+
+
+def _synthesise(size: int, count: int, seed: int, method: str, workers: int) -> Kernels:
+    jobs = [(size, seed, number, method) for number in range(count)]
+    with tqdm(total=count, desc=f"{size} px", unit="kernel") as progress:
+        if workers == 0:
+            kernels = [_synthesise_one(job) for job in jobs if progress.update() or True]
+            return np.stack(kernels)
+        with Pool(workers) as pool:
+            kernels = []
+            for kernel in pool.imap(_synthesise_one, jobs, chunksize=16):
+                kernels.append(kernel)
+                progress.update()
+    return np.stack(kernels)
+
+
+def _synthesise_one(job: tuple[int, int, int, str]) -> Kernels:
+    size, seed, number, method = job
+    return synthesise_kernels(size, 1, np.random.default_rng([seed, size, number]), method)[0]
+
+
+def _save_contact_sheet(folder: Path, sizes: Sequence[int]) -> None:
+    """Save a picture of the first kernels, a row a size, each as bright as it can be."""
+    largest = max(sizes)
+    cells = []
+    for size, kernels in read_kernels(folder, list(sizes)).items():
+        for number in range(NUM_SHOWN):
+            kernel = kernels[number] / kernels[number].max() if number < len(kernels) else np.zeros((size, size))
+            cells.append(np.pad(kernel, (largest - size) // 2))
+    picture = torch.from_numpy(np.stack(cells)).float()[:, None]
+    picture = picture.repeat_interleave(ENLARGE, 2).repeat_interleave(ENLARGE, 3)
+    with whole_file(folder / "contact_sheet.jpg") as file:
+        save_image(make_grid(picture, nrow=NUM_SHOWN, padding=1, pad_value=0.5), file, format="jpeg")

@@ -1,0 +1,131 @@
+"""`basicsr prepare pairs`: a fixed set of blurred faces in the published layout and naming."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dfpg_plugin.checks import UserError, check_positive
+from dfpg_plugin.data.degradation import GREY_LEVELS, blur
+from dfpg_plugin.data.images import Image, list_images, read_image
+from dfpg_plugin.data.kernel_files import read_kernels
+from dfpg_plugin.data.kernels import Kernels
+from dfpg_plugin.data.naming import blurred_name, check_stems
+from dfpg_plugin.data.transforms import resize
+from dfpg_plugin.files import read_json, whole_file
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """What a set of pairs depends on, besides the faces and the kernels."""
+
+    sizes: tuple[int, ...]  # px of the kernels
+    kernels_per_size: int  # blurred pictures of each face and size
+    seed: int  # of the choice of kernels
+    first_id: int = 1  # number of the first kernel in the names: 1, 11 and 21 in MSPL's three sets
+    crop: int | None = None  # px: the largest central square, resized to that; default: faces as they are
+    suffix: str = ""  # after the published name
+
+
+def prepare_pairs(faces: Path, kernels: Path, target: Path, settings: PairSettings) -> int:
+    """Blur every image below ``faces`` with its own choice of kernels; return how many blurred pictures there are.
+
+    ``target`` becomes ``{target.name}_gt`` and ``{target.name}_blur``, as in MSPL's sets, beside ``manifest.json``:
+    settings, kernels and the SHA-256 of every picture's pixels. As MSPL's: padding by reflection, no noise, rounded to
+    8 bits. Blurred in float64 in a fixed order, so that every machine writes the same pixels. What an interrupted run
+    has written is kept. Raises UserError, naming the file, for damaged images, equal names, sizes that are not there,
+    and a target that holds something else.
+    """
+    check_positive("--per_size", settings.kernels_per_size)
+    names = list_images(faces)
+    check_stems(names, "faces of the same name")
+    stacks = read_kernels(kernels, list(settings.sizes))
+    known = _start(target, {**asdict(settings), "sizes": list(settings.sizes), "kernels": _hashes(stacks)})
+    folders = {kind: target / f"{target.name}_{kind}" for kind in ("gt", "blur")}
+    for folder in folders.values():
+        folder.mkdir(exist_ok=True)
+    pictures: dict[str, dict] = known.get("pictures", {})
+    total = len(names) * len(settings.sizes) * settings.kernels_per_size
+    with tqdm(total=total, desc=target.name, unit="image") as progress:
+        for number, name in enumerate(names):
+            face = _face(faces / name, settings.crop)
+            stem = Path(name).stem
+            _write(folders["gt"] / f"{stem}.png", face, pictures)
+            for file, kernel, source in _choose(stem, number, stacks, settings):
+                if not (folders["blur"] / file).exists() or f"{folders['blur'].name}/{file}" not in pictures:
+                    _write(folders["blur"] / file, _blurred(face, kernel), pictures, kernel=source)
+                progress.update()
+            _write_manifest(target, {**known, "pictures": pictures})
+    return total
+
+
+def _choose(
+    stem: str, number: int, stacks: dict[int, Kernels], settings: PairSettings
+) -> Iterator[tuple[str, NDArray[np.float64], int]]:
+    """Yield (file name, kernel, its number in its stack) of every blurred picture of a face."""
+    for size in settings.sizes:
+        stack = stacks[size]
+        if len(stack) < settings.kernels_per_size:
+            raise UserError(
+                f"--per_size: {settings.kernels_per_size} are more than the {len(stack)} kernels of {size} px."
+            )
+        rng = np.random.default_rng([settings.seed, size, number])
+        for i, chosen in enumerate(rng.choice(len(stack), settings.kernels_per_size, replace=False).tolist()):
+            kernel = stack[chosen].astype(np.float64)
+            name = blurred_name(stem, settings.first_id + i, size, settings.suffix)
+            yield name, kernel / kernel.sum(), chosen
+
+
+def _face(path: Path, crop: int | None) -> Image:
+    image = read_image(path)
+    if crop is None:
+        return image
+    side = min(image.shape[:2])
+    if side < crop:
+        raise UserError(f"{path}: {image.shape[1]}x{image.shape[0]} px is less than --crop {crop}. Remove it.")
+    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+    return resize(image[top : top + side, left : left + side], crop, "bicubic")
+
+
+def _blurred(face: Image, kernel: NDArray[np.float64]) -> Image:
+    return np.clip(np.rint(blur(face / GREY_LEVELS, kernel) * GREY_LEVELS), 0, GREY_LEVELS).astype(np.uint8)
+
+
+def _write(path: Path, image: Image, pictures: dict[str, dict], **facts: int) -> None:
+    with whole_file(path) as file:
+        file.write(cv2.imencode(".png", image)[1].tobytes())
+    pixels = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+    pictures[f"{path.parent.name}/{path.name}"] = {"sha256": pixels, **facts}
+
+
+def _hashes(stacks: dict[int, Kernels]) -> dict[str, str]:
+    return {str(size): hashlib.sha256(stack.tobytes()).hexdigest() for size, stack in stacks.items()}
+
+
+def _start(target: Path, settings: dict) -> dict:
+    """Return the manifest so far; refuse a target of other settings or with other content."""
+    path = target / MANIFEST
+    if path.exists():
+        known = read_json(path)
+        changed = [key for key, value in settings.items() if known.get(key) != value]
+        if changed:
+            raise UserError(f"{target}: was made with other settings ({', '.join(changed)}). Name another folder.")
+        return known
+    if target.exists() and any(target.iterdir()):
+        raise UserError(f"{target}: is not empty, and this command did not make it. Name another folder.")
+    target.mkdir(parents=True, exist_ok=True)
+    _write_manifest(target, settings)
+    return settings
+
+
+def _write_manifest(target: Path, manifest: dict) -> None:
+    with whole_file(target / MANIFEST) as file:
+        file.write(json.dumps(manifest, indent=1).encode())

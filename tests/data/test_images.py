@@ -1,0 +1,70 @@
+"""Images of every kind: used correctly, or refused in one line that names the file."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.data.images import list_images, read_image
+
+
+@pytest.fixture
+def face() -> Image.Image:
+    grid = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    return Image.fromarray(grid).resize((64, 48), Image.Resampling.BICUBIC)
+
+
+def bgr(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB"))[..., ::-1]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA", "1"])
+def test_modes_become_colours(tmp_path: Path, face: Image.Image, mode: str) -> None:
+    image = face.convert(mode)
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), bgr(image))
+
+
+def test_cmyk_becomes_colours(tmp_path: Path, face: Image.Image) -> None:
+    face.convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    with Image.open(tmp_path / "a.jpg") as image:
+        difference = np.abs(read_image(tmp_path / "a.jpg").astype(int) - bgr(image))
+    assert difference.max() <= 2
+
+
+def test_16_bits_become_their_upper_8(tmp_path: Path) -> None:
+    levels = np.arange(40 * 30 * 3, dtype=np.uint16).reshape(40, 30, 3) * 18
+    cv2.imwrite(str(tmp_path / "a.png"), levels)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), levels >> 8)
+
+
+def test_transparent_pixels_are_refused(tmp_path: Path, face: Image.Image) -> None:
+    image = face.convert("RGBA")
+    image.putpixel((3, 3), (1, 2, 3, 254))
+    image.save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: is partly transparent"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
+def test_truncated_and_other_files_are_refused(tmp_path: Path, face: Image.Image, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    face.save(path)
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"a text"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=rf"a\{suffix}: not an image"):
+            read_image(path)
+
+
+def test_hidden_files_and_other_suffixes_are_left_out(tmp_path: Path, face: Image.Image) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("b/z.PNG", "a.jpg", "b/._z.PNG", ".DS_Store", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert list_images(tmp_path) == ["a.jpg", "b/z.PNG"]
+    with pytest.raises(UserError, match="no image in"):
+        (tmp_path / "c").mkdir()
+        list_images(tmp_path / "c")

@@ -1,0 +1,106 @@
+"""Prepared kernels and test sets: reproducible, resumed after a break, in the published layout."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy.io import savemat
+from scipy.signal import convolve2d
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.data.deblur_test_dataset import FaceDeblurTestDataset
+from dfpg_plugin.data.kernel_files import read_kernels
+from dfpg_plugin.preparation import kernels as preparation
+from dfpg_plugin.preparation import pairs
+from dfpg_plugin.preparation.kernels import prepare_kernels
+from dfpg_plugin.preparation.pairs import PairSettings, prepare_pairs
+
+
+def test_kernels_are_a_function_of_their_settings_and_more_begin_alike(tmp_path: Path) -> None:
+    first = prepare_kernels(tmp_path / "a", [5, 7], 3, 0, "chakrabarti")
+    assert first == prepare_kernels(tmp_path / "b", [5, 7], 3, 0, "chakrabarti", workers=2)
+    assert first[7] != prepare_kernels(tmp_path / "c", [7], 3, 1, "chakrabarti")[7]
+    prepare_kernels(tmp_path / "d", [7], 5, 0, "chakrabarti")
+    few, many = (read_kernels(tmp_path / name, [7])[7] for name in "ad")
+    np.testing.assert_array_equal(many[:3], few)
+    assert (tmp_path / "a" / "contact_sheet.jpg").stat().st_size > 100
+
+
+def test_kernels_that_are_there_are_kept_and_others_never_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_kernels(tmp_path, [5], 3, 0, "boracchi-foi")
+    made = []
+    synthesise = preparation._synthesise
+    monkeypatch.setattr(preparation, "_synthesise", lambda size, *rest: made.append(size) or synthesise(size, *rest))
+    prepare_kernels(tmp_path, [5, 7], 3, 0, "boracchi-foi")
+    assert made == [7]
+    with pytest.raises(UserError, match=r"other settings, \{'seed': 0\}"):
+        prepare_kernels(tmp_path, [5], 3, 1, "boracchi-foi")
+    savemat(tmp_path / "blur_k5.mat", {"blurs_k5": np.ones((5, 5, 3))})
+    with pytest.raises(UserError, match=r"blur_k5\.mat is not what kernels\.json says"):
+        prepare_kernels(tmp_path, [5], 3, 0, "boracchi-foi")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    (tmp_path / "faces").mkdir()
+    for name in ("1", "10"):
+        rng = np.random.default_rng(int(name))
+        cv2.imwrite(str(tmp_path / "faces" / f"{name}.png"), rng.integers(0, 256, (32, 40, 3), np.uint8))
+    prepare_kernels(tmp_path / "kernels", [5, 7], 4, 0, "chakrabarti")
+    return tmp_path
+
+
+SETTINGS = PairSettings(sizes=(5, 7), kernels_per_size=3, seed=0, first_id=11)
+
+
+def test_pairs_are_blurred_as_published_and_found_by_the_test_set(made: Path) -> None:
+    target = made / "CelebA"
+    assert prepare_pairs(made / "faces", made / "kernels", target, SETTINGS) == 12
+    assert len(FaceDeblurTestDataset({"name": "t", "phase": "test", "dataroot": str(target)})) == 12
+    entry = json.loads((target / "manifest.json").read_text())["pictures"]["CelebA_blur/10_ker12_blur_k7.png"]
+    kernel = read_kernels(made / "kernels", [7])[7][entry["kernel"]]
+    sharp, blurred = (cv2.imread(str(target / f"CelebA_{n}")) for n in ("gt/10.png", "blur/10_ker12_blur_k7.png"))
+    padded = np.pad(sharp.astype(float), ((3, 3), (3, 3), (0, 0)), mode="reflect")
+    expected = np.stack([convolve2d(padded[..., c], kernel / kernel.sum(), mode="valid") for c in range(3)], -1)
+    np.testing.assert_array_equal(blurred, np.rint(expected).clip(0, 255))
+
+
+def test_an_interrupted_set_is_finished_and_equals_one_without_a_break(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_pairs(made / "faces", made / "kernels", made / "a" / "X", SETTINGS)
+    count = 0
+    write = pairs._write
+
+    def stop(*args, **facts):
+        nonlocal count
+        count += 1
+        if count == 10:
+            raise KeyboardInterrupt
+        write(*args, **facts)
+
+    monkeypatch.setattr(pairs, "_write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_pairs(made / "faces", made / "kernels", made / "b" / "X", SETTINGS)
+    before = {p: p.stat().st_mtime_ns for p in (made / "b").rglob("1_*.png")}
+    assert len(before) == 6
+    monkeypatch.setattr(pairs, "_write", write)
+    prepare_pairs(made / "faces", made / "kernels", made / "b" / "X", SETTINGS)
+    assert {p: p.stat().st_mtime_ns for p in (made / "b").rglob("1_*.png")} == before
+    files = [{p.relative_to(made / x): p.read_bytes() for p in (made / x).rglob("*.*")} for x in "ab"]
+    assert files[0] == files[1]
+    with pytest.raises(UserError, match=r"other settings \(seed\)"):
+        prepare_pairs(made / "faces", made / "kernels", made / "b" / "X", PairSettings((5, 7), 3, 1, 11))
+
+
+def test_crops_are_central_squares_and_wrong_requests_are_named(made: Path) -> None:
+    prepare_pairs(made / "faces", made / "kernels", made / "C", PairSettings((5,), 1, 0, crop=24))
+    assert cv2.imread(str(made / "C" / "C_gt" / "1.png")).shape == (24, 24, 3)
+    with pytest.raises(UserError, match="--per_size: 5 are more than the 4"):
+        prepare_pairs(made / "faces", made / "kernels", made / "D", PairSettings((5,), 5, 0))
+    with pytest.raises(UserError, match="is not empty"):
+        prepare_pairs(made / "faces", made / "kernels", made / "faces", SETTINGS)
