@@ -1,0 +1,156 @@
+"""`basicsr prepare lmdb`: a folder of images as one LMDB in BasicSR's layout."""
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+import cv2
+import lmdb
+import numpy as np
+from basicsr.utils.lmdb_util import read_img_worker
+from PIL import Image as PillowImage
+from tqdm import tqdm
+
+from dfpg_plugin.checks import UserError, check_choice, check_folder
+from dfpg_plugin.data.images import decode_image, list_images, read_image
+from dfpg_plugin.files import whole_file
+
+MAP_SIZE = 2**40  # bytes, as BasicSR's LmdbMaker; the file is sparse, it grows with what is written
+MAX_KEY_BYTES = 511  # LMDB's own limit
+BATCH = 256  # images of one commit
+BATCH_BYTES = 2**28  # or as many bytes: LMDB keeps in memory what is not committed
+STAMPS = b"\nstamps"  # while writing: what each image was made from; no key can have this name
+PNG_HEADER = struct.Struct(">16xIIBB")  # width, height, bits, colour type
+PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type
+NUM_LISTED = 10
+
+
+def write_lmdb(source: Path, target: Path, *, compress_level: int = 1) -> int:
+    """Write every image below ``source`` into the LMDB ``target``; return how many there are.
+
+    In BasicSR's layout: ``data.mdb`` and, in ``meta_info.txt``, ``key.png (h,w,c) level``; a key is the path below
+    ``source`` without its extension, a value a PNG of ``compress_level`` (0 to 9). Its pixels are those of the file as
+    :func:`decode_image` reads it. It is written as ``.{target.stem}.partial.lmdb`` beside the target and renamed at the
+    end; what an interrupted run has written there is kept, unless the file of it has changed.
+
+    Raises UserError before anything is written where the source or the target's folder is missing, the target does not
+    end in .lmdb or is there, and for names that are no keys of BasicSR's; once all others are written for damaged
+    images; and where there is no room.
+    """
+    check_choice("compress_level", compress_level, range(10))
+    source, target = check_folder("source", source), Path(target).expanduser()
+    check_folder("target", target.parent)
+    if target.suffix != ".lmdb":
+        raise UserError(f"{target}: the name of the LMDB to write must end in .lmdb.")
+    if target.exists() or target.is_symlink():
+        raise UserError(f"{target} is already there. Remove it, or name another LMDB to write.")
+    files = _keys(list_images(source))
+    partial = target.with_name(f".{target.stem}.partial.lmdb")
+    try:
+        with lmdb.open(str(partial), map_size=MAP_SIZE, max_dbs=1) as env:
+            damaged = _fill(env, source, files, compress_level)
+            if damaged:
+                raise UserError(
+                    f"{source}: {len(damaged)} of {len(files)} images can't be used: {_list_some(damaged)}. Replace or "
+                    "remove them and run this again: the others are kept."
+                )
+            _finish(env, partial, files, compress_level)
+        partial.rename(target)
+    except (lmdb.Error, OSError) as error:
+        raise UserError(
+            f"{target}: can't be written, in {partial.name} ({error}). Make room or free the folder, then run this "
+            f"again: what is written is kept. Where {partial.name} itself is damaged, remove it."
+        ) from error
+    return len(files)
+
+
+def _keys(names: Sequence[str]) -> dict[str, str]:
+    """Return the files by key; raise UserError, naming them, where that is impossible."""
+    keys = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
+    # BasicSR encodes as ASCII and reads meta_info.txt line by line, up to the first dot
+    problems = {
+        "are not ASCII": [name for name, key in keys.items() if not key.isascii()],
+        "have a dot before the extension, where BasicSR ends the key": [n for n, key in keys.items() if "." in key],
+        f"are longer than LMDB's {MAX_KEY_BYTES} bytes": [n for n, key in keys.items() if len(key) > MAX_KEY_BYTES],
+        "begin or end with a blank, or hold a control character": [
+            name for name, key in keys.items() if key != key.strip() or (key.isascii() and not key.isprintable())
+        ],
+    }
+    files: dict[str, str] = {}
+    for name, key in keys.items():
+        if key in files:
+            problems.setdefault("differ in the extension only", []).append(f"{files[key]} and {name}")
+        files.setdefault(key, name)
+    for what, bad in problems.items():
+        if bad:
+            raise UserError(f"names that can't be keys of an LMDB: {_list_some(bad)} {what}. Rename or remove them.")
+    return files
+
+
+def _fill(env: lmdb.Environment, source: Path, files: Mapping[str, str], compress_level: int) -> list[str]:
+    """Write the images that are not there yet, remove those that are gone; return the damaged ones."""
+    stamps, images = env.open_db(STAMPS), env.open_db()
+    damaged: list[str] = []
+    pending = pending_bytes = 0
+    txn = env.begin(write=True)
+    try:
+        gone = [key for key in txn.cursor(images).iternext(values=False) if key != STAMPS and key.decode() not in files]
+        for key in gone:
+            txn.delete(key, db=images)
+            txn.delete(key, db=stamps)
+        for key, name in tqdm(files.items(), desc=source.name, unit="image"):
+            stamp = _stamp(source / name, compress_level)
+            if txn.get(key.encode(), db=stamps) == stamp:
+                continue
+            try:
+                content = _encode(source / name, key, compress_level)
+            except (UserError, PillowImage.DecompressionBombError):
+                damaged.append(name)
+                continue
+            txn.put(key.encode(), content, db=images)
+            txn.put(key.encode(), stamp, db=stamps)  # last: an image without it is written again
+            pending, pending_bytes = pending + 1, pending_bytes + len(content)
+            if pending >= BATCH or pending_bytes >= BATCH_BYTES:
+                txn.commit()
+                pending = pending_bytes = 0
+                txn = env.begin(write=True)
+    except lmdb.Error:
+        txn.abort()
+        raise
+    except BaseException:  # Ctrl+C: what is there is whole
+        txn.commit()
+        raise
+    txn.commit()
+    return damaged
+
+
+def _stamp(path: Path, compress_level: int) -> bytes:
+    """Return what tells whether an image has to be written again."""
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns} {compress_level} {path.absolute()}".encode(errors="surrogateescape")
+
+
+def _encode(path: Path, key: str, compress_level: int) -> bytes:
+    """Return BasicSR's PNG of an image, as stored as it is; raise UserError where it is damaged."""
+    image = read_image(path)
+    with suppress(UserError, cv2.error):
+        encoded = read_img_worker(str(path), key, compress_level)[1].tobytes()
+        if np.array_equal(decode_image(encoded, key), image):
+            return encoded
+    # BasicSR's loses EXIF's rotation
+    return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, compress_level])[1].tobytes()
+
+
+def _finish(env: lmdb.Environment, partial: Path, keys: Iterable[str], compress_level: int) -> None:
+    """Write ``meta_info.txt``, in the order of ``keys``, and remove the stamps."""
+    with env.begin(write=True, buffers=True) as txn, whole_file(partial / "meta_info.txt") as file:
+        for key in keys:
+            width, height, _, colour = PNG_HEADER.unpack_from(txn.get(key.encode(), b""))
+            file.write(f"{key}.png ({height},{width},{PNG_CHANNELS[colour]}) {compress_level}\n".encode())
+        txn.drop(env.open_db(STAMPS, txn=txn))
+
+
+def _list_some(names: Sequence[str]) -> str:
+    more = len(names) - NUM_LISTED
+    return ", ".join(names[:NUM_LISTED]) + (f" and {more} more" if more > 0 else "")
