@@ -37,9 +37,9 @@ def _convolution() -> Callable:
     @njit
     def convolve(padded, kernel, channels, blurred):  # noqa: ANN001, ANN202 - numba finds the types
         size, width = len(kernel), blurred.shape[1]
-        # four cells at a time; those that are missing at the end weigh 0
-        rows, columns = np.zeros(size * size + 3, np.int64), np.zeros(size * size + 3, np.int64)
-        weights = np.zeros(size * size + 3, kernel.dtype)
+        # eight cells at a time; those that are missing at the end weigh 0
+        rows, columns = np.zeros(size * size + 7, np.int64), np.zeros(size * size + 7, np.int64)
+        weights = np.zeros(size * size + 7, kernel.dtype)
         count = 0
         for i in range(size):
             for j in range(size):
@@ -50,14 +50,20 @@ def _convolution() -> Callable:
         for y in range(len(blurred)):
             row = blurred[y]
             row[:] = 0
-            for n in range(0, count, 4):
+            for n in range(0, count, 8):
                 a = padded[y + rows[n], columns[n] : columns[n] + width]
                 b = padded[y + rows[n + 1], columns[n + 1] : columns[n + 1] + width]
                 c = padded[y + rows[n + 2], columns[n + 2] : columns[n + 2] + width]
                 d = padded[y + rows[n + 3], columns[n + 3] : columns[n + 3] + width]
+                e = padded[y + rows[n + 4], columns[n + 4] : columns[n + 4] + width]
+                f = padded[y + rows[n + 5], columns[n + 5] : columns[n + 5] + width]
+                g = padded[y + rows[n + 6], columns[n + 6] : columns[n + 6] + width]
+                h = padded[y + rows[n + 7], columns[n + 7] : columns[n + 7] + width]
                 w0, w1, w2, w3 = weights[n], weights[n + 1], weights[n + 2], weights[n + 3]
+                w4, w5, w6, w7 = weights[n + 4], weights[n + 5], weights[n + 6], weights[n + 7]
                 for x in range(width):
-                    row[x] += w0 * a[x] + w1 * b[x] + w2 * c[x] + w3 * d[x]
+                    first = w0 * a[x] + w1 * b[x] + w2 * c[x] + w3 * d[x]
+                    row[x] += first + (w4 * e[x] + w5 * f[x] + w6 * g[x] + w7 * h[x])
 
     return convolve
 
