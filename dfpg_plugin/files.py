@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dfpg_plugin.checks import UserError
@@ -25,24 +24,6 @@ def load_pytorch(path: str | Path) -> object:
     except Exception as error:  # torch raises a dozen kinds for what is not one of its files
         reason = str(error).strip().split("\n")[0][:120]
         raise UserError(f"{path} is not a readable PyTorch file ({type(error).__name__}: {reason}).") from error
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors or PyTorch weights file.
-
-    PyTorch's may be bare or under ``state_dict``, with or without the prefix ``module.``. Returns the tensors and the
-    safetensors metadata (empty for PyTorch files). Raises UserError, naming the file.
-    """
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except SafetensorError as error:
-            raise UserError(f"{path} is not a safetensors file ({error}).") from error
-    content = load_pytorch(path)
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    return state_dict_of(path, content), {}
 
 
 def state_dict_of(path: str | Path, content: object) -> dict[str, Tensor]:

@@ -50,6 +50,8 @@ def test_prepares_kinds_and_flags() -> None:
     assert flags == {
         "kernels": {"--method", "--sizes", "--count", "--seed", "--workers"},
         "pairs": {"--faces", "--kernels", "--sizes", "--per_size", "--first_id", "--crop", "--suffix", "--seed"},
+        "lmdb": {"--compress_level"},
+        "check": {"--gt", "--min_side", "--workers"},
         "vggface": {"--layers", "--input", "--channel_order"},
     }
 

@@ -1,21 +1,27 @@
-"""``basicsr prepare``: make kernels, blurred test sets and slim VGGFace files."""
+"""``basicsr prepare``: make kernels, blurred test sets, LMDBs and slim VGGFace files; check images."""
 
 import argparse
 from pathlib import Path
 
 from dfpg_plugin.archs.vggface_files import CHANNEL_ORDERS, INPUTS
+from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.kernels import METHODS
 
 KERNEL_SIZES = (13, 15, 17, 19, 21, 23, 25, 27)  # MSPL's and Shen's
+MIN_SIDE = 128  # px; what train_dfpg_mspl.yml feeds the network
 PRIOR_LAYERS = ("relu1_2", "relu2_2", "relu3_3")  # the paper's
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:
     """Add the subcommand and its own."""
-    parser = commands.add_parser("prepare", help="make kernels, test sets, weights files", description=__doc__)
+    parser = commands.add_parser(
+        "prepare", help="make kernels, test sets, LMDBs, weights files; check images", description=__doc__
+    )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     _add_kernels(kinds.add_parser("kernels", help="synthesise motion blur kernels in MSPL's layout"))
     _add_pairs(kinds.add_parser("pairs", help="blur sharp faces into a test set of the published layout"))
+    _add_lmdb(kinds.add_parser("lmdb", help="write the images of a folder into an LMDB of BasicSR's layout"))
+    _add_check(kinds.add_parser("check", help="tell which images are odd, and what training does with them"))
     _add_vggface(kinds.add_parser("vggface", help="convert any VGGFace file to a slim one"))
 
 
@@ -44,6 +50,25 @@ def _add_pairs(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_pairs)
 
 
+def _add_lmdb(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="folder of images, searched in depth")
+    parser.add_argument("target", type=Path, help="the .lmdb to write")
+    parser.add_argument(
+        "--compress_level", type=int, default=1, metavar="0-9", help="of PNG; 0 reads fastest (default: %(default)s)"
+    )
+    parser.set_defaults(run=run_lmdb)
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="folder of images, searched in depth; with --gt of blurred ones")
+    parser.add_argument("--gt", type=Path, help="folder of their ground truths: check the pairs too, as a test set's")
+    parser.add_argument(
+        "--min_side", type=int, default=MIN_SIDE, metavar="PX", help="that training needs (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="processes besides this one (default: %(default)s)")
+    parser.set_defaults(run=run_check)
+
+
 def _add_vggface(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="a VGGFace file of any kind")
     parser.add_argument("target", type=Path, help="the .safetensors file to write")
@@ -69,6 +94,31 @@ def run_pairs(args: argparse.Namespace) -> None:
     settings = PairSettings(tuple(args.sizes), args.per_size, args.seed, args.first_id, args.crop, args.suffix)
     count = prepare_pairs(args.faces, args.kernels, args.target, settings)
     print(f"{args.target}: {count} blurred pictures")
+
+
+def run_lmdb(args: argparse.Namespace) -> None:
+    """Write an LMDB and print its size."""
+    from dfpg_plugin.preparation.lmdb import write_lmdb
+
+    count = write_lmdb(args.source, args.target, compress_level=args.compress_level)
+    print(f"{args.target}: {count} images")
+
+
+def run_check(args: argparse.Namespace) -> None:
+    """Print what is odd; raise UserError where something can't be used."""
+    from dfpg_plugin.preparation.check import check_images, check_pairs, summarise
+
+    if args.gt is None:
+        findings = check_images(args.folder, min_side=args.min_side, workers=args.workers)
+    else:
+        findings = check_pairs(args.folder, args.gt, min_side=args.min_side, workers=args.workers)
+    for line in summarise(findings):
+        print(line)
+    unusable = {finding.path for finding in findings if not finding.usable and finding.kind != "ignored"}
+    if unusable:
+        raise UserError(
+            f"{args.folder}: {len(unusable)} files can't be used, see above. Replace, rename or remove them."
+        )
 
 
 def run_vggface(args: argparse.Namespace) -> None:

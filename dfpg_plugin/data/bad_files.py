@@ -45,6 +45,6 @@ class BadFiles:
         if bad == count or bad > max(1, self._share * count):
             raise UserError(
                 f"datasets: {self._name}: {bad} of {count} images can't be used, more than max_bad_share: "
-                f"{self._share:g} allows. Replace or remove them; the last one: {error}"
+                f"{self._share:g} allows. `basicsr prepare check` lists them. The last one: {error}"
             ) from error
         get_root_logger().warning(f"datasets: {self._name}: skipped ({bad} of {count} so far): {error}")

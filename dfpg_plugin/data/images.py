@@ -117,19 +117,26 @@ def decode_image(content: bytes, name: str) -> Image:
     """Decode an image file's content as uint8 BGR (H,W,3).
 
     Grey becomes three equal channels, 16 bits become 8 (the upper ones), CMYK and palettes become colours, EXIF's
-    rotation is applied. Raises UserError, naming ``name``, for what is damaged, no image, or partly transparent: what
-    colour is meant there is unknown.
+    rotation is applied. Raises UserError, naming ``name``, for what is damaged, no image, too large, or partly
+    transparent: what colour is meant there is unknown.
     """
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        transparent = not content.startswith(JPEG_START) and is_transparent(content)
+    except (cv2.error, PillowImage.DecompressionBombError) as error:
+        raise UserError(f"{name}: has more pixels than OpenCV or Pillow reads. Scale it down, or remove it.") from error
     if image is None:
         raise UserError(f"{name}: not an image that OpenCV can read, or damaged. Replace it, or remove it.")
-    if not content.startswith(JPEG_START) and is_transparent(content):
+    if transparent:
         raise UserError(f"{name}: is partly transparent. Flatten it onto a background, or remove it.")
     return np.asarray(image, np.uint8)
 
 
 def is_transparent(content: bytes) -> bool:
-    """Tell whether any pixel of an image file's content is not opaque; False where Pillow can't read the file."""
+    """Tell whether any pixel of an image file's content is not opaque; False where Pillow can't read the file.
+
+    Pillow's limit on the number of pixels counts: PIL.Image.DecompressionBombError.
+    """
     try:
         with PillowImage.open(io.BytesIO(content)) as image:
             if "A" not in image.getbands() and "transparency" not in image.info:

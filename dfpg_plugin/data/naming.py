@@ -47,11 +47,10 @@ def pair_by_name(blurred: Sequence[str], sharp: Sequence[str]) -> list[tuple[str
     for ground truths of the same stem, for a blurred file without or with several ground truths, and for a ground truth
     without any blurred file.
     """
-    exact, folded = _by_stem(sharp)
+    check_stems(sharp, "would be the ground truth of the same blurred files")
     pairs, lonely, unclear = [], [], []
     used: set[str] = set()
-    for name in sorted(blurred):
-        found = _find(name, exact, folded)
+    for name, found in match_by_name(sorted(blurred), sharp).items():
         used.update(found)
         if len(found) == 1:
             pairs.append((name, found[0]))
@@ -86,14 +85,16 @@ def check_stems(names: Sequence[str], problem: str) -> None:
             raise UserError(f"{first} and {name} {problem}. Rename or remove one.")
 
 
-def _by_stem(sharp: Sequence[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Return the ground truths by their stem, and by their stem without letter case."""
-    check_stems(sharp, "would be the ground truth of the same blurred files")
+def match_by_name(blurred: Sequence[str], sharp: Sequence[str]) -> dict[str, list[str]]:
+    """Return for each blurred file the ground truths that its name means, by the rules of :func:`pair_by_name`.
+
+    Of ground truths with the same stem, the last one counts.
+    """
     exact = {PurePath(name).stem: name for name in sharp}
     folded: dict[str, list[str]] = {}
     for stem, name in sorted(exact.items()):
         folded.setdefault(stem.casefold(), []).append(name)
-    return exact, folded
+    return {name: _find(name, exact, folded) for name in blurred}
 
 
 def _find(name: str, exact: dict[str, str], folded: dict[str, list[str]]) -> list[str]:

@@ -17,9 +17,7 @@ from tqdm import tqdm
 
 from dfpg_plugin.checks import UserError, check_folder, check_positive
 from dfpg_plugin.data.images import Image, decode_image, list_images
-
-# the blurred file's pairing is said once, in `naming`; its public function stops at the first set that is not whole
-from dfpg_plugin.data.naming import _by_stem, _find
+from dfpg_plugin.data.naming import list_some, match_by_name
 
 UPRIGHT = 1
 DEEP = 16  # bits of a channel
@@ -33,7 +31,7 @@ class Finding:
     """One oddity of one file."""
 
     path: Path
-    kind: str  # broken, ignored, grey, 16-bit, alpha, cmyk, palette, exif rotation, too small, mismatched
+    kind: str  # broken, ignored, grey, 16-bit, alpha, cmyk, palette, exif rotation, too small, too large, mismatched
     consequence: str  # what training does with it
     usable: bool  # whether training uses the file
 
@@ -62,7 +60,7 @@ def check_pairs(blurred: Path, sharp: Path, *, min_side: int = 1, workers: int =
     Pairs are those of :func:`pair_by_name`. As FaceDeblurTestDataset does, what can't be used is refused with the whole
     set. Raises UserError where a folder is missing or holds no image.
     """
-    folders = [check_folder("blurred", blurred), check_folder("sharp", sharp)]
+    folders = [check_folder("folder", blurred), check_folder("--gt", sharp)]
     check_positive("min_side", min_side)
     checked = [_check_all(folder, list_images(folder), min_side, workers) for folder in folders]
     findings = [
@@ -71,6 +69,20 @@ def check_pairs(blurred: Path, sharp: Path, *, min_side: int = 1, workers: int =
         for finding in sorted([f for c in files.values() for f in c.findings] + _ignored(folder, files), key=_path)
     ]
     return findings + _mismatched(folders[0], folders[1], checked[0], checked[1])
+
+
+def summarise(findings: Sequence[Finding]) -> list[str]:
+    """Return lines to print: one for all files with which training does the same, with their number and names.
+
+    What can't be used comes last; where the consequence names sizes or other files, each has its own line.
+    """
+    groups: dict[tuple[bool, str, str], list[str]] = {}
+    for finding in findings:
+        groups.setdefault((finding.usable, finding.kind, finding.consequence), []).append(str(finding.path))
+    return [
+        f"{kind} ({len(paths)}), {consequence}: {list_some(paths)}"
+        for (_, kind, consequence), paths in sorted(groups.items(), key=lambda group: not group[0][0])
+    ] or ["nothing odd"]
 
 
 def _path(finding: Finding) -> Path:
@@ -99,7 +111,7 @@ def _check(path: Path, min_side: int) -> _Checked:
     try:
         content = path.read_bytes()
         image = decode_image(content, str(path))
-    except (UserError, OSError, cv2.error, PillowImage.DecompressionBombError) as error:
+    except (UserError, OSError) as error:
         return _Checked((_unusable(path, error),))
     height, width = image.shape[:2]
     found = _oddities(content, image)
@@ -111,8 +123,8 @@ def _check(path: Path, min_side: int) -> _Checked:
 def _unusable(path: Path, error: Exception) -> Finding:
     if isinstance(error, OSError):
         return Finding(path, "broken", f"{SKIPPED}can't be read ({error.strerror})", False)
-    if isinstance(error, PillowImage.DecompressionBombError):
-        return Finding(path, "broken", f"{SKIPPED}more pixels than Pillow opens", False)
+    if isinstance(error.__cause__, (cv2.error, PillowImage.DecompressionBombError)):
+        return Finding(path, "too large", f"{SKIPPED}more pixels than OpenCV or Pillow reads", False)
     content = path.read_bytes()
     if not content:
         return Finding(path, "broken", f"{SKIPPED}empty", False)
@@ -156,10 +168,8 @@ def _mismatched(blurred: Path, sharp: Path, lq: dict[str, _Checked], gt: dict[st
     for folder, files, first in ((blurred, lq, firsts[0]), (sharp, gt, firsts[1])):
         twins = [(name, first[PurePath(name).stem]) for name in files if first[PurePath(name).stem] != name]
         findings += [_mismatch(folder / name, f"same name as {twin}") for name, twin in twins]
-    exact, folded = _by_stem(list(firsts[1].values()))
     used: set[str] = set()
-    for name in lq:
-        found = _find(name, exact, folded)
+    for name, found in match_by_name(list(lq), list(firsts[1].values())).items():
         used.update(found)
         if not found:
             findings.append(_mismatch(blurred / name, "no ground truth"))

@@ -9,11 +9,11 @@ import cv2
 import lmdb
 import numpy as np
 from basicsr.utils.lmdb_util import read_img_worker
-from PIL import Image as PillowImage
 from tqdm import tqdm
 
 from dfpg_plugin.checks import UserError, check_choice, check_folder
 from dfpg_plugin.data.images import decode_image, list_images, read_image
+from dfpg_plugin.data.naming import list_some
 from dfpg_plugin.files import whole_file
 
 MAP_SIZE = 2**40  # bytes, as BasicSR's LmdbMaker; the file is sparse, it grows with what is written
@@ -23,7 +23,6 @@ BATCH_BYTES = 2**28  # or as many bytes: LMDB keeps in memory what is not commit
 STAMPS = b"\nstamps"  # while writing: what each image was made from; no key can have this name
 PNG_HEADER = struct.Struct(">16xIIBB")  # width, height, bits, colour type
 PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type
-NUM_LISTED = 10
 
 
 def write_lmdb(source: Path, target: Path, *, compress_level: int = 1) -> int:
@@ -52,7 +51,7 @@ def write_lmdb(source: Path, target: Path, *, compress_level: int = 1) -> int:
             damaged = _fill(env, source, files, compress_level)
             if damaged:
                 raise UserError(
-                    f"{source}: {len(damaged)} of {len(files)} images can't be used: {_list_some(damaged)}. Replace or "
+                    f"{source}: {len(damaged)} of {len(files)} images can't be used: {list_some(damaged)}. Replace or "
                     "remove them and run this again: the others are kept."
                 )
             _finish(env, partial, files, compress_level)
@@ -84,7 +83,7 @@ def _keys(names: Sequence[str]) -> dict[str, str]:
         files.setdefault(key, name)
     for what, bad in problems.items():
         if bad:
-            raise UserError(f"names that can't be keys of an LMDB: {_list_some(bad)} {what}. Rename or remove them.")
+            raise UserError(f"names that can't be keys of an LMDB: {list_some(bad)} {what}. Rename or remove them.")
     return files
 
 
@@ -105,7 +104,7 @@ def _fill(env: lmdb.Environment, source: Path, files: Mapping[str, str], compres
                 continue
             try:
                 content = _encode(source / name, key, compress_level)
-            except (UserError, PillowImage.DecompressionBombError):
+            except UserError:
                 damaged.append(name)
                 continue
             txn.put(key.encode(), content, db=images)
@@ -149,8 +148,3 @@ def _finish(env: lmdb.Environment, partial: Path, keys: Iterable[str], compress_
             width, height, _, colour = PNG_HEADER.unpack_from(txn.get(key.encode(), b""))
             file.write(f"{key}.png ({height},{width},{PNG_CHANNELS[colour]}) {compress_level}\n".encode())
         txn.drop(env.open_db(STAMPS, txn=txn))
-
-
-def _list_some(names: Sequence[str]) -> str:
-    more = len(names) - NUM_LISTED
-    return ", ".join(names[:NUM_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -68,3 +68,12 @@ def test_hidden_files_and_other_suffixes_are_left_out(tmp_path: Path, face: Imag
     with pytest.raises(UserError, match="no image in"):
         (tmp_path / "c").mkdir()
         list_images(tmp_path / "c")
+
+
+def test_a_picture_beyond_pillows_limit_is_named(
+    tmp_path: Path, face: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    face.save(tmp_path / "big.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(UserError, match=r"big\.png: has more pixels than"):
+        read_image(tmp_path / "big.png")

@@ -40,14 +40,19 @@ def test_kernels_are_connected_strokes() -> None:
 
 def test_kernels_are_a_function_of_the_seed() -> None:
     def checksum(seed: int) -> str:
-        kernels = synthesise_kernels(9, 5, np.random.default_rng(seed))
-        return hashlib.sha256(np.rint(kernels * 1e5).astype("<i4").tobytes()).hexdigest()[:16]
+        return checksum_of(synthesise_kernels(9, 5, np.random.default_rng(seed)))
 
     assert checksum(0) == checksum(0) == CHECKSUM
     assert checksum(1) != checksum(0)
 
 
-CHECKSUM = "12968df69c1b0587"  # of the first run; holds on every machine and from then on
+def checksum_of(kernels: np.ndarray) -> str:
+    return hashlib.sha256(np.rint(kernels * 1e5).astype("<i4").tobytes()).hexdigest()[:16]
+
+
+# of the first run; they hold on every machine and from then on
+CHECKSUM = "12968df69c1b0587"
+BORACCHI_FOI_CHECKSUM = "f3e0fa9b3c31b820"
 
 
 @pytest.mark.parametrize("size", [1, 2, 12])
@@ -153,5 +158,6 @@ def test_boracchi_and_fois_kernels_are_centred_and_a_function_of_the_seed() -> N
         np.testing.assert_allclose(kernels.sum(axis) @ np.arange(13), 6, atol=1e-5)
     again = synthesise_kernels(13, 6, np.random.default_rng(0), "boracchi-foi")
     np.testing.assert_array_equal(kernels, again)
+    assert checksum_of(kernels) == BORACCHI_FOI_CHECKSUM
     with pytest.raises(UserError, match="Did you mean boracchi-foi"):
         synthesise_kernels(13, 1, np.random.default_rng(0), "boracchi-fo")

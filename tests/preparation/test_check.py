@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.deblur_test_dataset import FaceDeblurTestDataset
 from dfpg_plugin.data.images import list_images, read_image
-from dfpg_plugin.preparation.check import Finding, check_images, check_pairs
+from dfpg_plugin.preparation.check import Finding, check_images, check_pairs, summarise
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (10, 12, 3), dtype=np.uint8)
@@ -120,8 +120,18 @@ def test_the_consequences_are_what_reading_does(folder: Path) -> None:
 def test_a_picture_beyond_pillows_limit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     RGB.save(tmp_path / "big.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    finding = Finding(tmp_path / "big.png", "broken", "skipped: more pixels than Pillow opens", False)
+    finding = Finding(tmp_path / "big.png", "too large", "skipped: more pixels than OpenCV or Pillow reads", False)
     assert check_images(tmp_path, min_side=1) == [finding]
+
+
+def test_the_summary_has_a_line_for_each_kind_and_what_cant_be_used_comes_last() -> None:
+    findings = [
+        Finding(Path("a.png"), "broken", "skipped: empty", False),
+        Finding(Path("b.png"), "grey", "used", True),
+        Finding(Path("c.png"), "grey", "used", True),
+    ]
+    assert summarise(findings) == ["grey (2), used: b.png, c.png", "broken (1), skipped: empty: a.png"]
+    assert summarise([]) == ["nothing odd"]
 
 
 def test_a_folder_without_images_and_a_wrong_min_side_are_user_errors(tmp_path: Path) -> None:

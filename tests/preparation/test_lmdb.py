@@ -181,19 +181,19 @@ def test_another_folder_of_the_same_names_starts_anew(tmp_path: Path, target: Pa
 def test_damaged_images_are_named_after_all_others_are_written(
     tmp_path: Path, target: Path, encoded: list[str]
 ) -> None:
-    source = folder_of(tmp_path / "source", 14)
-    damaged = [source / f"{i:03d}.png" for i in range(1, 13)]
+    source = folder_of(tmp_path / "source", 24)
+    damaged = [source / f"{i:03d}.png" for i in range(1, 23)]
     for path in damaged:
         path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(UserError, match=r"12 of 14 images can't be used: 001.png, .*, 010.png and 2 more\. Replace"):
+    with pytest.raises(UserError, match=r"22 of 24 images can't be used: 001.png, .*, 020.png and 2 more\. Replace"):
         write_lmdb(source, target)
     assert not target.exists()
-    assert encoded == ["000", "013"]
+    assert encoded == ["000", "023"]
     for path in damaged:
         path.unlink()
     assert write_lmdb(source, target) == 2
-    assert encoded == ["000", "013"]
-    assert_holds(target, source, ["000.png", "013.png"])
+    assert encoded == ["000", "023"]
+    assert_holds(target, source, ["000.png", "023.png"])
 
 
 @pytest.mark.parametrize(
