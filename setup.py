@@ -27,7 +27,7 @@ setup(
         "basicsr==1.4.2",
         "mmcv-lite",
         "lpips",
-        "opencv-python",
+        "opencv-python>=5",  # before, half a JPEG was read as a whole one
         "pyyaml",
         "facexlib",
         "safetensors",

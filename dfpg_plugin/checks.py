@@ -1,8 +1,10 @@
 """Checks of shapes, ranges, choices and files, and the one error type for a user's mistakes."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import UnionType
+from typing import get_args, get_origin, get_type_hints
 
 
 class UserError(ValueError):
@@ -38,6 +40,28 @@ def check_keys(key: str, given: Iterable[str], known: Iterable[str]) -> None:
             )
 
 
+def check_fields(key: str, options: type, given: Mapping[str, object]) -> None:
+    """Raise :class:`UserError` for the first value that does not fit the annotation of its field in a dataclass."""
+    for name, expected in get_type_hints(options).items():
+        if name in given and not _fits(given[name], expected):
+            text = expected.__name__ if isinstance(expected, type) else str(expected).replace("tuple", "list")
+            raise UserError(f"{key}: {name}: expected {text}, got {given[name]!r}.")
+
+
+def _fits(value: object, expected: object) -> bool:
+    if isinstance(expected, UnionType):
+        return any(_fits(value, choice) for choice in get_args(expected))
+    if get_origin(expected) is not tuple:
+        kinds = (int, float) if expected is float else expected
+        return isinstance(value, kinds) and isinstance(value, bool) == (expected is bool)  # type: ignore[arg-type]
+    parts = get_args(expected)
+    if not isinstance(value, tuple):
+        return False
+    if parts[-1] is ...:
+        parts = parts[:1] * len(value)
+    return len(value) == len(parts) and all(map(_fits, value, parts))
+
+
 def check_file(key: str, path: str | Path) -> Path:
     """Return ``path`` with ``~`` expanded; raise :class:`UserError` unless it is a file."""
     path = Path(path).expanduser()
@@ -54,6 +78,14 @@ def check_folder(key: str, path: str | Path) -> Path:
         what = "is a file, not a folder" if path.is_file() else f"does not exist (working directory: {Path.cwd()})"
         raise UserError(f"{key}: the folder {path} {what}. Create it, or set {key} to where the data lie.")
     return path
+
+
+def make_folder(key: str, path: Path) -> None:
+    """Make a folder and those above it; raise :class:`UserError` where that is impossible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{key}: can't make the folder {path} ({error.strerror}). Name another one.") from error
 
 
 def check_positive(key: str, value: object) -> None:

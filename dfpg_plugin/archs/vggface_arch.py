@@ -81,12 +81,7 @@ class VGGFaceFeatureExtractor(nn.Module):
         check_choice("VGGFaceFeatureExtractor channel_order", channel_order, (None, *CHANNEL_ORDERS))
         self.layers = list(layers)
         self.input = input
-        self.feature_scale = list(feature_scale or [1.0 if input == "pm1" else 2 / GREY_LEVELS] * len(self.layers))
-        if len(self.feature_scale) != len(self.layers):
-            raise UserError(
-                f"VGGFaceFeatureExtractor feature_scale: expected {len(self.layers)} factors, one a layer, "
-                f"got {len(self.feature_scale)}."
-            )
+        self.feature_scale = self._checked_scale(feature_scale)
         self.mean: Tensor
         self.register_buffer("mean", torch.tensor(MEAN_RGB).view(1, 3, 1, 1), persistent=False)
         self.features = build_layers(last=max(self.layers, key=names.index))
@@ -95,7 +90,7 @@ class VGGFaceFeatureExtractor(nn.Module):
             **origin,
             "input": input,
             "layers": list(self.layers),
-            "feature_scale": [float(scale) for scale in self.feature_scale],
+            "feature_scale": self.feature_scale,
             "weights_sha256": weights_sha256(self.features.state_dict()),
         }
         self.source = weights if weights == "random" else ", ".join(f"{k} {v}" for k, v in origin.items())
@@ -119,8 +114,24 @@ class VGGFaceFeatureExtractor(nn.Module):
             found[name] = x
         return [scale * found[name] for name, scale in zip(self.layers, self.feature_scale, strict=True)]
 
+    def _checked_scale(self, scale: object) -> list[float]:
+        if scale is None:
+            scale = [1.0 if self.input == "pm1" else 2 / GREY_LEVELS] * len(self.layers)
+        if (
+            not isinstance(scale, Sequence)
+            or len(scale) != len(self.layers)
+            or not all(isinstance(factor, int | float) for factor in scale)
+        ):
+            raise UserError(
+                f"VGGFaceFeatureExtractor feature_scale: expected a list of {len(self.layers)} factors, one a layer, "
+                f"got {scale!r}."
+            )
+        return [float(factor) for factor in scale]
+
     def _set_weights(self, weights: str, channel_order: str | None) -> dict[str, str]:
         """Fill the convolutions and return where they came from."""
+        if not isinstance(weights, str):
+            raise UserError(f"VGGFaceFeatureExtractor weights: expected a file's name, got {weights!r}.")
         if weights == "random":
             self._set_random_weights()
             return {"file": "random", "sha256": "", "style": "random", "channel_order": "rgb"}

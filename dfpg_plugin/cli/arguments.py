@@ -9,6 +9,22 @@ from dfpg_plugin.training.options import Arguments, Options, complete, force, re
 from dfpg_plugin.training.plugins import load_plugins
 
 
+def from_1(text: str) -> int:
+    """Read a whole number from 1, for argparse."""
+    return _whole(text, 1)
+
+
+def from_0(text: str) -> int:
+    """Read a whole number from 0, for argparse."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text}")
+    return int(text)
+
+
 def add_basicsr_arguments(parser: argparse.ArgumentParser) -> None:
     """Add BasicSR's flags, under BasicSR's names."""
     parser.add_argument("-opt", "--opt", required=True, metavar="YAML", help="the option file")

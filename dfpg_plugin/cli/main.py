@@ -11,6 +11,7 @@ from dfpg_plugin.training.distribution import stop_group
 
 USER_ERROR = 2
 FAILURE = 1
+INTERRUPTED = 130  # as shells have it: 128 and the signal's number
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,13 +32,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         stop_group()
     except UserError as error:
         return _fail(error, USER_ERROR)
+    except KeyboardInterrupt:
+        print("basicsr: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except FloatingPointError as error:
         return _fail(error, FAILURE)
     return 0
 
 
 def _fail(error: Exception, status: int) -> int:
-    print(f"basicsr: error: {error}", file=sys.stderr)
+    # from a data worker it comes with the worker's traceback before it
+    message = str(error).strip().split("\n")[-1].split("UserError: ")[-1]
+    print(f"basicsr: error: {message}", file=sys.stderr)
     return status
 
 

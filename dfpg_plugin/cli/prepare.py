@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dfpg_plugin.archs.vggface_files import CHANNEL_ORDERS, INPUTS
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.cli.arguments import from_0, from_1
 from dfpg_plugin.data.kernels import METHODS
 
 KERNEL_SIZES = (13, 15, 17, 19, 21, 23, 25, 27)  # MSPL's and Shen's
@@ -28,10 +29,10 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 def _add_kernels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="where to write them")
     parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="of the synthesis (default: %(default)s)")
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(KERNEL_SIZES), metavar="PX", help="odd numbers")
-    parser.add_argument("--count", type=int, default=2250, help="kernels of each size (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--workers", type=int, default=0, help="processes besides this one (default: %(default)s)")
+    parser.add_argument("--sizes", type=from_1, nargs="+", default=list(KERNEL_SIZES), metavar="PX", help="odd numbers")
+    parser.add_argument("--count", type=from_1, default=2250, help="kernels of each size (default: %(default)s)")
+    parser.add_argument("--seed", type=from_0, default=0, help="default: %(default)s")
+    parser.add_argument("--workers", type=from_0, default=0, help="processes besides this one (default: %(default)s)")
     parser.set_defaults(run=run_kernels)
 
 
@@ -39,14 +40,16 @@ def _add_pairs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", type=Path, help="folder to make; its name is the set's name")
     parser.add_argument("--faces", type=Path, required=True, help="folder of sharp faces")
     parser.add_argument("--kernels", type=Path, required=True, help="folder of kernel files")
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(KERNEL_SIZES), metavar="PX", help="of the kernels")
     parser.add_argument(
-        "--per_size", type=int, default=10, help="pictures of each face and size (default: %(default)s)"
+        "--sizes", type=from_1, nargs="+", default=list(KERNEL_SIZES), metavar="PX", help="of the kernels"
     )
-    parser.add_argument("--first_id", type=int, default=1, help="of the kernels in the names (default: %(default)s)")
-    parser.add_argument("--crop", type=int, metavar="PX", help="take the central square and resize it to this side")
+    parser.add_argument(
+        "--per_size", type=from_1, default=10, help="pictures of each face and size (default: %(default)s)"
+    )
+    parser.add_argument("--first_id", type=from_0, default=1, help="of the kernels in the names (default: %(default)s)")
+    parser.add_argument("--crop", type=from_1, metavar="PX", help="take the central square and resize it to this side")
     parser.add_argument("--suffix", default="", help="after the published name, such as _random")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of kernels (default: %(default)s)")
+    parser.add_argument("--seed", type=from_0, default=0, help="of the choice of kernels (default: %(default)s)")
     parser.set_defaults(run=run_pairs)
 
 
@@ -63,9 +66,9 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="folder of images, searched in depth; with --gt of blurred ones")
     parser.add_argument("--gt", type=Path, help="folder of their ground truths: check the pairs too, as a test set's")
     parser.add_argument(
-        "--min_side", type=int, default=MIN_SIDE, metavar="PX", help="that training needs (default: %(default)s)"
+        "--min_side", type=from_1, metavar="PX", help=f"that is needed (default: {MIN_SIDE}; with --gt 1)"
     )
-    parser.add_argument("--workers", type=int, default=0, help="processes besides this one (default: %(default)s)")
+    parser.add_argument("--workers", type=from_0, default=0, help="processes besides this one (default: %(default)s)")
     parser.set_defaults(run=run_check)
 
 
@@ -109,9 +112,9 @@ def run_check(args: argparse.Namespace) -> None:
     from dfpg_plugin.preparation.check import check_images, check_pairs, summarise
 
     if args.gt is None:
-        findings = check_images(args.folder, min_side=args.min_side, workers=args.workers)
+        findings = check_images(args.folder, min_side=args.min_side or MIN_SIDE, workers=args.workers)
     else:
-        findings = check_pairs(args.folder, args.gt, min_side=args.min_side, workers=args.workers)
+        findings = check_pairs(args.folder, args.gt, min_side=args.min_side or 1, workers=args.workers)
     for line in summarise(findings):
         print(line)
     unusable = {finding.path for finding in findings if not finding.usable and finding.kind != "ignored"}

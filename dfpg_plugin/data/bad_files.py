@@ -28,7 +28,8 @@ class BadFiles:
     def read(self, read: Callable[[int], Sample], index: int, rng: np.random.Generator) -> Sample:
         """Return ``read(index)``, or, where that raises UserError, ``read`` of another index that ``rng`` draws.
 
-        Every bad image is logged once. Raises UserError where more than the share are bad.
+        Every bad image is logged once, by the process of rank 0: BasicSR silences the loggers of the others.
+        Raises UserError where more than the share are bad.
         """
         index = int(index)
         while True:

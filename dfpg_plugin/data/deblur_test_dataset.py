@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dfpg_plugin.checks import UserError, check_choice, check_folder, check_keys
+from dfpg_plugin.checks import UserError, check_choice, check_fields, check_folder, check_keys
 from dfpg_plugin.data.face_blur_dataset import BASICSR_KEYS
 from dfpg_plugin.data.images import list_images, read_image
 from dfpg_plugin.data.naming import check_stems, list_some, pair_by_name
@@ -43,8 +43,9 @@ class FaceDeblurTestOptions:
         known = {f.name for f in fields(cls)}
         given: dict = {key: value for key, value in opt.items() if key not in BASICSR_KEYS}
         check_keys(f"datasets: {opt.get('name')}", given, known | BASICSR_KEYS)
-        backend: dict = opt.get("io_backend") or {}  # type: ignore[assignment]
-        check_choice(f"datasets: {opt.get('name')}: io_backend: type", backend.get("type", "disk"), ["disk"])
+        check_fields(f"datasets: {opt.get('name')}", cls, given)
+        backend = opt.get("io_backend") or {"type": "disk"}
+        check_choice(f"datasets: {opt.get('name')}: io_backend", backend, [{"type": "disk"}])
         return cls(**given)
 
     def folders(self, where: str) -> tuple[Path, Path | None]:

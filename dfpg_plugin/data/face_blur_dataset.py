@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dfpg_plugin.checks import UserError, check_keys
+from dfpg_plugin.checks import UserError, check_fields, check_keys
 from dfpg_plugin.data import transforms
 from dfpg_plugin.data.bad_files import BadFiles
 from dfpg_plugin.data.degradation import add_noise, blur, quantise
@@ -67,12 +67,22 @@ class FaceBlurOptions:
             raise UserError(
                 f"datasets: faces: {self.faces!r} is unknown, only orl is there. For a folder: dataroot_gt."
             )
+        self._check_numbers()
         if not self.kernel_sizes or any(s != NO_BLUR and (s < 3 or s % 2 == 0) for s in self.kernel_sizes):
             raise UserError(
                 f"datasets: kernel_sizes: expected odd numbers from 3, or 0, got {list(self.kernel_sizes)}."
             )
         if len(self.jitter_strengths) != 3 or not all(0 <= strength <= 1 for strength in self.jitter_strengths):
             raise UserError(f"datasets: jitter: expected a strength from 0 to 1, or three, got {self.jitter!r}.")
+        self._check_steps()
+
+    def _check_numbers(self) -> None:
+        least = dict.fromkeys(("resize", "crop", "resize_crop", "gt_size", "kernels_per_size"), 1)
+        for key, smallest in {**least, "noise_sigma": 0, "rotation": 0, "seed": 0}.items():
+            if getattr(self, key) is not None and getattr(self, key) < smallest:
+                raise UserError(f"datasets: {key}: expected a number from {smallest}, got {getattr(self, key)}.")
+
+    def _check_steps(self) -> None:
         steps = [(key, getattr(self, key)) for key in ("resize", "crop", "resize_crop", "gt_size")]
         given = [(key, size) for key, size in steps if size is not None]
         for (key, size), (smaller, part) in pairwise(given):
@@ -83,6 +93,11 @@ class FaceBlurOptions:
     def jitter_strengths(self) -> tuple[float, ...]:
         """Return the strengths of brightness, contrast and saturation."""
         return self.jitter if isinstance(self.jitter, tuple) else (self.jitter or 0.0,) * 3
+
+    @property
+    def has_fixed_size(self) -> bool:
+        """Tell whether all training images end up with the same size."""
+        return any((self.resize, self.crop, self.resize_crop, self.gt_size))
 
     @property
     def smallest_side(self) -> int:
@@ -98,6 +113,7 @@ class FaceBlurOptions:
         check_keys(f"datasets: {opt.get('name')}", given, known | BASICSR_KEYS)
         for key, value in given.items():
             given[key] = tuple(value) if isinstance(value, list) else value
+        check_fields(f"datasets: {opt.get('name')}", cls, given)
         return cls(**given)
 
 
@@ -121,9 +137,12 @@ class FaceBlurDataset(Dataset):
         self.seed: int = default if self.options.seed is None else self.options.seed
         self.source = self._find_faces()
         self.kernels = self._find_kernels()
+        self.shape: tuple[int, ...] | None = None  # of all training images, where nothing makes them equal
         batch_size: int = opt.get("batch_size_per_gpu") or 1  # type: ignore[assignment]
         self.epochs = EpochCounter(batch_size)
         blur(np.zeros((3, 3, 3), np.float32), np.ones((3, 3), np.float32))  # compiled here, once for all workers
+        if self.is_train and batch_size > 1 and not self.options.has_fixed_size:
+            self.shape = self._read(0)[1].shape
         self.bad = BadFiles(str(opt.get("name")), len(self), self.options.max_bad_share)
 
     def __len__(self) -> int:
@@ -160,6 +179,11 @@ class FaceBlurDataset(Dataset):
                 f"{self.source.where(name)}: {width}x{height} px is too small, {self.options.smallest_side} px are "
                 "needed. Remove it, or crop less."
             )
+        if self.shape not in (None, image.shape):
+            raise UserError(
+                f"{self.source.where(name)}: {width}x{height} px, but {self.shape[1]}x{self.shape[0]} px is the first "
+                "image's size, and a batch needs one size. Set gt_size, crop or resize."
+            )
         return name, image
 
     def _augment(self, image: transforms.Image, rng: np.random.Generator) -> transforms.Image:
@@ -190,7 +214,9 @@ class FaceBlurDataset(Dataset):
     def _find_faces(self) -> ImageSource:
         if self.options.faces is not None:
             return orl_faces(self.options.split or "")
-        backend: dict = self.opt.get("io_backend") or {"type": "disk"}  # type: ignore[assignment]
+        backend = self.opt.get("io_backend") or {}
+        if not isinstance(backend, Mapping):
+            raise UserError(f"datasets: {self.opt.get('name')}: io_backend: expected {{type: lmdb}}, got {backend!r}.")
         return find_images(self.options.dataroot_gt or "", backend.get("type", "disk"), self.options.meta_info_file)
 
     def _find_kernels(self) -> dict[int, Kernels]:

@@ -3,17 +3,17 @@
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import cv2
+import lmdb
 import numpy as np
 from basicsr.utils import FileClient
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from PIL import UnidentifiedImageError
 
 from dfpg_plugin.checks import UserError, check_choice, check_file, check_folder
 
@@ -37,11 +37,19 @@ class ImageSource:
         """Return what to call an image in a message: its path."""
         return str(self.root / name)
 
+    def open(self) -> FileClient:
+        """Return this process's file client. Raises UserError where the LMDB can't be opened."""
+        try:
+            return _client(self.backend, str(self.root))
+        except lmdb.Error as error:
+            raise UserError(f"{self.root}: not a readable LMDB ({error}). Write it again.") from error
+
     def read(self, name: str) -> Image:
         """Return an image as uint8 BGR (H,W,3). Raises UserError, naming the file, where that is impossible."""
         try:
-            client = _client(self.backend, str(self.root))
-            content = client.get(name if self.backend == "lmdb" else self.where(name), CLIENT_KEY)
+            content = self.open().get(name if self.backend == "lmdb" else self.where(name), CLIENT_KEY)
+        except UnicodeEncodeError as error:
+            raise UserError(f"{self.root}: {name!r} can't be a key: it is not ASCII. Write the LMDB again.") from error
         except OSError as error:
             raise UserError(
                 f"{self.where(name)}: can't be read ({error.strerror}). Restore it, or remove it from the data."
@@ -81,7 +89,9 @@ def find_images(root: str | Path, backend: str = "disk", meta_info_file: str | N
         if not (folder / "data.mdb").is_file():
             raise UserError(f"dataroot_gt: {folder} is no LMDB (data.mdb is missing). Set dataroot_gt to one.")
         listed = _read_meta_info(check_file("meta_info_file", meta_info_file or folder / "meta_info.txt"))
-        return ImageSource(folder, [os.path.splitext(name)[0] for name in listed], backend)
+        source = ImageSource(folder, [os.path.splitext(name)[0] for name in listed], backend)
+        source.open()
+        return source
     if (folder / "data.mdb").is_file():
         raise UserError(f"dataroot_gt: {folder} is an LMDB. Set io_backend: {{type: lmdb}}.")
     if meta_info_file is not None:
@@ -91,16 +101,31 @@ def find_images(root: str | Path, backend: str = "disk", meta_info_file: str | N
 
 def list_images(folder: Path) -> list[str]:
     """Return the paths of all images below ``folder``, relative to it and sorted. Raises UserError where none is."""
-    # not BasicSR's scandir, which takes a hidden file for a folder
-    found = (Path(root, file).relative_to(folder) for root, _, files in os.walk(folder) for file in files)
+    found = (path.relative_to(folder) for path in walk(folder))
     names = sorted(p.as_posix() for p in found if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     if not names:
         raise UserError(f"no image in {folder} (looked for {', '.join(IMAGE_SUFFIXES)}). Set the path to the images.")
     return names
 
 
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield every file below ``folder``, in linked folders too, each folder once."""
+    # not BasicSR's scandir, which takes a hidden file for a folder
+    seen: set[str] = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(root, file) for file in files)
+
+
 def _read_meta_info(path: Path) -> list[str]:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"meta_info_file: {path} is not a text file in UTF-8. Write it again.") from error
     # the shape and the compression level may be missing, the name may hold blanks
     names = [re.sub(r"\s+\([\d,\s]+\)(\s+\d+)?$", "", line) for line in lines if line]
     if not names:
@@ -122,7 +147,7 @@ def decode_image(content: bytes, name: str) -> Image:
     """
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
-        transparent = not content.startswith(JPEG_START) and is_transparent(content)
+        transparent = image is not None and not content.startswith(JPEG_START) and is_transparent(content)
     except (cv2.error, PillowImage.DecompressionBombError) as error:
         raise UserError(f"{name}: has more pixels than OpenCV or Pillow reads. Scale it down, or remove it.") from error
     if image is None:
@@ -133,7 +158,7 @@ def decode_image(content: bytes, name: str) -> Image:
 
 
 def is_transparent(content: bytes) -> bool:
-    """Tell whether any pixel of an image file's content is not opaque; False where Pillow can't read the file.
+    """Tell whether any pixel of an image file's content is not opaque.
 
     Pillow's limit on the number of pixels counts: PIL.Image.DecompressionBombError.
     """
@@ -142,5 +167,8 @@ def is_transparent(content: bytes) -> bool:
             if "A" not in image.getbands() and "transparency" not in image.info:
                 return False
             return np.asarray(image.convert("RGBA"))[..., 3].min() < OPAQUE
-    except (UnidentifiedImageError, OSError):
-        return False
+    except PillowImage.DecompressionBombError:
+        raise
+    except Exception:  # Pillow raises a dozen kinds for what it can't read; OpenCV may, but not every palette
+        raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        return raw is not None and raw.shape[2:] == (4,) and bool(raw[..., 3].min() < np.iinfo(raw.dtype.name).max)

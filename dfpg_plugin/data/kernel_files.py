@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfpg_plugin.checks import UserError, check_folder
+from dfpg_plugin.data.images import walk
 from dfpg_plugin.data.kernels import Kernels
 
 MAX_OF = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}  # what 1 is in a PNG
@@ -28,9 +29,9 @@ def read_kernels(
     """
     root = check_folder("dataroot_kernels", folder)
     found: dict[int, list[NDArray]] = {}
-    for path in sorted((p for p in root.rglob("*") if p.suffix.lower() in READERS), key=_by_number):
-        for array in READERS[path.suffix.lower()](path):
-            stack = _check(path, array)
+    files = (p for p in walk(root) if p.suffix.lower() in READERS and not p.name.startswith("."))
+    for path in sorted(files, key=_by_number):
+        for stack in _read_stacks(path):
             if stack.shape[1] in sizes:
                 found.setdefault(stack.shape[1], []).append(stack)
     missing = [size for size in sizes if size not in found]
@@ -45,6 +46,15 @@ def read_kernels(
         if len(kernels[size]) == 0:
             raise UserError(f"kernel_range: {list(kernel_range or ())} leaves no kernel of {size} px in {root}.")
     return kernels
+
+
+def read_kernel_file(path: Path) -> Kernels:
+    """Read the one array of a kernel file as float32 (N,k,k); raise UserError as :func:`read_kernels` does."""
+    return _read_stacks(path)[0].astype(np.float32)
+
+
+def _read_stacks(path: Path) -> list[NDArray[np.float64]]:
+    return [_check(path, array) for array in READERS[path.suffix.lower()](path)]
 
 
 def _by_number(path: Path) -> list[tuple[int, str]]:
@@ -109,11 +119,16 @@ def _read_hdf5(path: Path) -> dict[str, NDArray]:
 
 def _read_numpy(path: Path) -> list[NDArray]:
     try:
-        content = np.load(path, allow_pickle=False)
-        arrays = [content] if isinstance(content, np.ndarray) else list(content.values())
+        if path.suffix.lower() == ".npy":
+            arrays = [np.load(path, allow_pickle=False)]
+        else:
+            with np.load(path, allow_pickle=False) as content:
+                arrays = list(content.values())
     except Exception as error:  # a damaged zip raises another kind than a damaged array
         raise UserError(f"{path}: not a readable NumPy file ({type(error).__name__}: {error}). Remove it.") from error
-    return [_stacked(array, last=False) for array in arrays if _is_numeric(array)]
+    if not all(map(_is_numeric, arrays)):
+        raise UserError(f"{path}: expected real numbers, found {', '.join(str(a.dtype) for a in arrays)}. Remove it.")
+    return [_stacked(array, last=False) for array in arrays]
 
 
 def _read_png(path: Path) -> list[NDArray]:

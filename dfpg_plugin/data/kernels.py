@@ -29,8 +29,7 @@ def synthesise_kernels(size: int, count: int, rng: np.random.Generator, method: 
     odd and at least 3.
     """
     check_choice("kernel method", method, METHODS)
-    if size < 3 or size % 2 == 0:
-        raise UserError(f"kernel size: expected an odd number of at least 3 px, got {size}.")
+    check_size(size)
     draw = _draw_spline if method == CHAKRABARTI else _draw_shake
     kernels: list[Kernels] = []
     while len(kernels) < count:
@@ -38,6 +37,12 @@ def synthesise_kernels(size: int, count: int, rng: np.random.Generator, method: 
         if kernel is not None:
             kernels.append(kernel)
     return np.stack(kernels)
+
+
+def check_size(size: int) -> None:
+    """Raise UserError unless ``size`` can be a kernel's."""
+    if size < 3 or size % 2 == 0:
+        raise UserError(f"kernel size: expected an odd number of at least 3 px, got {size}.")
 
 
 @cache

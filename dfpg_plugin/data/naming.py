@@ -35,8 +35,14 @@ def parse_blurred_name(name: str) -> BlurredName | None:
 
 
 def blurred_name(gt_stem: str, kernel_id: int, size: int, suffix: str = "") -> str:
-    """Return the published file name: ("00001", 11, 13) gives 00001_ker11_blur_k13.png."""
-    return f"{gt_stem}_ker{kernel_id:02d}_blur_k{size}{suffix}.png"
+    """Return the published file name: ("00001", 11, 13) gives 00001_ker11_blur_k13.png.
+
+    Raises UserError where :func:`parse_blurred_name` would read something else from it.
+    """
+    name = f"{gt_stem}_ker{kernel_id:02d}_blur_k{size}{suffix}.png"
+    if parse_blurred_name(name) != (gt_stem, kernel_id, size, suffix):
+        raise UserError(f"{name}: would not be read back. The suffix may not begin with a digit, nor look like a name.")
+    return name
 
 
 def pair_by_name(blurred: Sequence[str], sharp: Sequence[str]) -> list[tuple[str, str]]:

@@ -32,7 +32,9 @@ class EpochCounter:
     Under BasicSR's the numbers are made up. Without workers: how often this index was drawn before, which is the epoch
     where every index is drawn once an epoch, and how many batches of ``batch_size`` were. With workers: numbers that no
     other epoch and batch of the run have, so that no epoch repeats another as under BasicSR, which seeds its workers
-    alike each time (data/__init__.py:99); then the stream depends on the number of workers.
+    alike each time (data/__init__.py:99); then the stream depends on the number of workers. With several GPUs the ranks
+    differ in the blur size of a step, and a batch that several GPUs of one process share holds several sizes;
+    ``basicsr train`` mends both.
     """
 
     def __init__(self, batch_size: int = 1) -> None:

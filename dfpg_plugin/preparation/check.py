@@ -1,7 +1,6 @@
 """`basicsr prepare check`: what is odd about the images of a data folder, and what training does with it."""
 
 import io
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from PIL import Image as PillowImage
 from tqdm import tqdm
 
 from dfpg_plugin.checks import UserError, check_folder, check_positive
-from dfpg_plugin.data.images import Image, decode_image, list_images
+from dfpg_plugin.data.images import Image, decode_image, list_images, walk
 from dfpg_plugin.data.naming import list_some, match_by_name
 
 UPRIGHT = 1
@@ -97,12 +96,11 @@ def _check_all(folder: Path, names: Sequence[str], min_side: int, workers: int) 
 
 
 def _ignored(folder: Path, images: dict[str, _Checked]) -> list[Finding]:
-    found = (Path(root, file) for root, _, files in os.walk(folder) for file in files)
     return [
         Finding(
             path, "ignored", "ignored: hidden" if path.name.startswith(".") else "ignored: no image's suffix", False
         )
-        for path in found
+        for path in walk(folder)
         if path.relative_to(folder).as_posix() not in images
     ]
 

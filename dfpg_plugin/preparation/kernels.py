@@ -13,9 +13,9 @@ from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
 from dfpg_plugin import __version__
-from dfpg_plugin.checks import UserError, check_choice
-from dfpg_plugin.data.kernel_files import read_kernels
-from dfpg_plugin.data.kernels import METHODS, Kernels, synthesise_kernels
+from dfpg_plugin.checks import UserError, check_choice, make_folder
+from dfpg_plugin.data.kernel_files import READERS, read_kernel_file
+from dfpg_plugin.data.kernels import METHODS, Kernels, check_size, synthesise_kernels
 from dfpg_plugin.files import read_json, whole_file
 
 MANIFEST = "kernels.json"
@@ -29,21 +29,24 @@ def prepare_kernels(
     """Write ``blur_k13.mat`` (``blurs_k13``, (k,k,count)) and so on, ``kernels.json`` and ``contact_sheet.jpg``.
 
     Kernel n of a size depends on (seed, size, n) and ``method`` alone: more kernels begin with the same ones. Sizes
-    that the folder has already, of the same settings and unchanged, are kept. Returns the SHA-256 of each
-    size's values. Raises UserError where the folder holds kernels of other settings, or was changed.
+    that the folder has already, of the same settings and unchanged, are kept; one that was interrupted begins anew.
+    Returns the SHA-256 of each size's values. Raises UserError where the folder holds kernels of other settings, or was
+    changed.
     """
     check_choice("--method", method, METHODS)
     settings = {"method": method, "seed": seed, "count": count, "dfpg_plugin": __version__}
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder("folder", folder)
+    for size in sizes:
+        check_size(size)
     done = _read_manifest(folder, settings)
+    _write_manifest(folder, settings, done)
     for size in sizes:
         if str(size) not in done:
             kernels = _synthesise(size, count, seed, method, workers)
-            with whole_file(folder / f"blur_k{size}.mat") as file:
+            with whole_file(_file(folder, size)) as file:
                 savemat(file, {f"blurs_k{size}": np.moveaxis(kernels, 0, -1)}, do_compression=True)
             done[str(size)] = checksum(kernels)
-            with whole_file(folder / MANIFEST) as file:
-                file.write(json.dumps({**settings, "sha256": done}, indent=1).encode())
+            _write_manifest(folder, settings, done)
     _save_contact_sheet(folder, sizes)
     return {size: done[str(size)] for size in sizes}
 
@@ -56,17 +59,27 @@ def checksum(kernels: Kernels) -> str:
 def _read_manifest(folder: Path, settings: dict) -> dict[str, str]:
     path = folder / MANIFEST
     if not path.exists():
-        if any(folder.glob("*.mat")):
+        if any(path.suffix in READERS for path in folder.iterdir()):
             raise UserError(f"{folder}: holds kernels that this command did not make. Name another folder.")
         return {}
     manifest = read_json(path)
     different = {key: manifest.get(key) for key in ("method", "seed", "count") if manifest.get(key) != settings[key]}
     if different:
         raise UserError(f"{folder}: holds kernels of other settings, {different}. Name another folder.")
-    for size, expected in manifest["sha256"].items():
-        if checksum(read_kernels(folder, [int(size)])[int(size)]) != expected:
-            raise UserError(f"{folder}: blur_k{size}.mat is not what {MANIFEST} says. Remove both, then try again.")
-    return manifest["sha256"]
+    done = {size: sha256 for size, sha256 in manifest["sha256"].items() if _file(folder, size).exists()}
+    for size, expected in done.items():
+        if checksum(read_kernel_file(_file(folder, size))) != expected:
+            raise UserError(f"{_file(folder, size)}: is not what {MANIFEST} says. Remove it, then try again.")
+    return done
+
+
+def _write_manifest(folder: Path, settings: dict, done: dict[str, str]) -> None:
+    with whole_file(folder / MANIFEST) as file:
+        file.write(json.dumps({**settings, "sha256": done}, indent=1).encode())
+
+
+def _file(folder: Path, size: int | str) -> Path:
+    return folder / f"blur_k{size}.mat"
 
 
 def _synthesise(size: int, count: int, seed: int, method: str, workers: int) -> Kernels:
@@ -92,7 +105,8 @@ def _save_contact_sheet(folder: Path, sizes: Sequence[int]) -> None:
     """Save a picture of the first kernels, a row a size, each as bright as it can be."""
     largest = max(sizes)
     cells = []
-    for size, kernels in read_kernels(folder, list(sizes)).items():
+    for size in sizes:
+        kernels = read_kernel_file(_file(folder, size))
         for number in range(NUM_SHOWN):
             kernel = kernels[number] / kernels[number].max() if number < len(kernels) else np.zeros((size, size))
             cells.append(np.pad(kernel, (largest - size) // 2))

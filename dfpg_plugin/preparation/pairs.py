@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dfpg_plugin.checks import UserError, check_positive
+from dfpg_plugin.checks import UserError, check_positive, make_folder
 from dfpg_plugin.data.degradation import GREY_LEVELS, blur
 from dfpg_plugin.data.images import Image, list_images, read_image
 from dfpg_plugin.data.kernel_files import read_kernels
 from dfpg_plugin.data.kernels import Kernels
-from dfpg_plugin.data.naming import blurred_name, check_stems
+from dfpg_plugin.data.naming import blurred_name, check_stems, list_some
 from dfpg_plugin.data.transforms import resize
 from dfpg_plugin.files import read_json, whole_file
 
 MANIFEST = "manifest.json"
+MANIFEST_SECONDS = 30  # how much of an interrupted run is done again, at most; it grows too large to write every time
 
 
 @dataclass(frozen=True)
@@ -40,44 +42,71 @@ def prepare_pairs(faces: Path, kernels: Path, target: Path, settings: PairSettin
 
     ``target`` becomes ``{target.name}_gt`` and ``{target.name}_blur``, as in MSPL's sets, beside ``manifest.json``:
     settings, kernels and the SHA-256 of every picture's pixels. As MSPL's: padding by reflection, no noise, rounded to
-    8 bits. Blurred in float64 in a fixed order, so that every machine writes the same pixels. What an interrupted run
-    has written is kept. Raises UserError, naming the file, for damaged images, equal names, sizes that are not there,
-    and a target that holds something else.
+    8 bits. Blurred in float64 in a fixed order, so that every machine writes the same pixels. A face's kernels depend
+    on the seed and its name. What an interrupted run has written is kept, unless a face has changed since. Raises
+    UserError, naming the file, for damaged images, equal names, sizes that are not there or have too few kernels, and a
+    target that holds something else, such as faces that are gone.
     """
     check_positive("--per_size", settings.kernels_per_size)
     names = list_images(faces)
     check_stems(names, "faces of the same name")
     stacks = read_kernels(kernels, list(settings.sizes))
+    _check_counts(stacks, settings.kernels_per_size)
     known = _start(target, {**asdict(settings), "sizes": list(settings.sizes), "kernels": _hashes(stacks)})
     folders = {kind: target / f"{target.name}_{kind}" for kind in ("gt", "blur")}
     for folder in folders.values():
-        folder.mkdir(exist_ok=True)
+        make_folder("target", folder)
     pictures: dict[str, dict] = known.get("pictures", {})
+    _check_gone(target, pictures, names)
     total = len(names) * len(settings.sizes) * settings.kernels_per_size
-    with tqdm(total=total, desc=target.name, unit="image") as progress:
-        for number, name in enumerate(names):
-            face = _face(faces / name, settings.crop)
-            stem = Path(name).stem
-            _write(folders["gt"] / f"{stem}.png", face, pictures)
-            for file, kernel, source in _choose(stem, number, stacks, settings):
-                if not (folders["blur"] / file).exists() or f"{folders['blur'].name}/{file}" not in pictures:
-                    _write(folders["blur"] / file, _blurred(face, kernel), pictures, kernel=source)
-                progress.update()
-            _write_manifest(target, {**known, "pictures": pictures})
+    written = time.monotonic()
+    try:
+        with tqdm(total=total, desc=target.name, unit="image") as progress:
+            for name in names:
+                face, stem = _face(faces / name, settings.crop), Path(name).stem
+                gt = folders["gt"] / f"{stem}.png"
+                blurred = [
+                    (folders["blur"] / f, kernel, source) for f, kernel, source in _choose(stem, stacks, settings)
+                ]
+                if pictures.get(_key(gt), {}).get("sha256") != _sha256(face) or not gt.exists():
+                    for path, _, _ in blurred:  # they are those of another face
+                        pictures.pop(_key(path), None)
+                    _write(gt, face, pictures)
+                for path, kernel, source in blurred:
+                    if not path.exists() or _key(path) not in pictures:
+                        _write(path, _blurred(face, kernel), pictures, kernel=source)
+                    progress.update()
+                if time.monotonic() - written > MANIFEST_SECONDS:
+                    _write_manifest(target, {**known, "pictures": pictures})
+                    written = time.monotonic()
+    finally:
+        _write_manifest(target, {**known, "pictures": pictures})
     return total
 
 
+def _check_counts(stacks: dict[int, Kernels], wanted: int) -> None:
+    for size, stack in stacks.items():
+        if len(stack) < wanted:
+            raise UserError(f"--per_size: {wanted} are more than the {len(stack)} kernels of {size} px.")
+
+
+def _check_gone(target: Path, pictures: dict[str, dict], names: list[str]) -> None:
+    stems = {Path(name).stem for name in names}
+    gone = [key for key in pictures if key.startswith(f"{target.name}_gt/") and Path(key).stem not in stems]
+    if gone:
+        raise UserError(
+            f"{target}: holds faces that are no longer there: {list_some(gone)}. Restore them, or name another folder."
+        )
+
+
 def _choose(
-    stem: str, number: int, stacks: dict[int, Kernels], settings: PairSettings
+    stem: str, stacks: dict[int, Kernels], settings: PairSettings
 ) -> Iterator[tuple[str, NDArray[np.float64], int]]:
     """Yield (file name, kernel, its number in its stack) of every blurred picture of a face."""
+    key = int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8], "big")
     for size in settings.sizes:
         stack = stacks[size]
-        if len(stack) < settings.kernels_per_size:
-            raise UserError(
-                f"--per_size: {settings.kernels_per_size} are more than the {len(stack)} kernels of {size} px."
-            )
-        rng = np.random.default_rng([settings.seed, size, number])
+        rng = np.random.default_rng([settings.seed, size, key])
         for i, chosen in enumerate(rng.choice(len(stack), settings.kernels_per_size, replace=False).tolist()):
             kernel = stack[chosen].astype(np.float64)
             name = blurred_name(stem, settings.first_id + i, size, settings.suffix)
@@ -102,8 +131,15 @@ def _blurred(face: Image, kernel: NDArray[np.float64]) -> Image:
 def _write(path: Path, image: Image, pictures: dict[str, dict], **facts: int) -> None:
     with whole_file(path) as file:
         file.write(cv2.imencode(".png", image)[1].tobytes())
-    pixels = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
-    pictures[f"{path.parent.name}/{path.name}"] = {"sha256": pixels, **facts}
+    pictures[_key(path)] = {"sha256": _sha256(image), **facts}
+
+
+def _sha256(image: Image) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def _key(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
 
 
 def _hashes(stacks: dict[int, Kernels]) -> dict[str, str]:
@@ -115,13 +151,17 @@ def _start(target: Path, settings: dict) -> dict:
     path = target / MANIFEST
     if path.exists():
         known = read_json(path)
+        if not known.get("pictures"):
+            return settings
         changed = [key for key, value in settings.items() if known.get(key) != value]
         if changed:
             raise UserError(f"{target}: was made with other settings ({', '.join(changed)}). Name another folder.")
         return known
+    if target.is_file():
+        raise UserError(f"{target}: is a file. Name a folder.")
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target}: is not empty, and this command did not make it. Name another folder.")
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder("target", target)
     _write_manifest(target, settings)
     return settings
 

@@ -98,16 +98,12 @@ def run(
 
 def batches(loader: DataLoader, opt: Options) -> Iterator[dict]:
     """Yield the batches of one epoch, copied ahead to the GPU where ``prefetch_mode: cuda`` asks for it."""
-    try:
-        if opt["datasets"]["train"].get("prefetch_mode") != "cuda":
-            yield from loader
-            return
-        prefetcher = CUDAPrefetcher(loader, opt)
-        while (batch := prefetcher.next()) is not None:
-            yield batch
-    except UserError as error:
-        # from a worker it comes with the worker's traceback before it
-        raise UserError(str(error).strip().split("\n")[-1].split("UserError: ")[-1]) from error
+    if opt["datasets"]["train"].get("prefetch_mode") != "cuda":
+        yield from loader
+        return
+    prefetcher = CUDAPrefetcher(loader, opt)
+    while (batch := prefetcher.next()) is not None:
+        yield batch
 
 
 def validate(opt: Options, model: BaseModel, loaders: list[DataLoader], current_iter: int, tb_logger: object) -> None:

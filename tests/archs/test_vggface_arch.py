@@ -189,3 +189,14 @@ def test_layer_names_are_vgg16s() -> None:
     kinds = [type(m).__name__ for m in vgg16(weights=None).features]
     named = {"conv": "Conv2d", "relu": "ReLU", "pool": "MaxPool2d"}
     assert [named[name[:4]] for name in layer_names()] == kinds
+
+
+@pytest.mark.parametrize("scale", [2.0, [], [1, 2], ["a", "b", "c"]])
+def test_a_feature_scale_is_one_number_a_layer(scale: object) -> None:
+    with pytest.raises(UserError, match="feature_scale: expected a list of 3 factors"):
+        VGGFaceFeatureExtractor(weights="random", feature_scale=scale)
+
+
+def test_weights_are_a_files_name() -> None:
+    with pytest.raises(UserError, match="weights: expected a file's name, got None"):
+        VGGFaceFeatureExtractor(weights=None)

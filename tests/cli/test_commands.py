@@ -8,7 +8,8 @@ import torch
 import yaml
 from conftest import ROOT, write_yaml
 
-from dfpg_plugin.cli.main import build_parser
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.cli.main import build_parser, main
 
 
 def error_line(done, after_start: bool = False) -> str:
@@ -150,3 +151,35 @@ def test_a_yaml_may_name_plugins(basicsr: Callable, tmp_path: Path, demo_options
     demo_options["train"]["total_iter"] = 1
     done = basicsr("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["kernels", "k", "--count", "0"], ["kernels", "k", "--seed", "-1"], ["kernels", "k", "--sizes", "x"],
+        ["check", "f", "--workers", "-1"], ["pairs", "p", "--faces", "f", "--kernels", "k", "--crop", "0"],
+    ],
+)  # fmt: skip
+def test_numbers_that_are_none_are_refused(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["prepare", *arguments])
+    assert caught.value.code == 2
+    assert f"argument {arguments[-2]}: expected a whole number from" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def stop(args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dfpg_plugin.cli.prepare.run_kernels", stop)
+    assert main(["prepare", "kernels", "k"]) == 130
+    assert capsys.readouterr().err == "basicsr: interrupted\n"
+
+
+def test_an_error_of_a_data_worker_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def fail(args: object) -> None:
+        raise UserError("Caught UserError in DataLoader worker process 0.\nTraceback:\nchecks.UserError: a.png: bad.\n")
+
+    monkeypatch.setattr("dfpg_plugin.cli.prepare.run_kernels", fail)
+    assert main(["prepare", "kernels", "k"]) == 2
+    assert capsys.readouterr().err == "basicsr: error: a.png: bad.\n"

@@ -214,6 +214,27 @@ def test_under_basicsrs_sampler_each_batch_has_one_size(monkeypatch: pytest.Monk
     assert len(set(drawn[:, 0])) == 4
 
 
+def test_with_workers_of_basicsrs_loader_each_batch_has_one_size() -> None:
+    # of a grey face and a kernel that only moves it, only the noise is left: its deviation tells the size drawn
+    dataset = FaceBlurDataset({**TRAIN, "kernel_sizes": [0, 9], "noise_sigma": 0.0, "batch_size_per_gpu": 4})
+    is_sharp = []
+    for batch in DataLoader(dataset, 4, num_workers=2, drop_last=True):
+        equal = [torch.equal(lq, gt) for lq, gt in zip(batch["lq"], batch["gt"], strict=True)]
+        assert len(set(equal)) == 1
+        is_sharp.append(equal[0])
+    assert set(is_sharp) == {True, False}
+
+
+def test_images_of_several_sizes_need_a_crop(tmp_path: Path) -> None:
+    options = {**faces_in(tmp_path, 3), "gt_size": None, "batch_size_per_gpu": 2}
+    cv2.imwrite(str(tmp_path / "2.png"), np.zeros((48, 50, 3), np.uint8))
+    dataset = FaceBlurDataset(options)
+    assert dataset[EpochIndex(1, 0)]["gt"].shape == (3, 48, 48)
+    with pytest.raises(UserError, match=r"2\.png: 50x48 px, but 48x48 px is the first image's size"):
+        dataset._read(2)
+    assert FaceBlurDataset({**options, "gt_size": 40})[EpochIndex(2, 0)]["gt"].shape == (3, 40, 40)
+
+
 def test_each_image_may_have_a_size_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = FaceBlurDataset({**TRAIN, "kernel_sizes": [3, 5, 7, 9], "one_size_per_batch": False})
     assert len(set(sizes_of(monkeypatch, dataset, [EpochIndex(i, 0) for i in range(20)]))) == 4
@@ -255,8 +276,14 @@ def test_the_papers_chain_is_pinned(tmp_path: Path) -> None:
     samples = [dataset[EpochIndex(i, 2, i // 2)] for i in range(6)]
     means = [round(sample[key].mean().item(), 2) for sample in samples for key in ("lq", "gt")]
     assert means == pytest.approx(MEANS, abs=0.011)
+    pixels = [round(sample[key][c, 20, 11].item(), 2) for sample in samples for key in ("lq", "gt") for c in (0, 2)]
+    assert pixels == pytest.approx(PIXELS, abs=0.021)
 
 
+PIXELS = [
+    *(0.43, 0.33, 0.22, 0.17, 0.47, 0.41, 0.32, 0.55, 0.13, 0.38, 0.12, 0.37, 0.53, 0.31, 0.53, 0.33),
+    *(0.45, 0.21, 0.49, 0.14, 0.16, 0.34, 0.15, 0.34),
+]  # of a later run
 MEANS = [0.52, 0.51, 0.33, 0.33, 0.3, 0.3, 0.3, 0.3, 0.36, 0.36, 0.29, 0.29]  # of the first run
 
 
@@ -275,6 +302,16 @@ MEANS = [0.52, 0.51, 0.33, 0.33, 0.3, 0.3, 0.3, 0.3, 0.36, 0.36, 0.29, 0.29]  # 
         ({"kernel_sizes": [9, 10]}, "kernel_sizes"),
         ({"kernel_sizes": []}, "kernel_sizes"),
         ({"split": None}, "split"),
+        ({"crop": 0}, "crop: expected a number from 1, got 0"),
+        ({"crop": -4}, "crop: expected a number from 1, got -4"),
+        ({"gt_size": 0}, "gt_size: expected a number from 1"),
+        ({"resize": "x"}, r"resize: expected int \| None, got 'x'"),
+        ({"kernels_per_size": 0}, "kernels_per_size: expected a number from 1"),
+        ({"kernel_sizes": 13}, "kernel_sizes: expected list"),
+        ({"noise_sigma": -1}, "noise_sigma: expected a number from 0"),
+        ({"rotation": -30}, "rotation: expected a number from 0"),
+        ({"seed": -1}, "seed: expected a number from 0"),
+        ({"faces": None, "split": None, "dataroot_gt": ".", "io_backend": "lmdb"}, "io_backend: expected {type: lmdb}"),
     ],
 )
 def test_wrong_options_are_named(change: dict, message: str) -> None:

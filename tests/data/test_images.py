@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import cv2
+import lmdb
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
+from PIL.PngImagePlugin import PngInfo
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.data.images import list_images, read_image
+from dfpg_plugin.data.images import find_images, list_images, read_image
 
 
 @pytest.fixture
@@ -77,3 +79,45 @@ def test_a_picture_beyond_pillows_limit_is_named(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     with pytest.raises(UserError, match=r"big\.png: has more pixels than"):
         read_image(tmp_path / "big.png")
+
+
+def test_linked_folders_are_searched_once(tmp_path: Path, face: Image.Image) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    face.save(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "celeba").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "faces")
+    assert list_images(tmp_path / "faces") == ["celeba/a.png"]
+
+
+def test_what_pillow_cant_read_is_judged_by_opencv(tmp_path: Path, face: Image.Image) -> None:
+    long_text = PngInfo()
+    long_text.add_text("comment", "x" * (PngImagePlugin.MAX_TEXT_CHUNK + 1), zip=True)
+    face.save(tmp_path / "whole.png", pnginfo=long_text)
+    np.testing.assert_array_equal(read_image(tmp_path / "whole.png"), bgr(face))
+    face.putalpha(99)
+    face.save(tmp_path / "alpha.png", pnginfo=long_text)
+    with pytest.raises(UserError, match=r"alpha\.png: is partly transparent"):
+        read_image(tmp_path / "alpha.png")
+    (tmp_path / "cut.pgm").write_bytes(b"P5\n92 x12\n255\n" + bytes(92 * 112))
+    with pytest.raises(UserError, match=r"cut\.pgm: not an image"):
+        read_image(tmp_path / "cut.pgm")
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 1000])
+def test_a_damaged_lmdb_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "data.mdb").write_bytes(content)
+    (tmp_path / "meta_info.txt").write_text("0.png (64,64,3) 1\n")
+    with pytest.raises(UserError, match="not a readable LMDB"):
+        find_images(tmp_path, "lmdb")
+
+
+def test_names_that_no_lmdb_can_hold_and_lists_that_are_no_text_are_named(tmp_path: Path) -> None:
+    with lmdb.open(str(tmp_path)):
+        pass
+    (tmp_path / "meta_info.txt").write_text("ä.png (64,64,3) 1\n", encoding="utf-8")
+    with pytest.raises(UserError, match="'ä' can't be a key"):
+        find_images(tmp_path, "lmdb").read("ä")
+    (tmp_path / "meta_info.txt").write_bytes(b"\xff\xfe0\x00")
+    with pytest.raises(UserError, match="not a text file in UTF-8"):
+        find_images(tmp_path, "lmdb")

@@ -79,6 +79,12 @@ def test_of_many_missing_files_twenty_are_listed() -> None:
     assert "\n" not in text
 
 
+@pytest.mark.parametrize(("suffix", "number"), [("2", 1), ("_ker02_blur_k5", 1), ("", -3)])
+def test_names_that_would_not_be_read_back_are_refused(suffix: str, number: int) -> None:
+    with pytest.raises(UserError, match="would not be read back"):
+        blurred_name("a", number, 5, suffix)
+
+
 def test_twenty_names_are_all_of_twenty() -> None:
     assert list_some([str(i) for i in range(20)]).endswith("18, 19")
 

@@ -40,7 +40,7 @@ def test_kernels_that_are_there_are_kept_and_others_never_overwritten(
     with pytest.raises(UserError, match=r"other settings, \{'seed': 0\}"):
         prepare_kernels(tmp_path, [5], 3, 1, "boracchi-foi")
     savemat(tmp_path / "blur_k5.mat", {"blurs_k5": np.ones((5, 5, 3))})
-    with pytest.raises(UserError, match=r"blur_k5\.mat is not what kernels\.json says"):
+    with pytest.raises(UserError, match=r"blur_k5\.mat: is not what kernels\.json says"):
         prepare_kernels(tmp_path, [5], 3, 0, "boracchi-foi")
 
 
@@ -81,7 +81,7 @@ def test_an_interrupted_set_is_finished_and_equals_one_without_a_break(
         count += 1
         if count == 10:
             raise KeyboardInterrupt
-        write(*args, **facts)
+        return write(*args, **facts)
 
     monkeypatch.setattr(pairs, "_write", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -104,3 +104,69 @@ def test_crops_are_central_squares_and_wrong_requests_are_named(made: Path) -> N
         prepare_pairs(made / "faces", made / "kernels", made / "D", PairSettings((5,), 5, 0))
     with pytest.raises(UserError, match="is not empty"):
         prepare_pairs(made / "faces", made / "kernels", made / "faces", SETTINGS)
+
+
+def test_a_request_that_failed_leaves_no_settings_behind(made: Path) -> None:
+    target = made / "E"
+    with pytest.raises(UserError, match="less than --crop 64"):
+        prepare_pairs(made / "faces", made / "kernels", target, PairSettings((5,), 1, 0, crop=64))
+    assert prepare_pairs(made / "faces", made / "kernels", target, PairSettings((5,), 1, 0, crop=24)) == 2
+
+
+def test_a_changed_face_is_blurred_again_also_after_a_break(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = (made / "faces", made / "kernels", made / "X", SETTINGS)
+    prepare_pairs(*arguments)
+    before = {p.name: p.read_bytes() for p in (made / "X" / "X_blur").iterdir()}
+    cv2.imwrite(str(made / "faces" / "1.png"), np.full((32, 40, 3), 7, np.uint8))
+    write = pairs._write
+
+    def stop(path: Path, *args, **facts):
+        if path.name == "1_ker12_blur_k5.png":
+            raise KeyboardInterrupt
+        return write(path, *args, **facts)
+
+    monkeypatch.setattr(pairs, "_write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_pairs(*arguments)
+    monkeypatch.setattr(pairs, "_write", write)
+    prepare_pairs(*arguments)
+    for name, content in before.items():
+        path = made / "X" / "X_blur" / name
+        assert (path.read_bytes() == content) == name.startswith("10_"), name
+
+
+def test_kernels_of_a_face_do_not_depend_on_the_others_and_lost_faces_are_named(made: Path) -> None:
+    prepare_pairs(made / "faces", made / "kernels", made / "X", SETTINGS)
+    (made / "faces" / "1.png").rename(made / "1.png")
+    prepare_pairs(made / "faces", made / "kernels", made / "b" / "X", SETTINGS)
+    name = "10_ker12_blur_k7.png"
+    assert (made / "X" / "X_blur" / name).read_bytes() == (made / "b" / "X" / "X_blur" / name).read_bytes()
+    with pytest.raises(UserError, match=r"holds faces that are no longer there: X_gt/1\.png"):
+        prepare_pairs(made / "faces", made / "kernels", made / "X", SETTINGS)
+
+
+def test_kernels_that_were_interrupted_or_lost_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = (tmp_path, [5, 7], 3, 0, "chakrabarti")
+    monkeypatch.setattr(preparation, "_write_manifest", stop_at(2, preparation._write_manifest))
+    with pytest.raises(KeyboardInterrupt):  # after the first file, before it is noted
+        prepare_kernels(*arguments)
+    monkeypatch.undo()
+    first = prepare_kernels(*arguments)
+    (tmp_path / "blur_k5.mat").unlink()
+    assert prepare_kernels(*arguments) == first
+    np.save(tmp_path / "kernel5_0.npy", np.ones((5, 5)))  # not ours; does not count
+    assert prepare_kernels(*arguments) == first
+    with pytest.raises(UserError, match="odd number of at least 3 px, got 8"):
+        prepare_kernels(tmp_path, [9, 8], 3, 0, "chakrabarti")
+    assert not (tmp_path / "blur_k9.mat").exists()
+
+
+def stop_at(call: int, function):
+    calls = iter(range(1, 100))
+
+    def stopped(*args):
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return function(*args)
+
+    return stopped
