@@ -62,7 +62,7 @@ def main() -> None:
         rng = np.random.default_rng([val.seed, 0, index])  # the draws of FaceBlurDataset
         kernel = rng.choice(val.kernels[rng.choice(val.options.kernel_sizes)])
         lq, gt = (pair[key][0].double().numpy() for key in ("lq", "gt"))
-        if np.abs(blur(gt.astype(np.float32), kernel) - lq).std() > 2 * np.sqrt(noise):
+        if np.abs(blur(gt.astype(np.float32)[..., None], kernel)[..., 0] - lq).std() > 2 * np.sqrt(noise):
             raise RuntimeError("the data set draws its kernels in another way; mend this script")
         h = transfer(kernel)
         one = apply(lq, np.conj(mean) * signal, power * signal + noise)
