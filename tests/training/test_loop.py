@@ -195,4 +195,6 @@ def test_two_processes_train_on_cpus_and_one_writes(basicsr: Callable, option_fi
     for (_, shared), (_, single) in zip(logged(run), logged(whole), strict=True):  # the same 4 faces at each step
         assert shared == pytest.approx(single, rel=1e-3, abs=1e-4)
     for key, value in weights(whole)["params"].items():
-        torch.testing.assert_close(weights(run)["params"][key], value, rtol=1e-3, atol=1e-4)
+        # as a whole: Adam makes single weights, whose gradient is nearly 0, move by the sign of a rounding error
+        difference = weights(run)["params"][key] - value
+        assert difference.norm() <= 1e-3 * value.norm() + 1e-4, key
