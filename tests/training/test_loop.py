@@ -197,4 +197,4 @@ def test_two_processes_train_on_cpus_and_one_writes(basicsr: Callable, option_fi
     for key, value in weights(whole)["params"].items():
         # as a whole: Adam makes single weights, whose gradient is nearly 0, move by the sign of a rounding error
         difference = weights(run)["params"][key] - value
-        assert difference.norm() <= 1e-3 * value.norm() + 1e-4, key
+        assert difference.norm() <= 1e-2 * value.norm() + 1e-4, key
