@@ -38,7 +38,7 @@ def mspl(tmp_path: Path, basicsr: Callable) -> Path:
     write_faces(tmp_path / "val_faces", "val", 2, 178)
     kernels = str(root / "trainkernels")
     assert "27 px: 2 kernels" in succeed(basicsr("prepare", "kernels", kernels, "--count", 2))
-    pairs = ["--faces", "val_faces", "--kernels", kernels, "--sizes", 13, 27, "--per_size", 2, "--crop", 128]
+    pairs = ["--faces", "val_faces", "--kernels", kernels, "--sizes", 13, 27, "--per_size", 2, "--crop", 96]
     assert "8 blurred pictures" in succeed(basicsr("prepare", "pairs", root / "validationset", *pairs))
     return root
 
@@ -76,6 +76,8 @@ def test_a_validation_face_without_its_sharp_one_is_named_before_training(basics
 def test_checking_and_packing_the_training_faces(basicsr: Callable, mspl: Path) -> None:
     folder, target = mspl / "train_img", mspl / "train_img.lmdb"
     assert "nothing odd" in succeed(basicsr("prepare", "check", folder))
+    (folder / "read.me").touch()
+    assert "ignored (1)" in succeed(basicsr("prepare", "check", folder))
     too_small = basicsr("prepare", "check", folder, "--min_side", 513)
     assert too_small.returncode == 2
     assert "too small (12), skipped: 512x512 px, 513 px are needed" in too_small.stdout

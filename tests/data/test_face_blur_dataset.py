@@ -322,3 +322,16 @@ def test_wrong_options_are_named(change: dict, message: str) -> None:
 def test_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"no image in {tmp_path}"):
         FaceBlurDataset({**VAL, "faces": None, "split": None, "dataroot_gt": str(tmp_path)})
+
+
+def test_one_bad_image_is_always_allowed_and_two_only_within_the_share(tmp_path: Path) -> None:
+    options = faces_in(tmp_path, 20)
+    (tmp_path / "3.png").write_bytes(b"")
+    dataset = FaceBlurDataset({**options, "max_bad_share": 0.05})
+    assert dataset[EpochIndex(dataset.source.names.index("3.png"), 0)]["lq_path"] != "3.png"
+    (tmp_path / "7.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"2 of 20 images can't be used, more than max_bad_share: 0\.05"):
+        dataset[EpochIndex(dataset.source.names.index("7.png"), 0)]
+    allowing = FaceBlurDataset({**options, "max_bad_share": 0.1})
+    for name in ("3.png", "7.png"):
+        allowing[EpochIndex(allowing.source.names.index(name), 0)]

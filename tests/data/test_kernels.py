@@ -174,3 +174,11 @@ def test_hidden_files_are_no_kernels(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((13, 13)))
     (tmp_path / "._a.npy").write_bytes(b"Mac OS")
     assert read_kernels(tmp_path, [13])[13].shape == (1, 13, 13)
+
+
+def test_a_negative_kernel_of_positive_sum_is_named(tmp_path: Path) -> None:
+    kernels = np.ones((3, 13, 13))
+    kernels[1, 4, 5] = -1e-9
+    np.save(tmp_path / "a.npy", kernels)
+    with pytest.raises(UserError, match=r"a\.npy: kernel 1 of 3 holds negative"):
+        read_kernels(tmp_path, [13])
