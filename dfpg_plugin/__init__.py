@@ -12,6 +12,7 @@ compat.provide_functional_tensor()  # before the first import of basicsr
 from dfpg_plugin.archs import ca_discriminator_arch, dfpgnet_arch, vggface_arch  # noqa: E402
 from dfpg_plugin.data import deblur_test_dataset, face_blur_dataset, face_pair_dataset  # noqa: E402
 from dfpg_plugin.losses import prior_loss  # noqa: E402
+from dfpg_plugin.metrics import identity_similarity, lpips_distance, ssim_3d, vggface_distance  # noqa: E402
 from dfpg_plugin.models import dfpg_model  # noqa: E402
 
 __all__ = [
@@ -22,6 +23,10 @@ __all__ = [
     "dfpgnet_arch",
     "face_blur_dataset",
     "face_pair_dataset",
+    "identity_similarity",
+    "lpips_distance",
     "prior_loss",
+    "ssim_3d",
     "vggface_arch",
+    "vggface_distance",
 ]

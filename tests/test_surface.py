@@ -19,7 +19,9 @@ def test_registered_components() -> None:
     assert registered("DATASET") == {"FaceBlurDataset", "FaceDeblurTestDataset", "FacePairDataset"}
     assert registered("LOSS") == {"PriorLoss"}
     assert registered("MODEL") == {"DFPGModel"}
-    assert registered("METRIC") == set()
+    assert registered("METRIC") == {
+        "calculate_identity_similarity", "calculate_lpips", "calculate_ssim_3d", "calculate_vggface_distance",
+    }  # fmt: skip
 
 
 def test_command_and_flags() -> None:

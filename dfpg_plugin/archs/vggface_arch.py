@@ -52,10 +52,11 @@ class VGGFaceFeatureExtractor(nn.Module):
       prior that this package ships, trained on the ORL faces up to relu3_3, for the demo; ``random`` for untrained
       weights (always the same).
     - ``layers``: which features to return, of :func:`layer_names`.
-    - ``input``: ``pm1`` feeds RGB in [-1,1], as the paper's laboratory does; ``caffe255`` feeds 0-255 minus the mean.
+    - ``input``: ``pm1`` feeds RGB in [-1,1], as the paper's laboratory does; ``caffe255`` feeds 0-255 minus the mean;
+      ``rgb255`` feeds 0-255, as the laboratory does for its measure d_VGG.
     - ``channel_order``: the order that the file's first convolution expects, ``rgb`` or ``bgr``; by default what the
       file's style says.
-    - ``feature_scale``: one factor per layer. By default 1 for ``pm1`` and 2/255 for ``caffe255``, which brings both to
+    - ``feature_scale``: one factor per layer. By default 1 for ``pm1`` and 2/255 for the others, which brings all to
       the same magnitude (up to the biases); without it D^C could tell real from fake by magnitude alone.
 
     ``record`` says in plain values which prior this is: file, sha256 (of the file), style, channel_order, input,
@@ -83,7 +84,9 @@ class VGGFaceFeatureExtractor(nn.Module):
         self.input = input
         self.feature_scale = self._checked_scale(feature_scale)
         self.mean: Tensor
-        self.register_buffer("mean", torch.tensor(MEAN_RGB).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(MEAN_RGB if input == "caffe255" else (0.0,) * 3).view(1, 3, 1, 1), persistent=False
+        )
         self.features = build_layers(last=max(self.layers, key=names.index))
         origin = self._set_weights(weights, channel_order)
         self.record: dict[str, str | list] = {

@@ -47,7 +47,7 @@ from dfpg_plugin.files import sha256_of
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of VGG-16's five stages
 NUM_CLASSES = 2622  # identities of the VGG Face data set
-INPUTS = ("pm1", "caffe255")
+INPUTS = ("pm1", "caffe255", "rgb255")
 CHANNEL_ORDERS = ("rgb", "bgr")
 CHANNEL_ORDER = {
     "torchvision-state-dict": "rgb", "torchvision": "bgr", "numbered": "bgr", "pyvggface": "bgr", "dag": "rgb",
@@ -103,7 +103,7 @@ class VGGFaceFile:
     tensors: Mapping[str, Tensor]  # by layer name, `conv1_1.weight` (64,3,3,3) float32 and so on, as stored
     style: str  # of the table above
     channel_order: str  # that conv1_1 expects: rgb or bgr
-    input: str | None  # what the file declares: pm1, caffe255 or nothing
+    input: str | None  # what the file declares: one of INPUTS, or nothing
     sha256: str  # of the file
 
     def convolutions(self, layers: Sequence[str], channel_order: str | None = None) -> dict[str, Tensor]:

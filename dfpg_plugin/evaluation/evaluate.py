@@ -5,6 +5,7 @@ from basicsr.utils import get_root_logger, set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 
 from dfpg_plugin.training.loop import build_loaders, validate
+from dfpg_plugin.training.option_checks import try_metrics
 from dfpg_plugin.training.options import Options
 from dfpg_plugin.training.output import prepare_output, run_log
 
@@ -15,6 +16,7 @@ def evaluate(opt: Options, option_file: str) -> None:
     set_random_seed(opt["manual_seed"] + opt["rank"])
     with run_log() as open_log:
         loaders = build_loaders(opt, "test") + build_loaders(opt, "val")
+        try_metrics(opt)
         model = build_model(opt)
         prepare_output(opt, option_file, open_log, new=True)
         for loader in loaders:

@@ -18,8 +18,8 @@ def convert_vggface(
 ) -> dict[str, str]:
     """Write the convolutions that ``layers`` need from ``source`` to ``target``, in RGB order, as float32.
 
-    ``target`` is a safetensors file, written whole; one that is there is replaced. It declares ``input`` (``pm1`` or
-    ``caffe255``), which the extractor then insists on. ``channel_order`` overrides what the source's style says. The
+    ``target`` is a safetensors file, written whole; one that is there is replaced. It declares ``input`` (see the
+    extractor), which the extractor then insists on. ``channel_order`` overrides what the source's style says. The
     source is any file that :func:`read_vggface` reads. Returns what was done, as text by key, for printing.
 
     Raises UserError where the source is missing or refused, declares another input or is the target itself, and where

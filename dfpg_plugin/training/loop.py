@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.mended_model import MendedModel
-from dfpg_plugin.training.option_checks import check_metrics
+from dfpg_plugin.training.option_checks import check_metrics, try_metrics
 from dfpg_plugin.training.options import Options
 from dfpg_plugin.training.output import prepare_output, run_log
 from dfpg_plugin.training.resume import load_resume_state
@@ -37,6 +37,8 @@ def train(opt: Options, option_file: str) -> None:
         state = load_resume_state(opt)
         sampler, loader = build_train_loader(opt)
         val_loaders = build_loaders(opt, "val")
+        if opt["rank"] == 0:  # which validates
+            try_metrics(opt)
         model = build_model(opt)
         if state is not None:
             model.resume_training(state)

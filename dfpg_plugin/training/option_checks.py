@@ -4,7 +4,9 @@ import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from basicsr.data.single_image_dataset import SingleImageDataset
+from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
@@ -19,6 +21,8 @@ from dfpg_plugin.training.options import Options
 
 BASICSR_SUFFIX = "_basicsr"  # BasicSR looks a name up with it, too
 GROUND_TRUTH = "img2"  # what BasicSR calls it in a metric's parameters
+TRIAL_SIZE = 128  # px
+GIVEN = ("img", GROUND_TRUTH)  # to metrics, by the model
 PHASES = {True: ("train", "val"), False: ("test", "val")}
 
 
@@ -26,8 +30,8 @@ def check_options(opt: Options, plugins: Sequence[str]) -> None:
     """Raise UserError for the first thing in completed options that would fail later; ``plugins`` are those loaded."""
     for key, registry, name, arguments in _components(opt):
         component = _look_up(key, registry, name, plugins)
-        if registry in (ARCH_REGISTRY, LOSS_REGISTRY):
-            _check_arguments(key, component, arguments)
+        if registry in (ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY):
+            _check_arguments(key, component, arguments, GIVEN if registry is METRIC_REGISTRY else ())
     _check_numbers(opt)
     _check_paths(opt)
     if not opt["is_train"] and opt["path"].get("pretrain_network_g") is None:
@@ -49,6 +53,22 @@ def check_metrics(opt: Options, dataset: object, name: str) -> None:
             f"val:metrics: the data set {name} has no ground truth, without which {', '.join(comparing)} can't be "
             "measured. Set its dataroot_gt, or use options for it that leave these metrics out."
         )
+
+
+def try_metrics(opt: Options) -> None:
+    """Measure two images of noise by every metric with a ground truth, to say now what would fail at a validation.
+
+    Raises UserError, naming the metric: weights that are missing or do not fit, wrong values of its options.
+    """
+    images = np.random.default_rng(0).integers(0, 256, (2, TRIAL_SIZE, TRIAL_SIZE, 3), np.uint8)
+    for key, metric in ((opt.get("val") or {}).get("metrics") or {}).items():
+        function = _look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric["type"], ())
+        if GROUND_TRUTH in inspect.signature(function).parameters:  # type: ignore[arg-type]
+            try:
+                calculate_metric(dict(zip(GIVEN, images, strict=True)), metric)
+            except Exception as error:  # a metric of another package raises what comes
+                reason = str(error).strip().split("\n")[0]
+                raise UserError(f"val:metrics:{key}: {reason or type(error).__name__}") from error
 
 
 def _components(opt: Options) -> Iterator[tuple[str, Registry, object, dict]]:
@@ -83,12 +103,13 @@ def _look_up(key: str, registry: Registry, name: object, plugins: Sequence[str])
     return found
 
 
-def _check_arguments(key: str, component: object, arguments: dict) -> None:
+def _check_arguments(key: str, component: object, arguments: dict, given: Sequence[str] = ()) -> None:
     parameters = inspect.signature(component).parameters  # type: ignore[arg-type]
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        check_keys(key.removesuffix(":type"), arguments, parameters)
+        check_keys(key.removesuffix(":type"), arguments, set(parameters) - set(given))
     for name, p in parameters.items():
-        if p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and name not in arguments:
+        is_needed = p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+        if is_needed and name not in (*arguments, *given):
             raise UserError(f"{key.removesuffix(':type')}: the key {name!r} is missing.")
 
 

@@ -8,6 +8,7 @@ import yaml
 
 from dfpg_plugin import compat
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.training.option_checks import try_metrics
 from dfpg_plugin.training.options import Arguments, Options, read_option_file
 from dfpg_plugin.training.resume import load_resume_state
 
@@ -24,6 +25,8 @@ def train_stock(opt: Options, args: Arguments) -> None:
     for entry in args.force_yml:
         _refuse_code(entry)
     compat.mend_stock_resume(load_resume_state)
+    if args.local_rank == 0:
+        try_metrics(opt)
     from basicsr.train import train_pipeline
 
     sys.argv = ["basicsr", "-opt", str(file), "--launcher", args.launcher, "--local_rank", str(args.local_rank)]

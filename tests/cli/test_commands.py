@@ -30,6 +30,8 @@ def test_list_names_this_packages_components(basicsr: Callable) -> None:
         ("arch", "DFPGNet"), ("arch", "CAFeatureDiscriminator"), ("arch", "VGGFaceFeatureExtractor"),
         ("dataset", "FaceBlurDataset"), ("dataset", "FaceDeblurTestDataset"), ("dataset", "FacePairDataset"),
         ("loss", "PriorLoss"), ("model", "DFPGModel"),
+        ("metric", "calculate_identity_similarity"), ("metric", "calculate_lpips"),
+        ("metric", "calculate_ssim_3d"), ("metric", "calculate_vggface_distance"),
     }  # fmt: skip
     assert any(line.split() == ["arch", "RRDBNet", "basicsr"] for line in done.stdout.splitlines())
 

@@ -8,7 +8,7 @@ from basicsr.data.single_image_dataset import SingleImageDataset
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.training.option_checks import check_metrics, check_options
+from dfpg_plugin.training.option_checks import check_metrics, check_options, try_metrics
 from dfpg_plugin.training.options import Arguments, complete
 
 
@@ -41,6 +41,8 @@ def set_key(opt: dict, key: str, value: object) -> None:
         ("datasets:train:type", "FaceBlurDatset", "datasets:train:type.*Did you mean FaceBlurDataset"),
         ("train:prior_opt:type", "PriorLos", "train:prior_opt:type.*Did you mean PriorLoss"),
         ("val:metrics:psnr:type", "calculate_pnsr", "val:metrics:psnr:type.*Did you mean calculate_psnr"),
+        ("val:metrics:ssim", {"type": "calculate_ssim_3d", "crop": 3}, "val:metrics:ssim: unknown key 'crop'"),
+        ("val:metrics:ssim", {"type": "calculate_vggface_distance"}, "val:metrics:ssim: the key 'weights' is missing"),
         ("network_g:num_feats", 3, "network_g: unknown key 'num_feats'. Did you mean num_feat"),
         ("train:prior_opt:weight", 3, "train:prior_opt: unknown key 'weight'"),
         ("network_prior", {"type": "VGGFaceFeatureExtractor"}, "network_prior: the key 'weights' is missing"),
@@ -105,3 +107,21 @@ def test_no_metrics_and_those_of_one_image_need_no_ground_truth(val: dict | None
 @pytest.mark.parametrize("dataset", [SimpleNamespace(has_gt=True), object()])
 def test_all_metrics_pass_with_ground_truth_and_for_data_sets_that_do_not_say(dataset: object) -> None:
     check_metrics({"val": {"metrics": METRICS}}, dataset, "real")
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ({"type": "calculate_lpips", "net": "vggg"}, "val:metrics:m: calculate_lpips: net: 'vggg' is not one of"),
+        ({"type": "calculate_vggface_distance", "weights": "nowhere.pth"}, r"val:metrics:m: .*nowhere\.pth"),
+        ({"type": "calculate_psnr", "crop_border": "4"}, "val:metrics:m: bad operand type"),
+    ],
+)
+def test_metrics_that_would_fail_at_a_validation_are_named_at_once(metric: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        try_metrics({"val": {"metrics": {"m": metric}}})
+
+
+@pytest.mark.parametrize("val", [None, {}, {"metrics": None}, {"metrics": {"p": {**METRICS["p"], "crop_border": 0}}}])
+def test_metrics_that_work_are_tried_without_a_word(val: dict | None) -> None:
+    try_metrics({"val": val})

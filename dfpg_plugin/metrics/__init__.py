@@ -1,0 +1,1 @@
+"""Measures of restored faces: of single images, and of whole sets."""

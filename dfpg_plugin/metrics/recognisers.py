@@ -1,0 +1,127 @@
+"""Find and recognise faces, by dlib or by facexlib's networks.
+
+dlib's files come with the package face-recognition-models; facexlib's have to be downloaded by hand.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dfpg_plugin.checks import UserError, check_choice
+from dfpg_plugin.files import load_pytorch, state_dict_of
+from dfpg_plugin.metrics.weights import best_device, find_weights, fixed_seed
+
+DLIB, FACEXLIB = "dlib", "facexlib"
+RECOGNISERS = (DLIB, FACEXLIB)
+UPSAMPLE = 1  # of dlib's detector, as OpenFace sets it
+CHIP, CHIP_PADDING = 150, 0.25  # what dlib's recogniser was trained on
+ALIGNED = 112  # px, ArcFace's input
+FACEXLIB_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0"
+RETINAFACE, ARCFACE = "detection_Resnet50_Final.pth", "recognition_arcface_ir_se50.pth"
+Image = NDArray[np.uint8]
+Landmarks = NDArray[np.float64]  # (5,2), x and y in px
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """A detector and a network that tells people apart; ``name`` belongs beside every number got with it."""
+
+    name: str
+    find: Callable[[Image], list[Landmarks]]  # of a uint8 BGR image (H,W,3): five landmarks of each face
+    embed: Callable[[Image, Landmarks], NDArray[np.float64]]  # of the face with these landmarks: a unit vector
+
+    def embed_only_face(self, image: Image) -> NDArray[np.float64] | None:
+        """Return the unit vector of the image's face; None unless exactly one is found, as published."""
+        faces = self.find(image)
+        return self.embed(image, faces[0]) if len(faces) == 1 else None
+
+
+@cache
+def load_recogniser(name: str, weights: str | None) -> Recogniser:
+    """Return a recogniser, loaded once a process.
+
+    ``dlib``: its HOG detector, 5 landmarks and its ResNet (128-d). ``facexlib``: RetinaFace (ResNet-50) and ArcFace
+    (IR-SE50, 512-d), whose two files lie in the folder ``weights``, by default where facexlib keeps them. Raises
+    UserError where a package or a file is missing, naming it.
+    """
+    check_choice("recogniser", name, RECOGNISERS)
+    if name == DLIB and weights is not None:
+        raise UserError(
+            f"recogniser dlib: has its own weights. Remove weights: {weights}, or set recogniser: facexlib."
+        )
+    recogniser = _load_dlib() if name == DLIB else _load_facexlib(weights)
+    # get_root_logger would set BasicSR's logger up, without the file that its own loop gives it later
+    logging.getLogger("basicsr").info(f"Faces are recognised by {recogniser.name}.")
+    return recogniser
+
+
+def _load_dlib() -> Recogniser:
+    models = find_spec("face_recognition_models")  # not imported: it needs pkg_resources, which setuptools dropped
+    if models is None or find_spec("dlib") is None:
+        raise UserError("recogniser dlib: needs two packages. Run: pip install dlib-bin face-recognition-models")
+    import dlib
+
+    folder = Path((models.submodule_search_locations or [""])[0]) / "models"
+    detector = dlib.get_frontal_face_detector()
+    predictor = dlib.shape_predictor(str(folder / "shape_predictor_5_face_landmarks.dat"))
+    network = dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
+
+    def find(image: Image) -> list[Landmarks]:
+        rgb = np.ascontiguousarray(image[..., ::-1])
+        shapes = [predictor(rgb, box) for box in detector(rgb, UPSAMPLE)]
+        return [np.array([(p.x, p.y) for p in shape.parts()], np.float64) for shape in shapes]
+
+    def embed(image: Image, landmarks: Landmarks) -> NDArray[np.float64]:
+        rgb = np.ascontiguousarray(image[..., ::-1])
+        points = dlib.points([dlib.point(int(x), int(y)) for x, y in landmarks])
+        shape = dlib.full_object_detection(dlib.rectangle(0, 0, rgb.shape[1], rgb.shape[0]), points)
+        chip = dlib.get_face_chip(rgb, shape, CHIP, CHIP_PADDING)
+        vector = np.array(network.compute_face_descriptor(chip), np.float64)
+        return vector / np.linalg.norm(vector)
+
+    return Recogniser(f"dlib {dlib.__version__}: HOG, ResNet", find, embed)
+
+
+def _load_facexlib(weights: str | None) -> Recogniser:
+    import facexlib
+    from facexlib.detection.align_trans import get_reference_facial_points, warp_and_crop_face
+    from facexlib.detection.retinaface import RetinaFace
+    from facexlib.recognition.arcface_arch import Backbone
+
+    folder = Path(facexlib.__file__).parent / "weights" if weights is None else Path(weights).expanduser()
+    device = best_device()
+    with fixed_seed():
+        detector, network = RetinaFace("resnet50", device=device), Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
+    _load(detector, folder, RETINAFACE)
+    _load(network, folder, ARCFACE)
+    reference = get_reference_facial_points(default_square=True)
+
+    @torch.no_grad()
+    def find(image: Image) -> list[Landmarks]:
+        # (left, top, right, bottom, score, five landmarks) a face
+        return [np.asarray(face[5:15], np.float64).reshape(5, 2) for face in detector.detect_faces(image)]
+
+    @torch.no_grad()
+    def embed(image: Image, landmarks: Landmarks) -> NDArray[np.float64]:
+        face = warp_and_crop_face(image, landmarks, reference, crop_size=(ALIGNED, ALIGNED))
+        rgb = torch.from_numpy(face[..., ::-1].copy()).permute(2, 0, 1)[None].float().to(device)
+        vector: torch.Tensor = network((rgb / 255 - 0.5) / 0.5)[0]
+        return vector.double().cpu().numpy()
+
+    return Recogniser("facexlib: RetinaFace ResNet-50, ArcFace IR-SE50", find, embed)
+
+
+def _load(network: torch.nn.Module, folder: Path, file: str) -> None:
+    path = find_weights("recogniser facexlib", None, f"{FACEXLIB_URL}/{file}", folder)
+    try:
+        network.load_state_dict(state_dict_of(path, load_pytorch(path)))
+    except RuntimeError as error:
+        raise UserError(f"recogniser facexlib: {path} does not fit {type(network).__name__}.") from error
+    network.to(best_device()).eval()

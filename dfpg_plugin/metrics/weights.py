@@ -1,0 +1,37 @@
+"""Load networks that measure: weights, which this package may not ship and does not download, device and seed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+
+from dfpg_plugin.checks import UserError
+
+
+def find_weights(metric: str, path: str | None, url: str, folder: Path) -> Path:
+    """Return ``path``, or where it is None the file of ``url`` in ``folder``.
+
+    Raises UserError, naming the file and the URL, where it is not there.
+    """
+    file = folder / Path(urlparse(url).path).name if path is None else Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"{metric}: {file} does not exist. Download {url} to it, or set `weights` to where it is.")
+    return file
+
+
+def best_device() -> torch.device:
+    """Return the GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def fixed_seed() -> Iterator[None]:
+    """Draw a network's first weights from seed 0, and leave the run's own random numbers as they are."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(0)  # torch.manual_seed would seed every GPU as well
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)

@@ -1,0 +1,67 @@
+"""d_VGG against a plain computation with torch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from basicsr.metrics import calculate_metric
+from torch.nn import functional as F
+from vggface_styles import network, torchvision_names
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.metrics import vggface_distance as module
+
+RNG = np.random.default_rng(0)
+WIDTHS = {"conv1": 2, "conv2": 2, "conv3": 3, "conv4": 3, "conv5": 3}
+
+
+def plain(net: dict, image: np.ndarray) -> torch.Tensor:
+    """VGG-16 up to pool5, on RGB of 0 to 255 without mean."""
+    x = torch.from_numpy(image[..., ::-1].astype(np.float64)).permute(2, 0, 1)[None]
+    for stage in range(1, 6):
+        for number in range(1, WIDTHS[f"conv{stage}"] + 1):
+            weight, bias = (torch.as_tensor(v).double() for v in net[f"conv{stage}_{number}"])
+            x = F.relu(F.conv2d(x, weight, bias, padding=1))
+        x = F.max_pool2d(x, 2)
+    return x
+
+
+@pytest.fixture
+def images() -> list[np.ndarray]:
+    return [RNG.integers(0, 256, (32, 48, 3), dtype=np.uint8) for _ in range(4)]
+
+
+def test_equals_a_plain_computation_of_the_laboratorys_definition(tmp_path: Path, images: list) -> None:
+    net = {name: (weight / np.sqrt(weight[0].size / 2), bias) for name, (weight, bias) in network().items()}
+    torch.save(torchvision_names(net), tmp_path / "vgg.pth")
+    expected = F.mse_loss(plain(net, images[0]), plain(net, images[1])).item()
+    opt = {"type": "calculate_vggface_distance", "weights": str(tmp_path / "vgg.pth"), "channel_order": "rgb"}
+    value = calculate_metric({"img": images[0], "img2": images[1]}, {**opt, "better": "lower"})
+    assert value == pytest.approx(expected, rel=1e-4)
+
+
+def test_batches_give_what_single_images_give(images: list) -> None:
+    net = module.load_vggface("stand-in", "relu3_3", "pm1", None)
+    together = module.vggface_distances(images[:2], images[2:], net)
+    single = [
+        module.calculate_vggface_distance(a, b, "stand-in", layer="relu3_3", input="pm1")
+        for a, b in zip(images[:2], images[2:], strict=True)
+    ]
+    assert together == pytest.approx(single, rel=1e-5)
+    assert module.vggface_distances(images[:1], images[:1], net) == [0]
+
+
+def test_the_network_is_loaded_once() -> None:
+    assert module.load_vggface("random", "pool5", "rgb255", None) is module.load_vggface(
+        "random", "pool5", "rgb255", None
+    )
+
+
+def test_what_the_weights_cant_give_is_named(images: list) -> None:
+    with pytest.raises(UserError, match="pool5"):
+        module.calculate_vggface_distance(*images[:2], "stand-in", input="pm1")
+    with pytest.raises(UserError, match="expects `input: pm1`"):
+        module.calculate_vggface_distance(*images[:2], "stand-in", layer="relu3_3")
+    with pytest.raises(UserError, match=r"nowhere\.pth"):
+        module.calculate_vggface_distance(*images[:2], "nowhere.pth")
