@@ -63,7 +63,7 @@ def _read_manifest(folder: Path, settings: dict) -> dict[str, str]:
             raise UserError(f"{folder}: holds kernels that this command did not make. Name another folder.")
         return {}
     manifest = read_json(path)
-    different = {key: manifest.get(key) for key in ("method", "seed", "count") if manifest.get(key) != settings[key]}
+    different = {key: manifest.get(key) for key in settings if manifest.get(key) != settings[key]}
     if different:
         raise UserError(f"{folder}: holds kernels of other settings, {different}. Name another folder.")
     done = {size: sha256 for size, sha256 in manifest["sha256"].items() if _file(folder, size).exists()}

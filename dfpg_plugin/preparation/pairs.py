@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -103,7 +104,7 @@ def _choose(
     stem: str, stacks: dict[int, Kernels], settings: PairSettings
 ) -> Iterator[tuple[str, NDArray[np.float64], int]]:
     """Yield (file name, kernel, its number in its stack) of every blurred picture of a face."""
-    key = int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8], "big")
+    key = int.from_bytes(hashlib.sha256(os.fsencode(stem)).digest()[:8], "big")
     for size in settings.sizes:
         stack = stacks[size]
         rng = np.random.default_rng([settings.seed, size, key])
