@@ -54,7 +54,7 @@ def test_every_component_and_argument_passes_the_checks(path: Path, tmp_path: Pa
     for section in opt["datasets"].values():
         section.update({key: str(tmp_path) for key in section if key.startswith("dataroot")})
     opt["path"].update({key: str(weights) for key, v in opt["path"].items() if key.startswith("pretrain_") and v})
-    complete(opt, Arguments(str(path)), tmp_path, is_train=path.stem.startswith("train"))
+    complete(opt, Arguments(str(path)), tmp_path, is_train="train" in opt)
     check_options(opt, ["dfpg_plugin"])
     for section in opt["datasets"].values():
         READERS[section["type"]].from_opt(section)
