@@ -35,7 +35,7 @@ def test_command_and_flags() -> None:
     )
     assert flags == {
         "train": sorted([*shared, "--stock"]),
-        "test": shared,
+        "test": sorted([*shared, "--images", "--workers"]),
         "list": ["--plugins"],
         "doctor": [],
         "prepare": [],
@@ -50,6 +50,7 @@ def test_prepares_kinds_and_flags() -> None:
         for name, parser in kinds.choices.items()
     }
     assert flags == {
+        "faces": {"--split"},
         "kernels": {"--method", "--sizes", "--count", "--seed", "--workers"},
         "pairs": {"--faces", "--kernels", "--sizes", "--per_size", "--first_id", "--crop", "--suffix", "--seed"},
         "lmdb": {"--compress_level"},

@@ -42,10 +42,15 @@ def to_arguments(args: argparse.Namespace) -> Arguments:
     return Arguments(args.opt, args.launcher, args.auto_resume, args.debug, args.local_rank, tuple(args.force_yml))
 
 
-def read_options(args: Arguments, is_train: bool, join_group: bool = True) -> Options:
-    """Read, complete and check the options, with outputs below the working directory; join the processes' group."""
+def read_options(args: Arguments, is_train: bool, join_group: bool = True, needs_network: bool = True) -> Options:
+    """Read, complete and check the options, with outputs below the working directory; join the processes' group.
+
+    Without ``needs_network`` it does not matter whether the trained weights are there.
+    """
     opt = read_option_file(args.opt)
     force(opt, args.force_yml)
+    if not needs_network and isinstance(opt.get("path"), dict):
+        opt["path"] = {key: v for key, v in opt["path"].items() if not key.startswith("pretrain_network_")}
     plugins = load_plugins(opt.get("plugins") or [])
     complete(opt, args, Path.cwd(), is_train)
     check_options(opt, plugins)

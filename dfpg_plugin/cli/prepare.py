@@ -1,4 +1,4 @@
-"""``basicsr prepare``: make kernels, blurred test sets, LMDBs and slim VGGFace files; check images."""
+"""``basicsr prepare``: make kernels, blurred test sets, LMDBs, slim VGGFace files, the demo's faces; check images."""
 
 import argparse
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from dfpg_plugin.archs.vggface_files import CHANNEL_ORDERS, INPUTS
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli.arguments import from_0, from_1
+from dfpg_plugin.data.faces import SPLITS
 from dfpg_plugin.data.kernels import METHODS
 
 KERNEL_SIZES = (13, 15, 17, 19, 21, 23, 25, 27)  # MSPL's and Shen's
@@ -19,11 +20,18 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         "prepare", help="make kernels, test sets, LMDBs, weights files; check images", description=__doc__
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    _add_faces(kinds.add_parser("faces", help="write the demo's faces into a folder"))
     _add_kernels(kinds.add_parser("kernels", help="synthesise motion blur kernels in MSPL's layout"))
     _add_pairs(kinds.add_parser("pairs", help="blur sharp faces into a test set of the published layout"))
     _add_lmdb(kinds.add_parser("lmdb", help="write the images of a folder into an LMDB of BasicSR's layout"))
     _add_check(kinds.add_parser("check", help="tell which images are odd, and what training does with them"))
     _add_vggface(kinds.add_parser("vggface", help="convert any VGGFace file to a slim one"))
+
+
+def _add_faces(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", type=Path, help="folder to make")
+    parser.add_argument("--split", choices=SPLITS, required=True, help="which identities")
+    parser.set_defaults(run=run_faces)
 
 
 def _add_kernels(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +87,13 @@ def _add_vggface(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", choices=INPUTS, default=INPUTS[0], help="what will be fed (default: %(default)s)")
     parser.add_argument("--channel_order", choices=CHANNEL_ORDERS, help="of the source, instead of its style's")
     parser.set_defaults(run=run_vggface)
+
+
+def run_faces(args: argparse.Namespace) -> None:
+    """Write faces and print how many."""
+    from dfpg_plugin.preparation.faces import prepare_faces
+
+    print(f"{args.target}: {prepare_faces(args.target, args.split)} faces")
 
 
 def run_kernels(args: argparse.Namespace) -> None:

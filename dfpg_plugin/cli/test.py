@@ -1,19 +1,32 @@
-"""``basicsr test``: measure a trained model on the data sets of an option file."""
+"""``basicsr test``: restore and measure the test sets of an option file, image by image, into results/<name>."""
 
 import argparse
 
-from dfpg_plugin.cli.arguments import add_basicsr_arguments, read_options, to_arguments
+from dfpg_plugin.cli.arguments import add_basicsr_arguments, from_0, read_options, to_arguments
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:
     """Add the subcommand."""
     parser = commands.add_parser("test", help="test a model", description=__doc__)
     add_basicsr_arguments(parser)
+    parser.add_argument(
+        "--images",
+        default="restored",
+        metavar="WHAT",
+        help="measure the network's images (restored, the default), the test sets' own (blurred or sharp), or those of "
+        "a folder: of another method's results, named as the blurred ones, in a folder for each set or in one",
+    )
+    parser.add_argument(
+        "--workers", type=from_0, metavar="N", help="processes besides this one (default: one for each CPU)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Test."""
     from dfpg_plugin.evaluation.evaluate import evaluate
+    from dfpg_plugin.evaluation.restored import RESTORED
 
-    evaluate(read_options(to_arguments(args), is_train=False), args.opt)
+    arguments = to_arguments(args)
+    opt = read_options(arguments, is_train=False, needs_network=args.images == RESTORED)
+    evaluate(opt, args.opt, args.images, args.workers)

@@ -1,24 +1,178 @@
-"""What ``basicsr test`` runs: the trained model on every test set of the options."""
+"""What ``basicsr test`` runs: restore and measure every test set of the options, image by image, in several processes.
 
-from basicsr.models import build_model
+Every image's values are written as they are measured, so that an evaluation that was stopped goes on where it was, and
+memory does not grow with the number of images.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import torch
+from basicsr.data.single_image_dataset import SingleImageDataset
+from basicsr.models.base_model import BaseModel
+from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger, set_random_seed
 from basicsr.utils.dist_util import get_dist_info
+from torch.multiprocessing import get_context
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
+from dfpg_plugin.checks import UserError, check_positive
+from dfpg_plugin.data.deblur_test_dataset import FaceDeblurTestDataset
+from dfpg_plugin.data.face_blur_dataset import FaceBlurDataset
+from dfpg_plugin.evaluation.manifest import describe, goes_on, now
+from dfpg_plugin.evaluation.measuring import Chunk, MeasuredChunks, SetPlan
+from dfpg_plugin.evaluation.records import MANIFEST, append_chunk, keep_chunks, mean_of, read_chunks, set_file
+from dfpg_plugin.evaluation.restored import BLURRED, RESTORED, SHARP, RestoredFolder
+from dfpg_plugin.evaluation.set_metrics import Partners, SetOptions, VerificationOptions, read_set_metrics
+from dfpg_plugin.files import read_json, whole_file
+from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.training.loop import build_loaders, validate
 from dfpg_plugin.training.option_checks import try_metrics
 from dfpg_plugin.training.options import Options
 from dfpg_plugin.training.output import prepare_output, run_log
 
+BATCH_SIZE = 16
+MAX_GPU_WORKERS = 4  # each holds the networks in the GPU's memory
 
-def evaluate(opt: Options, option_file: str) -> None:
-    """Restore and measure every ``test`` and ``val`` set of completed and checked options, into ``results/<name>``."""
+
+def evaluate(opt: Options, option_file: str, images: str = RESTORED, workers: int | None = None) -> None:
+    """Measure every ``test`` and ``val`` set of completed and checked options, into ``results/<name>``.
+
+    ``images``: what is measured, :data:`RESTORED` by the network of the options, the sets' own :data:`BLURRED` or
+    :data:`SHARP` faces, or a folder of restored ones. ``workers``: processes besides this one; by default one for each
+    CPU. An evaluation of the same options that was stopped goes on. Raises UserError.
+    """
     opt["rank"], opt["world_size"] = get_dist_info()
     set_random_seed(opt["manual_seed"] + opt["rank"])
+    if images == RESTORED and opt["path"].get("pretrain_network_g") is None:
+        raise UserError("path:pretrain_network_g: missing, so there is nothing to test. Name the trained weights.")
+    check_positive("val:batch_size", opt["val"].setdefault("batch_size", BATCH_SIZE))
+    if opt["rank"] != 0:  # as in BasicSR, the first process tests alone
+        return
     with run_log() as open_log:
         loaders = build_loaders(opt, "test") + build_loaders(opt, "val")
+        set_metrics = read_set_metrics(opt["val"].get("set_metrics") or {})
         try_metrics(opt)
-        model = build_model(opt)
-        prepare_output(opt, option_file, open_log, new=True)
-        for loader in loaders:
-            get_root_logger().info(f"Testing {loader.dataset.opt['name']}...")  # type: ignore[attr-defined]
-            validate(opt, model, [loader], opt["name"], None)
+        plans = [plan_set(loader.dataset, images, set_metrics) for loader in loaders]
+        chunks = MeasuredChunks(opt, images, plans, set_metrics)
+        model = chunks.model if images == RESTORED else None
+        if model is not None and _validates_itself(model):
+            prepare_output(opt, option_file, open_log, new=True)
+            validate(opt, model, loaders, opt["name"], None)
+            return
+        workers = _default_workers(opt) if workers is None else workers
+        manifest = describe(opt, option_file, images, model, plans, set_metrics, workers)
+        folder = Path(opt["path"]["results_root"])
+        earlier = read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {"finished": "never"}
+        continued = goes_on(earlier, manifest)
+        prepare_output(opt, option_file, open_log, new=not continued)
+        chunks.chunks = plan_chunks(plans, folder, int(opt["val"]["batch_size"]))
+        _write_manifest(folder, {**manifest, "started": earlier["started"]} if continued else manifest)
+        measure_chunks(chunks, folder, workers)
+        _write_manifest(folder, {**read_json(folder / MANIFEST), "finished": now()})
+        log_means(folder, plans)
+
+
+def plan_set(dataset: Dataset, images: str, set_metrics: Mapping[str, SetOptions]) -> SetPlan:
+    """Prepare the measuring of one test set: its ground truths, photographs for verification, folder of images."""
+    name: str = dataset.opt["name"]  # type: ignore[attr-defined]
+    lq_names, gt_paths = _paths(dataset)
+    root = os.path.commonpath([os.path.dirname(path) for path in gt_paths]) if gt_paths else ""
+    partners = {}
+    for key, options in set_metrics.items():
+        if isinstance(options, VerificationOptions):
+            if not gt_paths:
+                raise UserError(f"val:set_metrics:{key}: the data set {name} does not tell where its sharp faces lie.")
+            partners[key] = Partners(options, Path(root), [os.path.relpath(path, root) for path in gt_paths])
+    is_folder = images not in (RESTORED, BLURRED, SHARP)
+    return SetPlan(name, dataset, root, partners, RestoredFolder(images, name, lq_names) if is_folder else None)
+
+
+def plan_chunks(plans: Sequence[SetPlan], folder: Path, batch_size: int) -> list[Chunk]:
+    """Return the chunks that are not measured yet; what a kill left behind of others is removed from the files.
+
+    The images of a chunk do not depend on where an evaluation was stopped, so that its numbers do not either.
+    """
+    left = []
+    for number, plan in enumerate(plans):
+        path = set_file(folder, plan.name)
+        done = read_chunks(path)
+        keep_chunks(path, done)
+        count = len(plan.dataset)  # type: ignore[arg-type]
+        for i, first in enumerate(range(0, count, batch_size)):
+            if i not in done:
+                left.append(Chunk(i, number, tuple(range(first, min(first + batch_size, count)))))
+    return left
+
+
+def measure_chunks(chunks: MeasuredChunks, folder: Path, workers: int) -> None:
+    """Measure what is left, in ``workers`` processes besides this one, and write it down."""
+    context = get_context("forkserver") if workers else None
+    if context is not None:
+        context.set_forkserver_preload(["dfpg_plugin.evaluation.measuring"])
+    loader = DataLoader(
+        chunks, batch_size=None, num_workers=workers, multiprocessing_context=context, worker_init_fn=_start_worker
+    )
+    with tqdm(total=sum(len(chunk.indices) for chunk in chunks.chunks), unit="image") as progress:
+        for chunk, records in loader:
+            append_chunk(set_file(folder, chunks.plans[chunk.plan].name), chunk.number, records)
+            progress.update(len(records))
+
+
+def log_means(folder: Path, plans: Sequence[SetPlan]) -> None:
+    """Log every metric's mean, as BasicSR does, and how many images have no value."""
+    for plan in plans:
+        records = [record for chunk in read_chunks(set_file(folder, plan.name)).values() for record in chunk]
+        lines = [f"Validation {plan.name}"]
+        for key in dict.fromkeys(key for record in records for key in record.values):
+            column = [record.values.get(key) for record in records]
+            without = column.count(None)
+            lines.append(f"\t # {key}: {mean_of(column):.4f}" + (f"\t({without} images have none)" if without else ""))
+        if problems := [record for record in records if record.problem]:
+            lines.append(f"\t not measured: {len(problems)}, the first {problems[0].name}: {problems[0].problem}")
+        get_root_logger().info("\n".join(lines))
+
+
+def _paths(dataset: Dataset) -> tuple[list[str], list[str]]:
+    """Return the stems of a set's blurred faces and the distinct paths of its sharp ones; nothing where unknown."""
+    if isinstance(dataset, FaceDeblurTestDataset):
+        paths = [str(gt) for _, gt in dataset.paths if gt is not None]
+        return [lq.stem for lq, _ in dataset.paths], list(dict.fromkeys(paths))
+    if isinstance(dataset, FaceBlurDataset):
+        return [], [dataset.source.where(name) for name in dataset.source.names]
+    if isinstance(dataset, SingleImageDataset):
+        return [Path(path).stem for path in dataset.paths], []
+    pairs = getattr(dataset, "paths", [])
+    if not all(isinstance(pair, dict) for pair in pairs):
+        return [], []
+    return [Path(pair["lq_path"]).stem for pair in pairs], list(dict.fromkeys(pair["gt_path"] for pair in pairs))
+
+
+def _validates_itself(model: BaseModel) -> bool:
+    """Tell whether a model, of videos say, measures in a way of its own, which has to be left to it."""
+    kind = type(model)
+    if not isinstance(model, SRModel) or kind.validation is not BaseModel.validation:
+        return True
+    return kind.nondist_validation not in (SRModel.nondist_validation, MendedModel.nondist_validation)
+
+
+def _default_workers(opt: Options) -> int:
+    count = len(os.sched_getaffinity(0))
+    return min(count, MAX_GPU_WORKERS) if opt["num_gpu"] else count
+
+
+def _start_worker(worker: int) -> None:
+    del worker
+    get_root_logger(log_level=logging.WARNING)  # the first process has said everything
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _write_manifest(folder: Path, manifest: Mapping) -> None:
+    with whole_file(folder / MANIFEST) as file:
+        file.write(f"{json.dumps(manifest, indent=1)}\n".encode())

@@ -1,8 +1,8 @@
 """What an evaluation writes, image by image, and what a report reads: ``results/<name>/``.
 
-``evaluation.json`` says what was measured and how (:mod:`dfpg_plugin.evaluation.manifest`); ``<set>.jsonl`` holds a line
-for each image of a test set. Images are measured in chunks; a chunk is written at once, and one that is not whole is
-measured again.
+``evaluation.json`` says what was measured and how (:mod:`dfpg_plugin.evaluation.manifest`); ``<set>.jsonl`` holds a
+line for each image of a test set. Images are measured in chunks; a chunk is written at once, and one that is not whole
+is measured again.
 """
 
 import json
@@ -124,6 +124,6 @@ def _finite(value: float | None) -> float | str | None:
 
 def _record(content: dict) -> Record:
     values = {key: float(value) if isinstance(value, str) else value for key, value in content["values"].items()}
-    pairs = {key: [(str(p), None if d is None else float(d), bool(s)) for p, d, s in rows] for key, rows in content["pairs"].items()}
+    pairs: dict[str, list[PairDistance]] = {key: [(p, d, s) for p, d, s in v] for key, v in content["pairs"].items()}
     others = {f.name: content[f.name] for f in fields(Record) if f.name not in ("values", "pairs")}
     return Record(**others, values=values, pairs=pairs)

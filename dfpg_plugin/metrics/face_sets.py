@@ -1,5 +1,7 @@
 """Measures of a whole set of faces: how many are found, and how many are verified; Table 3 of the paper."""
 
+import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,7 +64,6 @@ def draw_pairs(
     each photograph; ``people``: who is on each restored face. Raises UserError where there is no partner.
     """
     pairs: list[Pair] = []
-    rng = np.random.default_rng(seed)
     everybody, of_person = sorted(photographs), defaultdict(list)
     for photograph in everybody:
         of_person[photographs[photograph]].append(photograph)
@@ -71,6 +72,8 @@ def draw_pairs(
         same = [photograph for photograph in of_person[person] if photograph != own]
         if not same or len(of_person[person]) == len(everybody):
             raise UserError(f"verification: {name} has no other photograph of {person}, or of anybody else.")
+        # of the name, so that an image's partners stay the same where others are missing
+        rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big")])
         pairs.append((name, same[rng.integers(len(same))], True))
         while photographs[other := everybody[rng.integers(len(everybody))]] == person:
             pass

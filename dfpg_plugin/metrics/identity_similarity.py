@@ -1,6 +1,7 @@
 """How much a recogniser takes a restored face for the same person's as the sharp one."""
 
 import math
+from collections.abc import Sequence
 
 from basicsr.utils.registry import METRIC_REGISTRY
 from numpy.typing import NDArray
@@ -15,10 +16,22 @@ def identity_similarity(restored: NDArray, sharp: NDArray, recogniser: Recognise
     Both are aligned by the landmarks of the sharp one, so that a face that is not found in the restored image is
     measured as well. NaN where the sharp image does not show exactly one face.
     """
-    faces = recogniser.find(sharp)
-    if len(faces) != 1:
-        return math.nan
-    return float(recogniser.embed(restored, faces[0]) @ recogniser.embed(sharp, faces[0]))
+    return identity_similarities([restored], [sharp], recogniser)[0]
+
+
+def identity_similarities(
+    restored: Sequence[NDArray], sharp: Sequence[NDArray], recogniser: Recogniser
+) -> list[float]:
+    """Return :func:`identity_similarity` of each pair; a sharp image that comes several times is looked at once."""
+    known: dict[bytes, tuple] = {}
+    values = []
+    for image, reference in zip(restored, sharp, strict=True):
+        key = reference.tobytes()
+        if key not in known:
+            faces = recogniser.find(reference)
+            known[key] = (faces[0], recogniser.embed(reference, faces[0])) if len(faces) == 1 else ()
+        values.append(float(recogniser.embed(image, known[key][0]) @ known[key][1]) if known[key] else math.nan)
+    return values
 
 
 @METRIC_REGISTRY.register()

@@ -3,8 +3,9 @@
 dlib's files come with the package face-recognition-models; facexlib's have to be downloaded by hand.
 """
 
+import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -15,13 +16,15 @@ import torch
 from numpy.typing import NDArray
 
 from dfpg_plugin.checks import UserError, check_choice
-from dfpg_plugin.files import load_pytorch, state_dict_of
+from dfpg_plugin.files import load_pytorch, sha256_of, state_dict_of
 from dfpg_plugin.metrics.weights import best_device, find_weights, fixed_seed
 
 DLIB, FACEXLIB = "dlib", "facexlib"
 RECOGNISERS = (DLIB, FACEXLIB)
 UPSAMPLE = 1  # of dlib's detector, as OpenFace sets it
 CHIP, CHIP_PADDING = 150, 0.25  # what dlib's recogniser was trained on
+DLIB_LANDMARKS = "shape_predictor_5_face_landmarks.dat"
+DLIB_RESNET = "dlib_face_recognition_resnet_model_v1.dat"
 ALIGNED = 112  # px, ArcFace's input
 FACEXLIB_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0"
 RETINAFACE, ARCFACE = "detection_Resnet50_Final.pth", "recognition_arcface_ir_se50.pth"
@@ -36,6 +39,7 @@ class Recogniser:
     name: str
     find: Callable[[Image], list[Landmarks]]  # of a uint8 BGR image (H,W,3): five landmarks of each face
     embed: Callable[[Image, Landmarks], NDArray[np.float64]]  # of the face with these landmarks: a unit vector
+    weights_sha256: str = ""  # over those of its files
 
     def embed_only_face(self, image: Image) -> NDArray[np.float64] | None:
         """Return the unit vector of the image's face; None unless exactly one is found, as published."""
@@ -70,8 +74,8 @@ def _load_dlib() -> Recogniser:
 
     folder = Path((models.submodule_search_locations or [""])[0]) / "models"
     detector = dlib.get_frontal_face_detector()
-    predictor = dlib.shape_predictor(str(folder / "shape_predictor_5_face_landmarks.dat"))
-    network = dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
+    predictor = dlib.shape_predictor(str(folder / DLIB_LANDMARKS))
+    network = dlib.face_recognition_model_v1(str(folder / DLIB_RESNET))
 
     def find(image: Image) -> list[Landmarks]:
         rgb = np.ascontiguousarray(image[..., ::-1])
@@ -86,7 +90,8 @@ def _load_dlib() -> Recogniser:
         vector = np.array(network.compute_face_descriptor(chip), np.float64)
         return vector / np.linalg.norm(vector)
 
-    return Recogniser(f"dlib {dlib.__version__}: HOG, ResNet", find, embed)
+    files = (folder / DLIB_RESNET, folder / DLIB_LANDMARKS)
+    return Recogniser(f"dlib {dlib.__version__}: HOG, ResNet", find, embed, _sha256_of(files))
 
 
 def _load_facexlib(weights: str | None) -> Recogniser:
@@ -115,7 +120,12 @@ def _load_facexlib(weights: str | None) -> Recogniser:
         vector: torch.Tensor = network((rgb / 255 - 0.5) / 0.5)[0]
         return vector.double().cpu().numpy()
 
-    return Recogniser("facexlib: RetinaFace ResNet-50, ArcFace IR-SE50", find, embed)
+    name = "facexlib: RetinaFace ResNet-50, ArcFace IR-SE50"
+    return Recogniser(name, find, embed, _sha256_of((folder / RETINAFACE, folder / ARCFACE)))
+
+
+def _sha256_of(files: Sequence[Path]) -> str:
+    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
 
 def _load(network: torch.nn.Module, folder: Path, file: str) -> None:

@@ -34,8 +34,8 @@ def check_options(opt: Options, plugins: Sequence[str]) -> None:
             _check_arguments(key, component, arguments, GIVEN if registry is METRIC_REGISTRY else ())
     _check_numbers(opt)
     _check_paths(opt)
-    if not opt["is_train"] and opt["path"].get("pretrain_network_g") is None:
-        raise UserError("path:pretrain_network_g: missing, so there is nothing to test. Name the trained weights.")
+    if opt["is_train"] and (opt.get("val") or {}).get("set_metrics"):
+        raise UserError("val:set_metrics: measured by `basicsr test` only. Remove it from the training's options.")
 
 
 def check_metrics(opt: Options, dataset: object, name: str) -> None:

@@ -1,0 +1,26 @@
+"""``basicsr study``: train several option files with several seeds, test them on the same sets, report with intervals."""
+
+import argparse
+from pathlib import Path
+
+from dfpg_plugin.cli.arguments import from_0, from_1
+
+
+def add_parser(commands: "argparse._SubParsersAction") -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser("study", help="train, test and compare several models", description=__doc__)
+    parser.add_argument("-opt", "--opt", nargs="+", required=True, metavar="YAML", help="the models' training options")
+    parser.add_argument("--test", required=True, metavar="YAML", help="options with the test sets and the metrics")
+    parser.add_argument("--seeds", type=from_0, nargs="+", default=[0, 1, 2], help="of each model (default: 0 1 2)")
+    parser.add_argument("--jobs", type=from_1, default=1, metavar="N", help="trainings at once (default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="of the report")
+    parser.add_argument("--title", default="Study", help="of the report (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, test and report."""
+    from dfpg_plugin.evaluation.study import run_study
+
+    methods = run_study(args.opt, args.seeds, args.test, args.jobs, args.out / "logs")
+    print(methods)

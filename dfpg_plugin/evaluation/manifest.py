@@ -1,0 +1,125 @@
+"""What has to be known to understand the numbers of an evaluation, in plain values."""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from basicsr.models.base_model import BaseModel
+
+from dfpg_plugin import __version__
+from dfpg_plugin.evaluation.measuring import SetPlan
+from dfpg_plugin.evaluation.records import FORMAT
+from dfpg_plugin.evaluation.restored import RESTORED
+from dfpg_plugin.evaluation.set_metrics import SetOptions, describe_set_metrics
+from dfpg_plugin.files import sha256_of
+from dfpg_plugin.metrics.batches import settings_of, uses_of
+from dfpg_plugin.training.options import Options
+
+PACKAGES = (
+    *("torch", "torchvision", "basicsr", "numpy", "scipy", "numba", "opencv-python", "Pillow", "scikit-image", "lpips"),
+    *("dlib-bin", "facexlib"),
+)
+SAME = ("format", "name", "software", "commit", "batch_size", "method", "metrics", "sets")  # in what goes on
+
+
+def describe(
+    opt: Options,
+    option_file: str,
+    images: str,
+    model: BaseModel | None,
+    plans: Sequence[SetPlan],
+    set_metrics: Mapping[str, SetOptions],
+    workers: int,
+) -> dict:
+    """Return the manifest of an evaluation that starts now."""
+    metrics = {key: _metric(metric) for key, metric in (opt["val"].get("metrics") or {}).items()}
+    return {
+        "format": FORMAT,
+        "name": opt["name"],
+        "command": " ".join(["basicsr", *sys.argv[1:]]),
+        "option_file": {"file": option_file, "sha256": sha256_of(Path(option_file).expanduser())},
+        "started": now(),
+        "finished": None,
+        "software": software(),
+        "commit": commit(),
+        "machine": {"device": _device(opt), "workers": workers},
+        "batch_size": opt["val"]["batch_size"],
+        "method": _method(opt, images, model),
+        "metrics": {**metrics, **describe_set_metrics(set_metrics)},
+        "sets": {plan.name: {"count": len(plan.dataset), "options": _plain(plan.dataset.opt)} for plan in plans},  # type: ignore[arg-type,attr-defined]
+    }
+
+
+def goes_on(earlier: Mapping, manifest: Mapping) -> bool:
+    """Tell whether ``earlier`` is the manifest of the same evaluation, stopped before its end."""
+    return earlier.get("finished") is None and all(earlier.get(key) == _plain(manifest[key]) for key in SAME)
+
+
+def now() -> str:
+    """Return the time in ISO form, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def software() -> dict[str, str | None]:
+    """Return the versions of what numbers may depend on; None for what is not installed."""
+    return {"dfpg_plugin": __version__, "python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}}
+
+
+def commit() -> str | None:
+    """Return this package's commit, with ``-dirty`` where files were changed; None where it is installed without."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _metric(metric: Mapping) -> dict:
+    return {
+        "type": metric["type"],
+        "better": metric.get("better", "higher"),  # BasicSR's default
+        "of": "image",
+        "settings": _plain(settings_of(metric)),
+        "uses": uses_of(metric),
+    }
+
+
+def _method(opt: Options, images: str, model: BaseModel | None) -> dict:
+    if images != RESTORED:
+        return {"images": images, "model_type": None, "network_g": None, "parameters": None, "weights": None}
+    path = opt["path"]["pretrain_network_g"]
+    net = getattr(model, "net_g", None)
+    return {
+        "images": images,
+        "model_type": opt["model_type"],
+        "network_g": _plain(opt["network_g"]),
+        "parameters": None if net is None else sum(p.numel() for p in net.parameters()),
+        "weights": {"file": path, "sha256": sha256_of(path), "param_key": opt["path"].get("param_key_g", "params")},
+    }
+
+
+def _device(opt: Options) -> str:
+    return torch.cuda.get_device_name() if opt["num_gpu"] and torch.cuda.is_available() else "CPU"
+
+
+def _plain(value: object) -> object:
+    """Return what JSON would give back."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

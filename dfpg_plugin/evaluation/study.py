@@ -1,0 +1,123 @@
+"""What ``basicsr study`` runs: train several option files with several seeds, test them on the same sets, report.
+
+Every run is a process of its own (``basicsr train``, ``basicsr test``) and is called after its option file and seed.
+What an interrupted study has finished is kept: run it again.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from basicsr.utils import get_root_logger
+
+from dfpg_plugin.checks import UserError, check_file, make_folder
+from dfpg_plugin.evaluation.records import MANIFEST
+from dfpg_plugin.evaluation.restored import BLURRED, SHARP
+from dfpg_plugin.files import read_json, sha256_of
+from dfpg_plugin.training.options import read_option_file
+
+REFERENCES = (BLURRED, SHARP)
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One option file, trained with one seed."""
+
+    file: str
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """The method's name in the report: the option file's."""
+        return Path(self.file).stem
+
+    @property
+    def name(self) -> str:
+        """The run's name in ``experiments/`` and ``results/``."""
+        return f"{self.label}_seed{self.seed}"
+
+    @property
+    def weights(self) -> Path:
+        """What the training ends with, which is there only where it came to its end."""
+        return Path("experiments", self.name, "models", "net_g_latest.pth")
+
+
+def run_study(files: Sequence[str], seeds: Sequence[int], test: str, jobs: int, logs: Path) -> dict[str, list[str]]:
+    """Train and test everything; return the results' names by label: the references first, then the files in order.
+
+    ``jobs``: how many trainings run at once, each on its share of the CPUs; ``logs``: folder for what the processes
+    print. Raises UserError, with the last line of its log, for the first process that fails.
+    """
+    check_file("--test", test)
+    runs = [StudyRun(file, seed) for seed in seeds for file in files]
+    for file in files:
+        check_file("-opt", file)
+    labels = list(dict.fromkeys(run.label for run in runs))
+    if len(labels) != len(files):
+        raise UserError(f"-opt: two files of the same name among {', '.join(files)}. Rename one.")
+    make_folder("--out", logs)
+    waiting = [run for run in runs if not run.weights.exists()]
+    with ThreadPoolExecutor(jobs) as pool:
+        for _ in pool.map(lambda run: _train(run, jobs, logs), waiting):
+            pass
+    for name in REFERENCES:
+        _test(name, test, ["--images", name], None, logs)
+    for run in runs:
+        _test(run.name, test, [], run, logs)
+    by_label = {label: [run.name for run in runs if run.label == label] for label in labels}
+    return {name: [name] for name in REFERENCES} | by_label
+
+
+def network_options(file: str, weights: Path) -> list[str]:
+    """Return the ``--force_yml`` entries that put a trained file's network into a test's options."""
+    opt = read_option_file(file)
+    averaged = (opt.get("train") or {}).get("ema_decay", 0) > 0
+    entries = {
+        "model_type": opt["model_type"],
+        "scale": opt.get("scale", 1),
+        "network_g": opt["network_g"],
+        "path:pretrain_network_g": str(weights),
+        "path:param_key_g": "params_ema" if averaged else "params",
+    }
+    return [f"{key}={json.dumps(value)}" for key, value in entries.items()]
+
+
+def _train(run: StudyRun, jobs: int, logs: Path) -> None:
+    forced = [f"name={run.name}", f"manual_seed={run.seed}"]
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    arguments = ["train", "-opt", run.file, "--auto_resume", "--force_yml", *forced]
+    _basicsr(f"{run.name}: training", arguments, logs / f"train_{run.name}.txt", {"OMP_NUM_THREADS": str(threads)})
+
+
+def _test(name: str, test: str, flags: Sequence[str], run: StudyRun | None, logs: Path) -> None:
+    if _is_tested(name, test, run):
+        return
+    forced = [f"name={name}", *(network_options(run.file, run.weights) if run else [])]
+    _basicsr(f"{name}: testing", ["test", "-opt", test, *flags, "--force_yml", *forced], logs / f"test_{name}.txt", {})
+
+
+def _is_tested(name: str, test: str, run: StudyRun | None) -> bool:
+    """Tell whether a finished evaluation is there, by the option file and of the weights that are there now."""
+    path = Path("results", name, MANIFEST)
+    manifest = read_json(path) if path.exists() else {}
+    if manifest.get("finished") is None or manifest["option_file"]["sha256"] != sha256_of(test):
+        return False
+    weights = manifest["method"]["weights"]
+    return run is None or (weights is not None and weights["sha256"] == sha256_of(run.weights))
+
+
+def _basicsr(what: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    """Run a command of this package in a process of its own, into a log file."""
+    get_root_logger().info(what)
+    command = [sys.executable, "-m", "dfpg_plugin.cli.main", *arguments]
+    with log.open("w", encoding="utf-8") as output:
+        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+    if done.returncode != 0:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
+        reason = lines[-1].removeprefix("basicsr: error: ")
+        raise UserError(f"{what} ended with status {done.returncode}: {reason} The whole output: {log}.")

@@ -1,0 +1,86 @@
+"""Measure many pairs of images at once where a metric can, and say what a metric's numbers depend on."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from basicsr.metrics import calculate_metric
+from basicsr.utils.registry import METRIC_REGISTRY
+from numpy.typing import NDArray
+
+from dfpg_plugin.archs.vggface_files import weights_sha256
+from dfpg_plugin.metrics.identity_similarity import calculate_identity_similarity, identity_similarities
+from dfpg_plugin.metrics.images import checked_pair
+from dfpg_plugin.metrics.lpips_distance import calculate_lpips, load_lpips, lpips_distances
+from dfpg_plugin.metrics.recognisers import load_recogniser
+from dfpg_plugin.metrics.vggface_distance import calculate_vggface_distance, load_vggface, vggface_distances
+
+Images = Sequence[NDArray[np.uint8]]
+GIVEN = ("img", "img2", "better")  # to a metric by its caller; `better` is for BasicSR's records
+VGGFACE_ARGUMENTS = ("weights", "layer", "input", "channel_order")
+
+
+def measure(metric: Mapping[str, object], restored: Images, sharp: Images | None) -> list[float]:
+    """Return the value of a metric, BasicSR's options of one, for each uint8 BGR image (H,W,3).
+
+    ``sharp``: the ground truths, of the same sizes; None where there are none. The images may differ in size. Values
+    are those of :func:`basicsr.metrics.calculate_metric`, to the rounding of float32.
+    """
+    kind = str(metric["type"])
+    in_batches = IN_BATCHES.get(kind)
+    if in_batches is None or sharp is None:
+        columns = {"img": restored} if sharp is None else {"img": restored, "img2": sharp}
+        rows = [dict(zip(columns, images, strict=True)) for images in zip(*columns.values(), strict=True)]
+        return [float(calculate_metric(row, dict(metric))) for row in rows]
+    settings = settings_of(metric)
+    border, order = settings["crop_border"], settings["input_order"]
+    pairs = [checked_pair(kind, r, s, border, order) for r, s in zip(restored, sharp, strict=True)]
+    values = [0.0] * len(pairs)
+    for shape in {first.shape for first, _ in pairs}:
+        of_shape = [i for i, (first, _) in enumerate(pairs) if first.shape == shape]
+        measured = in_batches([pairs[i][0] for i in of_shape], [pairs[i][1] for i in of_shape], settings)
+        for i, value in zip(of_shape, measured, strict=True):
+            values[i] = value
+    return values
+
+
+def settings_of(metric: Mapping[str, object]) -> dict:
+    """Return all arguments of a metric, its defaults included, without what the images are and which is better."""
+    parameters = inspect.signature(METRIC_REGISTRY.get(metric["type"])).parameters
+    defaults = {k: p.default for k, p in parameters.items() if k not in GIVEN and p.kind is not p.VAR_KEYWORD}
+    return {**defaults, **{k: v for k, v in metric.items() if k not in (*GIVEN, "type")}}
+
+
+def uses_of(metric: Mapping[str, object]) -> dict[str, str]:
+    """Return which weights, or which recogniser, a metric's numbers were got with; empty for plain arithmetic."""
+    settings = settings_of(metric)
+    match metric["type"]:
+        case calculate_vggface_distance.__name__:
+            record = load_vggface(*(settings[key] for key in VGGFACE_ARGUMENTS)).record
+            return {key: str(record[key]) for key in ("weights_sha256", "style", "channel_order")}
+        case calculate_lpips.__name__:
+            return {"weights_sha256": weights_sha256(load_lpips(settings["net"], settings["weights"]).state_dict())}
+        case calculate_identity_similarity.__name__:
+            recogniser = load_recogniser(settings["recogniser"], settings["weights"])
+            return {"recogniser": recogniser.name, "weights_sha256": recogniser.weights_sha256}
+    return {}
+
+
+def _vggface(restored: Images, sharp: Images, settings: Mapping) -> list[float]:
+    return vggface_distances(restored, sharp, load_vggface(*(settings[key] for key in VGGFACE_ARGUMENTS)))
+
+
+def _lpips(restored: Images, sharp: Images, settings: Mapping) -> list[float]:
+    network = load_lpips(settings["net"], settings["weights"])
+    return lpips_distances(restored, sharp, network, settings["legacy_range"])
+
+
+def _identity(restored: Images, sharp: Images, settings: Mapping) -> list[float]:
+    return identity_similarities(restored, sharp, load_recogniser(settings["recogniser"], settings["weights"]))
+
+
+IN_BATCHES: dict[str, Callable[[Images, Images, Mapping], list[float]]] = {
+    calculate_vggface_distance.__name__: _vggface,
+    calculate_lpips.__name__: _lpips,
+    calculate_identity_similarity.__name__: _identity,
+}

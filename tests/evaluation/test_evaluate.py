@@ -1,0 +1,203 @@
+"""`basicsr test`: values image by image, equal to BasicSR's own loop, whatever stops it or shares it out."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from basicsr.metrics import calculate_metric
+from basicsr.models import build_model
+from conftest import ROOT
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.evaluation.records import MANIFEST, Record, append_chunk, read_run, set_file
+from dfpg_plugin.training.loop import build_loaders, validate
+from dfpg_plugin.training.options import Arguments, complete, read_option_file
+
+
+def values_of(folder: Path) -> dict[str, dict]:
+    return {record.name: record.values for record in read_run(folder).sets["Small"]}
+
+
+def test_means_are_those_of_basicsrs_own_loop(small_set: Callable) -> None:
+    files = small_set()
+    folder = files.run()
+    opt = complete(read_option_file(str(files.option_file)), Arguments("small.yml"), files.folder, is_train=False)
+    opt.update(rank=0, world_size=1)
+    model = build_model(opt)
+    validate(opt, model, build_loaders(opt, "test"), "x", None)
+    mine = values_of(folder)
+    assert sorted(mine) == sorted(files.names)
+    for key, mean in model.metric_results.items():
+        assert np.mean([values[key] for values in mine.values()]) == pytest.approx(mean, abs=1e-4), key
+
+
+def test_saved_pictures_give_the_values_by_scikit_image(small_set: Callable) -> None:
+    files = small_set(save_img=True)
+    folder = files.run()
+    for record in read_run(folder).sets["Small"]:
+        restored, gt = cv2.imread(str(folder / record.picture)), cv2.imread(record.gt_path)
+        assert Path(record.picture).name == f"{record.name}_small.png"
+        assert record.values["psnr"] == pytest.approx(peak_signal_noise_ratio(gt, restored), abs=1e-9)
+        ssim = structural_similarity(
+            gt, restored, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+        assert record.values["ssim"] == pytest.approx(ssim, abs=5e-3)  # scikit-image pads the borders that BasicSR cuts
+        assert record.gt == f"{record.name.split('_')[0]}.png"
+        assert record.size == int(record.name.rsplit("k", 1)[1])
+
+
+def test_blurred_and_sharp_are_measured_without_weights(small_set: Callable) -> None:
+    files = small_set()
+    (files.folder / "net.pth").unlink()
+    forced = ["path:pretrain_network_g=~"]
+    blurred = values_of(files.run("name=blurred", *forced, images="blurred"))
+    for name, values in blurred.items():
+        lq = cv2.imread(str(files.folder / "set" / "set_blur" / f"{name}.png"))
+        gt = cv2.imread(str(files.folder / "set" / "set_gt" / f"{name.split('_')[0]}.png"))
+        assert values["psnr"] == calculate_metric({"img": lq, "img2": gt}, {"type": "calculate_psnr", "crop_border": 0})
+    sharp = files.run("name=sharp", *forced, images="sharp")
+    assert {values["psnr"] for values in values_of(sharp).values()} == {np.inf}
+    assert {values["d_vgg"] for values in values_of(sharp).values()} == {0}
+    assert json.loads((sharp / MANIFEST).read_text())["method"]["images"] == "sharp"
+    with pytest.raises(UserError, match="path:pretrain_network_g: missing, so there is nothing to test"):
+        files.run(*forced)
+
+
+def test_a_folder_of_another_methods_images(small_set: Callable) -> None:
+    """As BasicSR names them, with one missing, one of another size, one damaged, and two that could be meant."""
+    files = small_set()
+    other = files.folder / "other"
+    other.mkdir()
+    for name in files.names:
+        image = cv2.imread(str(files.folder / "set" / "set_blur" / f"{name}.png"))
+        cv2.imwrite(str(other / f"{name}_method.png"), image)
+    (other / f"{files.names[0]}_method.png").unlink()
+    cv2.imwrite(str(other / f"{files.names[1]}_method.png"), np.zeros((64, 60, 3), np.uint8))
+    (other / f"{files.names[2]}_method.png").write_bytes(b"no picture")
+    cv2.imwrite(str(other / f"{files.names[3]}_second.png"), image)
+    folder = files.run("name=other", images="other")
+    records = {record.name: record for record in read_run(folder).sets["Small"]}
+    problems = [records[name].problem for name in files.names]
+    assert problems[0] == "missing"
+    assert problems[1] == "60x64 px instead of 92x112 px"
+    assert "damaged" in problems[2]
+    assert problems[3] == f"several files: {files.names[3]}_method, {files.names[3]}_second"
+    assert problems[4:] == [None] * 4
+    assert records[files.names[0]].values == {}
+    blurred = values_of(files.run("name=blurred", images="blurred"))
+    assert records[files.names[4]].values == pytest.approx(blurred[files.names[4]])
+    with pytest.raises(UserError, match="--images: the folder nowhere does not exist"):
+        files.run(images="nowhere")
+
+
+def test_two_processes_measure_what_one_does(small_set: Callable) -> None:
+    files = small_set()
+    one, two = values_of(files.run("name=one")), values_of(files.run("name=two", workers=2))
+    for name, values in one.items():
+        assert two[name] == pytest.approx(values, rel=1e-5), name
+
+
+def kill_after(files: object, lines: int) -> None:
+    """Start the evaluation as a user does; kill it after so many lines are written."""
+    code = "import sys; from dfpg_plugin.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "test", "-opt", str(files.option_file), "--workers", "1"]
+    path = files.folder / "results" / "small" / "Small.jsonl"
+    process = subprocess.Popen(command, cwd=files.folder, stderr=subprocess.PIPE, env={"PYTHONPATH": str(ROOT)})
+    try:
+        for _ in range(3000):
+            if path.exists() and path.read_bytes().count(b"\n") >= lines:
+                break
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert path.read_bytes().count(b"\n") >= lines
+
+
+def test_killed_in_the_middle_it_goes_on_and_ends_the_same(small_set: Callable) -> None:
+    files = small_set(people=4, sizes=(5, 7, 9), batch_size=1)
+    whole = values_of(files.run("name=whole", workers=1))
+    kill_after(files, lines=3)
+    folder = files.folder / "results" / "small"
+    before = (folder / "Small.jsonl").read_bytes()
+    first = json.loads((folder / MANIFEST).read_text())
+    assert first["finished"] is None
+    with pytest.raises(UserError, match="of 12 images of Small are measured"):
+        read_run(folder)
+    files.run(workers=1)
+    assert (folder / "Small.jsonl").read_bytes().startswith(before[: before.rindex(b"\n") + 1])
+    last = json.loads((folder / MANIFEST).read_text())
+    assert (last["started"], last["finished"] is None) == (first["started"], False)
+    assert values_of(folder) == whole
+    assert len(list(folder.parent.glob("small*"))) == 1  # nothing was archived
+
+
+@pytest.mark.parametrize("change", ["val:batch_size=2", "val:metrics:psnr:crop_border=1", "val:metrics:lost=~"])
+def test_another_evaluation_or_a_finished_one_is_put_aside(small_set: Callable, change: str) -> None:
+    files = small_set()
+    folder = files.run()
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "finished": None}))
+    (folder / "Small.jsonl").write_text("")
+    wrong = Record(0, "wrong", "", None, "")
+    append_chunk(set_file(folder, "Small"), 0, [wrong])
+    changed = [] if change.endswith("~") else [change]
+    files.run(*changed)
+    archived = list(folder.parent.glob("small_archived_*"))
+    if changed:
+        assert len(archived) == 1
+        assert "wrong" not in values_of(folder)
+    else:  # the same evaluation goes on from what is there, whatever it says
+        assert archived == []
+        files.run()
+        assert len(list(folder.parent.glob("small_archived_*"))) == 1
+
+
+def test_several_sets_and_one_without_ground_truth(small_set: Callable) -> None:
+    files = small_set()
+    forced = [
+        "datasets:test_2={name: Second, type: FaceBlurDataset, faces: orl, split: val, kernel_sizes: [5], "
+        "kernels_per_size: 2}",
+        "val:metrics={psnr: {type: calculate_psnr, crop_border: 0}}",
+    ]
+    run = read_run(files.run(*forced))
+    assert {name: len(records) for name, records in run.sets.items()} == {"Small": 8, "Second": 40}
+    assert run.sets["Second"][0].gt == "s33/1.pgm"
+    forced = [
+        "datasets:test={name: Real, type: FaceDeblurTestDataset, dataroot_lq: set/set_blur}",
+        "val={save_img: true}",
+    ]
+    run = read_run(files.run(*forced))
+    assert all(r.values == {} and (run.folder / r.picture).is_file() for r in run.sets["Real"])
+
+
+def test_the_manifest_says_what_was_measured(small_set: Callable) -> None:
+    files = small_set()
+    manifest = read_run(files.run()).manifest
+    assert manifest["metrics"]["ssim"] == {
+        "type": "calculate_ssim", "better": "higher", "of": "image", "uses": {},
+        "settings": {"crop_border": 0, "input_order": "HWC", "test_y_channel": False},
+    }  # fmt: skip
+    d_vgg = manifest["metrics"]["d_vgg"]
+    assert d_vgg["settings"]["layer"] == "relu3_3"
+    assert len(d_vgg["uses"]["weights_sha256"]) == 64
+    method = manifest["method"]
+    assert method["weights"]["file"] == "net.pth"
+    assert len(method["weights"]["sha256"]) == 64
+    assert method["parameters"] > 10_000
+    assert manifest["software"]["torch"]
+    assert manifest["sets"]["Small"]["options"]["dataroot"] == "set"
+
+
+def test_wrong_batch_sizes_are_refused(small_set: Callable) -> None:
+    with pytest.raises(UserError, match="val:batch_size: expected a number above 0, got 0"):
+        small_set(batch_size=0).run()

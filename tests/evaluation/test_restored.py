@@ -1,0 +1,39 @@
+"""Files of another method, found by the blurred file's name."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.evaluation.restored import RestoredFolder
+
+
+def write(folder: Path, names: dict[str, int]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, level in names.items():
+        cv2.imwrite(str(folder / name), np.full((4, 4, 3), level, np.uint8))
+
+
+def test_names_are_compared_whole(tmp_path: Path) -> None:
+    """1 beside 10, and an image's suffix beside a name of the set that looks like one."""
+    names = ["1", "10", "1_random", "2", "3"]
+    write(tmp_path, {"1_x.png": 1, "10_x.png": 2, "1_random_x.jpg": 3, "2.png": 4, "2_x.png": 5})
+    folder = RestoredFolder(str(tmp_path), "Set", [*names])
+    assert folder.read("1").max() == 1
+    assert folder.read("10").max() == 2
+    assert folder.read("1_random").max() == 3
+    assert folder.read("2").max() == 4  # the exact name goes first
+    with pytest.raises(UserError, match=r"^missing$"):
+        folder.read("3")
+
+
+def test_a_folder_for_each_set_goes_first(tmp_path: Path) -> None:
+    write(tmp_path, {"1.png": 1})
+    write(tmp_path / "Set", {"1.png": 2})
+    assert RestoredFolder(str(tmp_path), "Set", ["1"]).read("1").max() == 2
+    assert RestoredFolder(str(tmp_path), "Other", ["1"]).read("1").max() == 1
+    write(tmp_path, {"1.jpg": 3})
+    with pytest.raises(UserError, match=r"1\.jpg and 1\.png could both be the image of one name"):
+        RestoredFolder(str(tmp_path), "Other", ["1"])

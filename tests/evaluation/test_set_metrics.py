@@ -1,0 +1,101 @@
+"""Detection and verification in an evaluation, with dlib and with lists and drawn pairs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.data.faces import orl_faces
+from dfpg_plugin.evaluation.records import read_run
+from dfpg_plugin.evaluation.set_metrics import Partners, VerificationOptions, read_set_metrics
+from dfpg_plugin.metrics.recognisers import load_recogniser
+
+IDENTITY = r"^(s\d+)"
+
+
+def write_photographs(folder: Path) -> None:
+    folder.mkdir()
+    for person in range(37, 41):
+        for picture in (1, 2):
+            image = orl_faces("test").read(f"s{person}/{picture}.pgm")
+            cv2.imwrite(str(folder / f"s{person}_{picture}.png"), image)
+
+
+def test_detection_and_distances_are_dlibs(small_set: Callable) -> None:
+    files = small_set(
+        metrics={},
+        set_metrics={
+            "detection": {"type": "detection_rate"},
+            "verification": {"type": "verification_accuracy", "photographs": "photographs", "identity": IDENTITY},
+        },
+    )
+    write_photographs(files.folder / "photographs")
+    run = read_run(files.run(images="blurred"))
+    dlib = load_recogniser("dlib", None)
+    assert run.manifest["metrics"]["detection"]["uses"]["recogniser"] == dlib.name
+    found = set()
+    for record in run.sets["Small"]:
+        image = cv2.imread(record.lq_path)
+        faces = dlib.find(image)
+        assert record.values["detection"] == float(len(faces) > 0)
+        found.add(len(faces))
+        pairs = record.pairs["verification"]
+        assert [same for _, _, same in pairs] == [True, False]
+        for photograph, distance, same in pairs:
+            assert (photograph.split("_")[0] == record.name.split("_")[0]) == same
+            partner = cv2.imread(str(files.folder / "photographs" / photograph))
+            other = dlib.embed_only_face(partner)
+            if len(faces) != 1 or other is None:
+                assert distance is None
+            else:
+                own = dlib.embed(image, faces[0])
+                assert distance == pytest.approx(float(np.sum((own - other) ** 2)))
+    assert 1 in found
+
+
+def test_an_image_keeps_its_partners_where_others_are_missing(tmp_path: Path) -> None:
+    write_photographs(tmp_path / "p")
+    names = sorted(path.name for path in (tmp_path / "p").iterdir())
+    partners = Partners(VerificationOptions(identity=IDENTITY, seed=3), tmp_path / "p", names)
+    alone = partners.of("s37_1_ker01_blur_k5", "s37_1.png")
+    assert alone == partners.of("s37_1_ker01_blur_k5", "s37_1.png")
+    assert alone[0] == ("s37_2.png", True)  # never its own sharp face
+    others = {partners.of(f"s37_1_ker{k:02d}_blur_k5", "s37_1.png")[1][0] for k in range(12)}
+    assert len(others) > 2  # the seed alone does not choose
+    with pytest.raises(UserError, match=r"finds nobody in the photograph's path face\.png"):
+        partners.of("x", "face.png")
+
+
+def test_pairs_from_a_list(tmp_path: Path) -> None:
+    write_photographs(tmp_path / "p")
+    (tmp_path / "pairs.txt").write_text("a.png s37_2.png 1\na.png s38_1.png 0\nb s39_1.png 1\n")
+    options = VerificationOptions(pairs=str(tmp_path / "pairs.txt"), photographs=str(tmp_path / "p"))
+    partners = Partners(options, tmp_path, [])
+    assert partners.of("a", "a.png") == [("s37_2.png", True), ("s38_1.png", False)]
+    assert partners.of("b", "b.png") == [("s39_1.png", True)]
+    assert partners.of("c", "c.png") == []
+    assert sorted(partners.embeddings) == ["s37_2.png", "s38_1.png", "s39_1.png"]
+    (tmp_path / "pairs.txt").write_text("a.png gone.png 1\n")
+    with pytest.raises(UserError, match=r"gone\.png is not in"):
+        Partners(options, tmp_path, [])
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (["x"], "val:set_metrics: expected metrics by name"),
+        ({"a": {"type": "detection"}}, "val:set_metrics:a:type: 'detection' is not one of detection_rate"),
+        ({"a": {"type": "detection_rate", "recognizer": "dlib"}}, "unknown key 'recognizer'. Did you mean recogniser"),
+        ({"a": {"type": "detection_rate", "weights": 3}}, "val:set_metrics:a: weights: expected str"),
+        ({"a": {"type": "verification_accuracy"}}, "needs either pairs"),
+        ({"a": {"type": "verification_accuracy", "identity": "("}}, "identity: '(' is no expression"),
+        ({"a": {"type": "verification_accuracy", "identity": "a", "pairs": "b"}}, "needs either pairs"),
+    ],
+)
+def test_wrong_options_are_named(section: object, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_set_metrics(section)
+    assert message in str(caught.value)
