@@ -5,12 +5,15 @@ import platform
 import re
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
+from pathlib import Path
 
 import basicsr
 import torch
 
 from dfpg_plugin import __version__, compat
 from dfpg_plugin.archs.vggface_arch import STAND_IN
+from dfpg_plugin.metrics.lpips_distance import URLS, default_weights
+from dfpg_plugin.metrics.recognisers import default_facexlib_weights
 from dfpg_plugin.training.plugins import load_plugins
 
 OPTIONAL = {
@@ -42,7 +45,16 @@ def run(args: argparse.Namespace) -> None:
     missing = [f"{p} (required)" for p in required if _version(p) == "missing"]
     missing += [f"{name}: {use}" for name, use in OPTIONAL.items() if find_spec(name) is None]
     missing += [] if STAND_IN.is_file() else ["the stand-in prior; reinstall this package"]
+    print("weights of metrics, none of which is downloaded:")
+    for use, path in _metric_weights().items():
+        print(f"  {use}: {path} {'is there' if path.is_file() else 'is not there'}")
     print(f"missing: {'; '.join(missing) or 'nothing'}")
+
+
+def _metric_weights() -> dict[str, Path]:
+    """Return the file that each use of weights looks for, where options name none."""
+    found = {f"calculate_lpips, net: {net}": default_weights(net) for net in URLS}
+    return found | {f"recogniser facexlib, {path.name}": path for path in default_facexlib_weights()}
 
 
 def _required() -> list[str]:

@@ -1,4 +1,4 @@
-"""``basicsr study``: train several option files with several seeds, test them on the same sets, report with intervals."""
+"""``basicsr study``: train several option files with several seeds, test them on the same sets, and report."""
 
 import argparse
 from pathlib import Path

@@ -112,9 +112,8 @@ def plan_chunks(plans: Sequence[SetPlan], folder: Path, batch_size: int) -> list
 
 def measure_chunks(chunks: MeasuredChunks, folder: Path, workers: int) -> None:
     """Measure what is left, in ``workers`` processes besides this one, and write it down."""
-    context = get_context("forkserver") if workers else None
-    if context is not None:
-        context.set_forkserver_preload(["dfpg_plugin.evaluation.measuring"])
+    # spawn: forked workers hang in OpenMP, and those of a fork server outlive a killed parent
+    context = get_context("spawn") if workers else None
     loader = DataLoader(
         chunks, batch_size=None, num_workers=workers, multiprocessing_context=context, worker_init_fn=_start_worker
     )

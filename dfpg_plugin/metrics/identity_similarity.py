@@ -19,9 +19,7 @@ def identity_similarity(restored: NDArray, sharp: NDArray, recogniser: Recognise
     return identity_similarities([restored], [sharp], recogniser)[0]
 
 
-def identity_similarities(
-    restored: Sequence[NDArray], sharp: Sequence[NDArray], recogniser: Recogniser
-) -> list[float]:
+def identity_similarities(restored: Sequence[NDArray], sharp: Sequence[NDArray], recogniser: Recogniser) -> list[float]:
     """Return :func:`identity_similarity` of each pair; a sharp image that comes several times is looked at once."""
     known: dict[bytes, tuple] = {}
     values = []

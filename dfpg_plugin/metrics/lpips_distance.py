@@ -13,13 +13,18 @@ from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Wei
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.files import load_pytorch, state_dict_of
 from dfpg_plugin.metrics.images import GREY_LEVELS, checked_pair, to_rgb_batch
-from dfpg_plugin.metrics.weights import best_device, find_weights, fixed_seed
+from dfpg_plugin.metrics.weights import best_device, default_file, find_weights, fixed_seed
 
 URLS = {
     "vgg": VGG16_Weights.IMAGENET1K_V1.url,
     "alex": AlexNet_Weights.IMAGENET1K_V1.url,
     "squeeze": SqueezeNet1_1_Weights.IMAGENET1K_V1.url,
 }
+
+
+def default_weights(net: str) -> Path:
+    """Return where an ImageNet backbone's file is looked for: where torchvision would have downloaded it."""
+    return default_file(URLS[net], Path(torch.hub.get_dir()) / "checkpoints")
 
 
 @cache
@@ -33,7 +38,7 @@ def load_lpips(net: str, weights: str | None) -> LPIPS:
     with fixed_seed():
         network = LPIPS(net=net, pnet_rand=True, verbose=False)  # else it downloads
     if weights != "random":
-        path = find_weights("calculate_lpips", weights, URLS[net], Path(torch.hub.get_dir()) / "checkpoints")
+        path = find_weights("calculate_lpips", weights, URLS[net], default_weights(net).parent)
         state = state_dict_of(path, load_pytorch(path))
         # lpips cuts torchvision's `features` into slices and keeps the layers' names
         wanted = {key: f"features.{key.split('.', 1)[1]}" for key in network.net.state_dict()}

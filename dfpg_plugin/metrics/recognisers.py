@@ -47,6 +47,13 @@ class Recogniser:
         return self.embed(image, faces[0]) if len(faces) == 1 else None
 
 
+def default_facexlib_weights() -> tuple[Path, ...]:
+    """Return where facexlib's files are looked for: where facexlib would have downloaded them."""
+    spec = find_spec("facexlib")
+    folder = Path(spec.origin or "").parent if spec else Path()
+    return tuple(folder / "weights" / file for file in (RETINAFACE, ARCFACE))
+
+
 @cache
 def load_recogniser(name: str, weights: str | None) -> Recogniser:
     """Return a recogniser, loaded once a process.
@@ -95,12 +102,11 @@ def _load_dlib() -> Recogniser:
 
 
 def _load_facexlib(weights: str | None) -> Recogniser:
-    import facexlib
     from facexlib.detection.align_trans import get_reference_facial_points, warp_and_crop_face
     from facexlib.detection.retinaface import RetinaFace
     from facexlib.recognition.arcface_arch import Backbone
 
-    folder = Path(facexlib.__file__).parent / "weights" if weights is None else Path(weights).expanduser()
+    folder = default_facexlib_weights()[0].parent if weights is None else Path(weights).expanduser()
     device = best_device()
     with fixed_seed():
         detector, network = RetinaFace("resnet50", device=device), Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")

@@ -10,12 +10,17 @@ import torch
 from dfpg_plugin.checks import UserError
 
 
+def default_file(url: str, folder: Path) -> Path:
+    """Return the path in ``folder`` of a file that has been downloaded from ``url``."""
+    return folder / Path(urlparse(url).path).name
+
+
 def find_weights(metric: str, path: str | None, url: str, folder: Path) -> Path:
     """Return ``path``, or where it is None the file of ``url`` in ``folder``.
 
     Raises UserError, naming the file and the URL, where it is not there.
     """
-    file = folder / Path(urlparse(url).path).name if path is None else Path(path).expanduser()
+    file = default_file(url, folder) if path is None else Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"{metric}: {file} does not exist. Download {url} to it, or set `weights` to where it is.")
     return file

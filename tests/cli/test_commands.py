@@ -43,6 +43,8 @@ def test_doctor_says_where_basicsr_is_and_what_is_patched(basicsr: Callable) -> 
     assert "functional_tensor: active" in done.stdout
     assert "stock_resume: not active" in done.stdout
     assert "plugins: dfpg_plugin" in done.stdout
+    assert "calculate_lpips, net: vgg: " in done.stdout
+    assert "detection_Resnet50_Final.pth is" in done.stdout
     assert "missing: nothing" in done.stdout
 
 

@@ -118,8 +118,16 @@ def kill_after(files: object, lines: int) -> None:
             assert process.poll() is None, process.stderr.read().decode()
             time.sleep(0.02)
     finally:
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.send_signal(signal.SIGKILL)
         process.wait()
+    assert workers
+    for _ in range(1000):  # they look for their parent every few seconds
+        if not any(Path("/proc", worker).exists() for worker in workers):
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the workers outlive their parent")
     assert path.read_bytes().count(b"\n") >= lines
 
 
