@@ -1,0 +1,94 @@
+"""`basicsr study`: real small trainings, tested and reported; what is finished is kept."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import write_yaml
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.evaluation.study import network_options, run_study
+from dfpg_plugin.training.options import force
+
+NOT_PLAIN = ("network_d", "network_prior", "prior_opt", "gan_opt", "optim_d", "ema_decay")
+
+
+def write_models(folder: Path, options: dict) -> tuple[Path, Path, Path]:
+    """Write two models' options, with and without a prior stream, and a test's."""
+    options["train"]["total_iter"] = 2
+    del options["val"]
+    full = write_yaml(folder / "full.yml", options)
+    plain = {key: value for key, value in options.items() if key not in NOT_PLAIN}
+    plain["network_g"] = {**options["network_g"], "prior_stream": False}
+    plain["train"] = {
+        k: v for k, v in options["train"].items() if k not in ("prior_opt", "gan_opt", "optim_d", "ema_decay")
+    }
+    test = {
+        "name": "t", "model_type": "DFPGModel", "num_gpu": 0, "manual_seed": 0,
+        "datasets": {"test": {"name": "Val", "type": "FaceBlurDataset", "faces": "orl", "split": "val",
+                              "kernel_sizes": [5], "kernels_per_size": 2}},
+        "network_g": {"type": "DFPGNet"}, "path": {"pretrain_network_g": "replaced.pth"},
+        "val": {"metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 0}}},
+    }  # fmt: skip
+    return full, write_yaml(folder / "plain.yml", plain), write_yaml(folder / "test.yml", test)
+
+
+def test_a_models_network_and_weights_go_into_the_test(tmp_path: Path, demo_options: dict) -> None:
+    full, plain, test = write_models(tmp_path, demo_options)
+    opt = yaml.safe_load(test.read_text())
+    force(opt, network_options(str(full), Path("a.pth")))
+    assert opt["network_g"] == demo_options["network_g"]
+    assert opt["path"] == {"pretrain_network_g": "a.pth", "param_key_g": "params_ema"}
+    force(opt, network_options(str(plain), Path("b.pth")))
+    assert opt["network_g"]["prior_stream"] is False
+    assert opt["path"] == {"pretrain_network_g": "b.pth", "param_key_g": "params"}
+
+
+def test_what_is_wrong_with_the_files_is_said_first(tmp_path: Path, demo_options: dict) -> None:
+    full, _, test = write_models(tmp_path, demo_options)
+    logs = tmp_path / "logs"
+    with pytest.raises(UserError, match=r"-opt: nowhere\.yml does not exist"):
+        run_study(["nowhere.yml"], [0], str(test), 1, logs)
+    with pytest.raises(UserError, match=r"--test: nowhere\.yml does not exist"):
+        run_study([str(full)], [0], "nowhere.yml", 1, logs)
+    (tmp_path / "other").mkdir()
+    twin = write_yaml(tmp_path / "other" / "full.yml", demo_options)
+    with pytest.raises(UserError, match=r"two files of the same name among .*full\.yml"):
+        run_study([str(full), str(twin)], [0], str(test), 1, logs)
+    assert not logs.exists()
+
+
+def test_a_run_that_fails_ends_the_study_with_its_own_words(
+    tmp_path: Path, demo_options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    demo_options["network_g"]["type"] = "DFPGNte"
+    full, _, test = write_models(tmp_path, demo_options)
+    with pytest.raises(UserError, match=r"full_seed0: training ended with status 2: network_g:type: no arch is called"):
+        run_study([str(full)], [0], str(test), 1, tmp_path / "logs")
+
+
+@pytest.mark.slow
+def test_two_models_and_two_seeds(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+    full, plain, test = write_models(tmp_path, demo_options)
+    arguments = ["study", "-opt", full, plain, "--test", test, "--seeds", 0, 1, "--jobs", 2, "--out", "report"]
+    done = basicsr(*arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    names = {path.parent.name: path for path in (tmp_path / "results").glob("*/evaluation.json")}
+    assert sorted(names) == ["blurred", "full_seed0", "full_seed1", "plain_seed0", "plain_seed1", "sharp"]
+    method = json.loads(names["plain_seed1"].read_text())["method"]
+    assert method["weights"]["file"] == "experiments/plain_seed1/models/net_g_latest.pth"
+    assert method["network_g"]["prior_stream"] is False
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["title"] == "Study"
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert all(label in text for label in ("blurred", "sharp", "full", "plain"))
+    before = {name: path.stat().st_mtime_ns for name, path in names.items()}
+    assert basicsr(*arguments).returncode == 0
+    assert {name: path.stat().st_mtime_ns for name, path in names.items()} == before
+    assert not list((tmp_path / "results").glob("*archived*"))
+    (tmp_path / "test.yml").write_text((tmp_path / "test.yml").read_text().replace("crop_border: 0", "crop_border: 2"))
+    assert basicsr(*arguments).returncode == 0
+    assert all(path.stat().st_mtime_ns > before[name] for name, path in names.items())
