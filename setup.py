@@ -34,6 +34,8 @@ setup(
         "safetensors",
         "h5py",  # Keras' weights, MATLAB's newer kernel files
         "numba",
+        "matplotlib",  # the plots of reports
+        "jinja2",  # their pages
         "tqdm",
         "scipy>=1.10,<2",  # basicsr imports scipy.ndimage.filters, which SciPy 2 removes
         "setuptools",  # basicsr imports distutils

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli import doctor, list_components, prepare, test, train
+from dfpg_plugin.cli import doctor, list_components, prepare, report, study, test, train
 from dfpg_plugin.training.distribution import stop_group
 
 USER_ERROR = 2
@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="basicsr", description="Train and test image restoration models of BasicSR.")
     parser.add_argument("--version", action="version", version=f"dfpg_plugin {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (train, test, prepare, list_components, doctor):
+    for module in (train, test, report, study, prepare, list_components, doctor):
         module.add_parser(commands)
     return parser
 

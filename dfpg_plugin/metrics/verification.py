@@ -20,6 +20,7 @@ class Verification:
     std: float
     count: int  # of the pairs judged
     thresholds: tuple[float, ...]  # one a fold
+    right: tuple[bool, ...]  # whether each pair was judged rightly, in the order given
 
 
 def verify(
@@ -49,7 +50,9 @@ def verify(
     right = np.stack([_num_right(values[folds == f], same[folds == f], thresholds) for f in range(NUM_FOLDS)])
     best = [int(np.argmax(right.sum(0) - right[fold])) for fold in range(NUM_FOLDS)]
     shares = [right[fold, index] / np.sum(folds == fold) for fold, index in enumerate(best)]
-    return Verification(float(np.mean(shares)), float(np.std(shares)), len(same), tuple(thresholds[best].tolist()))
+    judged = (values < thresholds[best][folds]) == same
+    used = tuple(thresholds[best].tolist())
+    return Verification(float(np.mean(shares)), float(np.std(shares)), len(same), used, tuple(judged.tolist()))
 
 
 def _num_right(distances: NDArray, same: NDArray, thresholds: NDArray) -> NDArray[np.int64]:

@@ -35,7 +35,11 @@ def test_random_distances_give_what_a_plain_loop_gives() -> None:
     same = rng.random(60) < 0.5
     distances = np.where(same, rng.normal(1, 0.4, 60), rng.normal(1.6, 0.4, 60)).clip(0)
     folds = _stratified_folds(same, np.random.default_rng(3))
-    assert verify(distances, same, seed=3).accuracy == pytest.approx(by_hand(distances, same, folds))
+    result = verify(distances, same, seed=3)
+    assert result.accuracy == pytest.approx(by_hand(distances, same, folds))
+    assert [np.mean(np.array(result.right)[folds == f]) for f in range(10)] == pytest.approx(
+        [np.mean((distances[folds == f] < result.thresholds[f]) == same[folds == f]) for f in range(10)]
+    )
     contiguous = np.repeat(np.arange(10), 6)
     assert verify(distances, same, legacy_order=True).accuracy == pytest.approx(by_hand(distances, same, contiguous))
 

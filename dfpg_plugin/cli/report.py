@@ -1,0 +1,60 @@
+"""``basicsr report``: compare what `basicsr test` has measured, as tables, plots and pictures; or two such reports."""
+
+import argparse
+import re
+from pathlib import Path
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.cli.arguments import from_0, from_1
+from dfpg_plugin.evaluation.plots import CHOICES, PictureChoice
+
+RESAMPLES, SEED = 10_000, 0
+MAX_NAME = 60  # characters of a folder that nobody has named
+
+
+def add_parser(commands: "argparse._SubParsersAction") -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser("report", help="compare results as tables, plots, pictures", description=__doc__)
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="a results folder, or a name in results/; LABEL=RUN,RUN for several trainings of one method",
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: reports/ and the methods' names")
+    parser.add_argument("--title", default="Results", help="default: %(default)s")
+    parser.add_argument("--resamples", type=from_1, default=RESAMPLES, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument("--seed", type=from_0, default=SEED, help="of everything drawn (default: %(default)s)")
+    parser.add_argument("--pictures", choices=CHOICES, default=CHOICES[0], help="which (default: %(default)s)")
+    parser.add_argument("--num_pictures", type=from_1, default=6, metavar="N", help="default: %(default)s")
+    parser.add_argument("--picture_metric", metavar="KEY", help="under the pictures, and to choose by; default: first")
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar="JSON", help="say why the numbers of two report.json differ"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compare and print where the report is, or what differs."""
+    if args.compare and args.runs:
+        raise UserError("--compare: goes without runs. Name two report.json files alone.")
+    if args.compare:
+        from dfpg_plugin.evaluation.comparison import compare_reports
+
+        for line in compare_reports(*args.compare):
+            print(line)
+        return
+    if not args.runs:
+        raise UserError("report: no run is named. Name results folders, or two reports with --compare.")
+    from dfpg_plugin.evaluation.methods import read_methods
+    from dfpg_plugin.evaluation.publish import check_target, publish
+    from dfpg_plugin.evaluation.report import build_report
+
+    methods = read_methods(args.runs)
+    name = re.sub(r"[^\w.-]+", "_", "_vs_".join(method.label for method in methods))[:MAX_NAME]
+    folder = args.out or Path("reports", name)
+    check_target(folder)
+    report = build_report(methods, args.title, args.resamples, args.seed)
+    choice = PictureChoice(args.pictures, args.num_pictures, args.picture_metric, args.seed)
+    for path in publish(report, folder, choice):
+        print(path)

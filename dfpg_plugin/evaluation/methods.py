@@ -1,0 +1,212 @@
+"""The methods that a report compares: results folders under labels, and every image's values as arrays."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.data.naming import list_some
+from dfpg_plugin.evaluation.records import Record, Run, read_run
+from dfpg_plugin.evaluation.restored import BLURRED, SHARP
+from dfpg_plugin.evaluation.set_metrics import VERIFICATION
+from dfpg_plugin.evaluation.statistics import Array
+from dfpg_plugin.metrics.verification import verify
+
+IDENTICAL = ("type", "better", "settings", "uses")  # of a metric, in all runs
+RESULTS = "results"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One or several runs, trainings with different seeds say, under one label."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is the test set itself, blurred or sharp, which is shown and takes no rank."""
+        return self.runs[0].manifest["method"]["images"] in (BLURRED, SHARP)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What a method lacks, or what nobody has where ``method`` is None."""
+
+    method: str | None
+    set: str
+    metric: str | None  # None: all
+    images: tuple[str, ...]  # none: the whole set
+    reason: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """One method's values of one metric on one set: sums over an image's values and their counts, both (N,).
+
+    Most metrics have one value an image, verification one a pair. The mean over several runs counts where all have one.
+    """
+
+    sums: Array
+    counts: Array
+    run_means: tuple[float, ...]
+    missing: tuple[Missing, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no value at all."""
+        return not self.counts.any()
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """One test set with the values of all methods; arrays are in the order of ``names``."""
+
+    name: str
+    methods: tuple[Method, ...]
+    metrics: dict[str, dict]  # what the manifests say of each
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take the images of all runs together. Raises UserError where two runs differ in an image's pixels."""
+        pixels: dict[str, str] = {}
+        differing = set()
+        for record in (r for m in self.methods for run in m.runs for r in run.sets.get(self.name, [])):
+            if pixels.setdefault(record.name, record.pixels) != record.pixels:
+                differing.add(record.name)
+        if differing:
+            raise UserError(
+                f"{self.name}: the runs were measured on different pictures of the same names "
+                f"({len(differing)}): {list_some(sorted(differing))}. Run their tests again on one set."
+            )
+        object.__setattr__(self, "names", tuple(sorted(pixels)))
+
+    @cached_property
+    def first(self) -> dict[str, Record]:
+        """A record of each image, for what does not depend on the method."""
+        return {r.name: r for m in self.methods for run in m.runs for r in run.sets.get(self.name, [])}
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """The sharp face of each image, by which images belong together; the image itself where there is none."""
+        return [self.first[name].gt or name for name in self.names]
+
+    @cached_property
+    def sizes(self) -> Array:
+        """The kernel's size of each image; NaN where its name does not tell."""
+        return np.array([np.nan if (s := self.first[name].size) is None else s for name in self.names])
+
+    def column(self, method: Method, metric: str) -> Column:
+        """Return a method's values of a metric, and what is missing of them."""
+        runs = [run for run in method.runs if self.name in run.sets]
+        of_all = [run for run in runs if metric in run.manifest["metrics"]]
+        size = len(self.names)
+        if len(of_all) < len(method.runs):
+            reason = "not measured on this set" if len(runs) < len(method.runs) else "metric not measured"
+            lacking = Missing(method.label, self.name, metric if runs else None, (), reason)
+            return Column(np.zeros(size), np.zeros(size), (), (lacking,))
+        parts = [self._values(run, method.label, metric) for run in of_all]
+        counts = np.min([part.counts for part in parts], axis=0)
+        scaled = [np.where(counts > 0, part.sums / np.maximum(part.counts, 1) * counts, 0.0) for part in parts]
+        means = tuple(mean for part in parts for mean in part.run_means)
+        return Column(np.mean(scaled, axis=0), counts, means, tuple(m for part in parts for m in part.missing))
+
+    def _values(self, run: Run, label: str, metric: str) -> Column:
+        records = {record.name: record for record in run.sets[self.name]}
+        if self.metrics[metric]["type"] == VERIFICATION:
+            return self._verification(records, label, metric)
+        sums, counts = np.zeros(len(self.names)), np.zeros(len(self.names))
+        for i, name in enumerate(self.names):
+            value = records[name].values.get(metric) if name in records else None
+            if value is not None:
+                sums[i], counts[i] = value, 1
+        mean = float(sums.sum() / counts.sum()) if counts.any() else np.nan
+        return Column(sums, counts, (mean,), self._missing(records, counts, label, metric))
+
+    def _verification(self, records: dict[str, Record], label: str, metric: str) -> Column:
+        settings = self.metrics[metric]["settings"]
+        sums, counts = np.zeros(len(self.names)), np.zeros(len(self.names))
+        judged = [
+            (i, distance, same)
+            for i, name in enumerate(self.names)
+            for _, distance, same in (records[name].pairs.get(metric, []) if name in records else [])
+            if distance is not None
+        ]
+        try:
+            result = verify(
+                [distance for _, distance, _ in judged],
+                [same for _, _, same in judged],
+                legacy_order=settings["legacy_order"],
+                seed=settings["seed"],
+            )
+        except UserError as error:
+            return Column(sums, counts, (np.nan,), (Missing(label, self.name, metric, (), str(error)),))
+        for (i, _, _), right in zip(judged, result.right, strict=True):
+            sums[i] += right
+            counts[i] += 1
+        return Column(sums, counts, (result.accuracy,), self._missing(records, counts, label, metric))
+
+    def _missing(self, records: dict[str, Record], counts: Array, label: str, metric: str) -> tuple[Missing, ...]:
+        by_reason: dict[str, list[str]] = {}
+        for name, count in zip(self.names, counts, strict=True):
+            if count == 0:
+                record = records.get(name)
+                reason = "not in the results" if record is None else record.problem or "no value"
+                by_reason.setdefault(reason, []).append(name)
+        return tuple(Missing(label, self.name, metric, tuple(names), why) for why, names in by_reason.items())
+
+
+def read_methods(arguments: Sequence[str]) -> tuple[Method, ...]:
+    """Return the methods that ``RUN`` and ``LABEL=RUN[,RUN...]`` arguments name.
+
+    A run is a results folder, or a name below ``results/``. Raises UserError for what is not there or twice.
+    """
+    methods = []
+    for argument in arguments:
+        label, equals, names = argument.partition("=")
+        runs = tuple(read_run(_folder(name)) for name in (names if equals else argument).split(","))
+        methods.append(Method(label if equals else runs[0].manifest["name"], runs))
+    labels = [method.label for method in methods]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise UserError(f"report: two methods are called {twice[0]!r}. Write LABEL=RUN to tell them apart.")
+    return tuple(methods)
+
+
+def agreed_metrics(methods: Sequence[Method]) -> dict[str, dict]:
+    """Return what is recorded of every metric. Raises UserError, naming the keys, where two runs differ in it."""
+    found: dict[str, tuple[dict, str]] = {}
+    for run in (run for method in methods for run in method.runs):
+        for key, facts in run.manifest["metrics"].items():
+            first, where = found.setdefault(key, (facts, str(run.folder)))
+            if any(first[part] != facts[part] for part in IDENTICAL):
+                differences = "; ".join(differing(first, facts, IDENTICAL))
+                raise UserError(
+                    f"{run.folder} and {where}: {key} was measured in two ways ({differences}), so that its numbers "
+                    "can't be compared. Run one of the tests again."
+                )
+    return {key: facts for key, (facts, _) in found.items()}
+
+
+def differing(first: dict, second: dict, keys: Sequence[str]) -> list[str]:
+    """Return ``key: a / b`` for every value that differs, of nested options each key alone."""
+    found = []
+    for key in keys:
+        a, b = first.get(key), second.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += [f"{key}:{text}" for text in differing(a, b, sorted({*a, *b}))]
+        elif a != b:
+            found.append(f"{key}: {a} / {b}")
+    return found
+
+
+def _folder(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if re.fullmatch(r"[^/]+", name) and Path(RESULTS, name).is_dir():
+        return Path(RESULTS, name)
+    raise UserError(f"report: {name} is no results folder, nor a run in {RESULTS}/ (working directory: {Path.cwd()}).")

@@ -1,0 +1,71 @@
+"""Write a report into a folder, in every form."""
+
+import io
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from dfpg_plugin.checks import UserError, make_folder
+from dfpg_plugin.evaluation.latex import to_latex
+from dfpg_plugin.evaluation.page import to_html
+from dfpg_plugin.evaluation.plots import PictureChoice, choose_images, draw_grid, plot_sizes
+from dfpg_plugin.evaluation.report import Report, as_dict
+from dfpg_plugin.evaluation.tables import to_csv, to_markdown
+from dfpg_plugin.files import whole_file
+
+JSON = "report.json"
+LOGS = "logs"  # what a study keeps beside its report
+
+
+def check_target(folder: Path) -> None:
+    """Raise UserError unless ``folder`` can be written to: it is not there, empty, or holds an earlier report."""
+    if folder.is_file():
+        raise UserError(f"--out: {folder} is a file. Name a folder.")
+    if folder.is_dir() and not (folder / JSON).exists():
+        if others := sorted(path.name for path in folder.iterdir() if path.name != LOGS):
+            raise UserError(f"--out: {folder} holds {others[0]} and no report. Name another folder.")
+
+
+def publish(report: Report, folder: Path, choice: PictureChoice) -> list[Path]:
+    """Write report.json, .md, .tex, .csv and .html and the pictures; return their paths. Raises UserError."""
+    check_target(folder)
+    make_folder("--out", folder)
+    figures = _figures(report, choice)
+    captions = {file: caption for file, (caption, _) in figures.items()}
+    contents = {file: _png(figure) for file, (_, figure) in figures.items()}
+    pages = {
+        "report.md": to_markdown(report, captions),
+        "report.tex": to_latex(report),
+        "report.csv": to_csv(report),
+        "report.html": to_html(report, {captions[file]: content for file, content in contents.items()}),
+        JSON: json.dumps(as_dict(report), indent=1, allow_nan=False) + "\n",
+    }
+    contents |= {file: text.encode("utf-8", "surrogateescape") for file, text in pages.items()}
+    for file, content in contents.items():
+        with whole_file(folder / file) as output:
+            output.write(content)
+    return [folder / file for file in contents]
+
+
+def _figures(report: Report, choice: PictureChoice) -> dict[str, tuple[str, Figure]]:
+    """Return captions and figures by file name."""
+    figures = {}
+    for number, test_set in enumerate(report.sets, 1):
+        for metric in test_set.cells if len(test_set.sizes) > 1 else ():
+            caption = f"{test_set.name}: {metric} by kernel size, with 95 % intervals"
+            figures[f"set{number}_{metric}.png"] = (caption, plot_sizes(report, test_set, metric))
+        names = choose_images(report, test_set, choice)
+        metric = choice.metric or next(iter(test_set.cells), None)
+        of = "" if choice.kind == "random" else f" by {metric}"
+        caption = f"{test_set.name}: {choice.kind} images{of}" + (
+            f"; below each picture its {metric}" if metric else ""
+        )
+        figures[f"set{number}_pictures.png"] = (caption, draw_grid(report, test_set, names, metric))
+    return figures
+
+
+def _png(figure: Figure) -> bytes:
+    output = io.BytesIO()
+    figure.savefig(output, format="png")
+    return output.getvalue()
