@@ -36,6 +36,19 @@ def test_command_and_flags() -> None:
     assert flags == {
         "train": sorted([*shared, "--stock"]),
         "test": sorted([*shared, "--images", "--workers"]),
+        "report": sorted(
+            [
+                "--out",
+                "--title",
+                "--resamples",
+                "--seed",
+                "--pictures",
+                "--num_pictures",
+                "--picture_metric",
+                "--compare",
+            ]
+        ),
+        "study": sorted(["-opt", "--opt", "--test", "--seeds", "--jobs", "--out", "--title"]),
         "list": ["--plugins"],
         "doctor": [],
         "prepare": [],

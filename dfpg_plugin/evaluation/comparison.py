@@ -23,7 +23,7 @@ def compare_reports(first: Path, second: Path) -> list[str]:
     pairs = [(label, label) for label in a["methods"] if label in b["methods"]]
     if len(a["methods"]) == len(b["methods"]) == 1:
         pairs = [(next(iter(a["methods"])), next(iter(b["methods"])))]
-    lines = []
+    lines: list[str] = []
     for name in a["sets"]:
         if name in b["sets"]:
             for labels in pairs:
@@ -69,8 +69,8 @@ def _reasons(a: dict, b: dict, name: str, metric: str, labels: tuple[str, str]) 
         reasons.append(f"runs: {len(runs)} / {len(other_runs)}")
     for run, other in zip(runs, other_runs, strict=False):
         reasons += differing(run, other, OF_RUN)
-        options = [(r["sets"].get(name) or {}).get("options", {}) for r in (run, other)]
-        reasons += [f"data set: {text}" for text in differing(*options, sorted({*options[0], *options[1]}))]
+        one, two = ((r["sets"].get(name) or {}).get("options", {}) for r in (run, other))
+        reasons += [f"data set: {text}" for text in differing(one, two, sorted({*one, *two}))]
     return list(dict.fromkeys(reasons))
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.naming import list_some
@@ -17,6 +18,7 @@ from dfpg_plugin.evaluation.statistics import Array
 from dfpg_plugin.metrics.verification import verify
 
 IDENTICAL = ("type", "better", "settings", "uses")  # of a metric, in all runs
+NO_FACE = "not exactly one face is found in it, or in its photographs"
 RESULTS = "results"
 
 
@@ -53,6 +55,7 @@ class Column:
 
     sums: Array
     counts: Array
+    absent: NDArray[np.bool_]  # whether an image was not measured; verification measures one without a face, too
     run_means: tuple[float, ...]
     missing: tuple[Missing, ...] = ()
 
@@ -108,12 +111,14 @@ class TestSet:
         if len(of_all) < len(method.runs):
             reason = "not measured on this set" if len(runs) < len(method.runs) else "metric not measured"
             lacking = Missing(method.label, self.name, metric if runs else None, (), reason)
-            return Column(np.zeros(size), np.zeros(size), (), (lacking,))
+            return Column(np.zeros(size), np.zeros(size), np.ones(size, bool), (), (lacking,))
         parts = [self._values(run, method.label, metric) for run in of_all]
         counts = np.min([part.counts for part in parts], axis=0)
         scaled = [np.where(counts > 0, part.sums / np.maximum(part.counts, 1) * counts, 0.0) for part in parts]
         means = tuple(mean for part in parts for mean in part.run_means)
-        return Column(np.mean(scaled, axis=0), counts, means, tuple(m for part in parts for m in part.missing))
+        absent = np.any([part.absent for part in parts], axis=0)
+        missing = tuple(m for part in parts for m in part.missing)
+        return Column(np.mean(scaled, axis=0), counts, absent, means, missing)
 
     def _values(self, run: Run, label: str, metric: str) -> Column:
         records = {record.name: record for record in run.sets[self.name]}
@@ -125,7 +130,7 @@ class TestSet:
             if value is not None:
                 sums[i], counts[i] = value, 1
         mean = float(sums.sum() / counts.sum()) if counts.any() else np.nan
-        return Column(sums, counts, (mean,), self._missing(records, counts, label, metric))
+        return Column(sums, counts, counts == 0, (mean,), self._missing(records, counts, label, metric))
 
     def _verification(self, records: dict[str, Record], label: str, metric: str) -> Column:
         settings = self.metrics[metric]["settings"]
@@ -144,18 +149,20 @@ class TestSet:
                 seed=settings["seed"],
             )
         except UserError as error:
-            return Column(sums, counts, (np.nan,), (Missing(label, self.name, metric, (), str(error)),))
+            return Column(sums, counts, counts == 0, (np.nan,), (Missing(label, self.name, metric, (), str(error)),))
         for (i, _, _), right in zip(judged, result.right, strict=True):
             sums[i] += right
             counts[i] += 1
-        return Column(sums, counts, (result.accuracy,), self._missing(records, counts, label, metric))
+        absent = np.array([name not in records or records[name].problem is not None for name in self.names])
+        return Column(sums, counts, absent, (result.accuracy,), self._missing(records, counts, label, metric))
 
     def _missing(self, records: dict[str, Record], counts: Array, label: str, metric: str) -> tuple[Missing, ...]:
         by_reason: dict[str, list[str]] = {}
         for name, count in zip(self.names, counts, strict=True):
             if count == 0:
                 record = records.get(name)
-                reason = "not in the results" if record is None else record.problem or "no value"
+                no_value = NO_FACE if self.metrics[metric]["type"] == VERIFICATION else "no value"
+                reason = "not in the results" if record is None else record.problem or no_value
                 by_reason.setdefault(reason, []).append(name)
         return tuple(Missing(label, self.name, metric, tuple(names), why) for why, names in by_reason.items())
 
@@ -182,8 +189,7 @@ def agreed_metrics(methods: Sequence[Method]) -> dict[str, dict]:
     for run in (run for method in methods for run in method.runs):
         for key, facts in run.manifest["metrics"].items():
             first, where = found.setdefault(key, (facts, str(run.folder)))
-            if any(first[part] != facts[part] for part in IDENTICAL):
-                differences = "; ".join(differing(first, facts, IDENTICAL))
+            if differences := "; ".join(differing(_what_counts(first), _what_counts(facts), IDENTICAL)):
                 raise UserError(
                     f"{run.folder} and {where}: {key} was measured in two ways ({differences}), so that its numbers "
                     "can't be compared. Run one of the tests again."
@@ -201,6 +207,13 @@ def differing(first: dict, second: dict, keys: Sequence[str]) -> list[str]:
         elif a != b:
             found.append(f"{key}: {a} / {b}")
     return found
+
+
+def _what_counts(facts: dict) -> dict:
+    """Return a metric's record without the place of its weights where their digest is there."""
+    if "weights_sha256" not in facts["uses"]:
+        return facts
+    return {**facts, "settings": {key: value for key, value in facts["settings"].items() if key != "weights"}}
 
 
 def _folder(name: str) -> Path:

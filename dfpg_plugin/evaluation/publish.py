@@ -22,9 +22,9 @@ def check_target(folder: Path) -> None:
     """Raise UserError unless ``folder`` can be written to: it is not there, empty, or holds an earlier report."""
     if folder.is_file():
         raise UserError(f"--out: {folder} is a file. Name a folder.")
-    if folder.is_dir() and not (folder / JSON).exists():
-        if others := sorted(path.name for path in folder.iterdir() if path.name != LOGS):
-            raise UserError(f"--out: {folder} holds {others[0]} and no report. Name another folder.")
+    others = sorted(path.name for path in folder.iterdir() if path.name != LOGS) if folder.is_dir() else []
+    if others and JSON not in others:
+        raise UserError(f"--out: {folder} holds {others[0]} and no report. Name another folder.")
 
 
 def publish(report: Report, folder: Path, choice: PictureChoice) -> list[Path]:
@@ -56,12 +56,9 @@ def _figures(report: Report, choice: PictureChoice) -> dict[str, tuple[str, Figu
             caption = f"{test_set.name}: {metric} by kernel size, with 95 % intervals"
             figures[f"set{number}_{metric}.png"] = (caption, plot_sizes(report, test_set, metric))
         names = choose_images(report, test_set, choice)
-        metric = choice.metric or next(iter(test_set.cells), None)
-        of = "" if choice.kind == "random" else f" by {metric}"
-        caption = f"{test_set.name}: {choice.kind} images{of}" + (
-            f"; below each picture its {metric}" if metric else ""
-        )
-        figures[f"set{number}_pictures.png"] = (caption, draw_grid(report, test_set, names, metric))
+        shown = choice.metric or next(iter(test_set.cells), None)
+        caption = f"{test_set.name}: {choice.kind} images" + (f"; below each its {shown}" if shown else "")
+        figures[f"set{number}_pictures.png"] = (caption, draw_grid(report, test_set, names, shown))
     return figures
 
 

@@ -24,13 +24,17 @@ class Cell:
     high: float
     count: int  # of the images that have a value
     expected: int  # of the images that have one in any method
+    absent: int  # of these, how many were not measured
     run_means: tuple[float, ...] = ()  # of each run
     rank: int | None = None  # 1 best, 2 second; None for the others, references, and where images are missing
 
     @property
     def is_complete(self) -> bool:
-        """Whether no image is missing that another method has."""
-        return self.count == self.expected
+        """Whether no image is missing that another method has.
+
+        An image in which verification found no face was measured: leaving it out is part of the protocol.
+        """
+        return self.absent == 0
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def _cells(
     test_set: TestSet, metric: str, columns: Mapping[str, Column], which: Array, resamples: int, seed: int
 ) -> dict[str, Cell]:
     groups = [group for group, is_in in zip(test_set.groups, which, strict=True) if is_in]
-    expected = int(np.any([column.counts[which] > 0 for column in columns.values()], axis=0).sum())
+    expected = np.any([column.counts[which] > 0 for column in columns.values()], axis=0)
     cells = {}
     for label, column in columns.items():
         interval = bootstrap(*group_sums(column.sums[which], column.counts[which], groups), resamples, seed)
@@ -168,7 +172,8 @@ def _cells(
         if test_set.metrics[metric]["type"] == VERIFICATION and run_means:
             mean = float(np.mean(run_means))  # that of the folds, as published
         count = int((column.counts[which] > 0).sum())
-        cells[label] = Cell(mean, interval.low, interval.high, count, expected, run_means)
+        absent = int((column.absent[which] & expected).sum())
+        cells[label] = Cell(mean, interval.low, interval.high, count, int(expected.sum()), absent, run_means)
     ranks = _ranks(test_set, metric, cells)
     return {label: Cell(**{**vars(cell), "rank": ranks.get(label)}) for label, cell in cells.items()}
 

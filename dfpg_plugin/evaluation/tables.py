@@ -46,13 +46,15 @@ def format_value(value: float, facts: Mapping, with_unit: bool = True) -> str:
 
 
 def format_cell(cell: Cell | None, facts: Mapping) -> str:
-    """Return ``mean [low, high]``, with a dagger and the number of images where some are missing."""
+    """Return ``mean [low, high]``, with the number of images where some have no value, and a dagger where some lack."""
     if cell is None or math.isnan(cell.mean):
         return NONE
     mean = format_value(cell.mean, facts)
     if not math.isinf(cell.mean):
         mean += f" [{format_value(cell.low, facts, False)}, {format_value(cell.high, facts, False)}]"
-    return mean if cell.is_complete else f"{mean} {INCOMPLETE} ({cell.count} of {cell.expected})"
+    if cell.count < cell.expected:
+        mean += f" ({cell.count} of {cell.expected})"
+    return mean if cell.is_complete else f"{mean} {INCOMPLETE}"
 
 
 def title_of(key: str, facts: Mapping) -> str:

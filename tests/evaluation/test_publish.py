@@ -1,0 +1,130 @@
+"""The folder that a report becomes: files, pictures, the page, and what is refused."""
+
+import base64
+import html.parser
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from results_folders import drawn, method, record, write_run
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.evaluation.plots import PictureChoice, choose_images, draw_grid, plot_sizes
+from dfpg_plugin.evaluation.publish import check_target, publish
+from dfpg_plugin.evaluation.report import Report, build_report
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    """A method with saved pictures, one without, and the blurred set; the sharp faces are files."""
+    cv2.imwrite(str(tmp_path / "gt.png"), np.full((8, 8, 3), (255, 0, 0), np.uint8))  # blue
+
+    def with_pictures(name: str, level: int | None) -> Path:
+        records = []
+        for r in drawn(0):
+            picture = None if level is None else f"{r.name}.png"
+            facts = {"values": r.values, "gt_path": str(tmp_path / "gt.png"), "picture": picture}
+            records.append(record(r.index, r.name, **facts))
+        folder = write_run(tmp_path / name, {"S": records}, images="blurred" if name == "blurred" else "restored")
+        for r in records if level is not None else ():
+            cv2.imwrite(str(folder / r.picture), np.full((8, 8, 3), level, np.uint8))
+        return folder
+
+    runs = [method(name, with_pictures(name, level)) for name, level in (("blurred", 10), ("net", 200), ("bare", None))]
+    return build_report(runs, "<b>T</b>", 100, 0)
+
+
+def test_all_forms_are_written_and_written_again(tmp_path: Path, report: Report) -> None:
+    paths = publish(report, tmp_path / "out", PictureChoice(count=2))
+    names = {"report.json", "report.md", "report.tex", "report.csv", "report.html"}
+    names |= {"set1_psnr.png", "set1_d_vgg.png", "set1_pictures.png"}
+    assert {path.name for path in paths} == {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["title"] == "<b>T</b>"
+    before = (tmp_path / "out" / "report.md").read_bytes()
+    publish(report, tmp_path / "out", PictureChoice(count=2))
+    assert (tmp_path / "out" / "report.md").read_bytes() == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").touch()
+    with pytest.raises(UserError, match=r"--out: .*other holds mine\.txt and no report"):
+        check_target(tmp_path / "other")
+    with pytest.raises(UserError, match="is a file"):
+        check_target(tmp_path / "other" / "mine.txt")
+    (tmp_path / "study" / "logs").mkdir(parents=True)
+    check_target(tmp_path / "study")
+
+
+class Links(html.parser.HTMLParser):
+    """Collect what a page loads, and what it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loaded: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append(tag)
+        self.loaded += [value for key, value in attrs if key in ("src", "href") and value]
+
+
+def test_the_page_needs_nothing_else(tmp_path: Path, report: Report) -> None:
+    publish(report, tmp_path / "out", PictureChoice(count=2))
+    text = (tmp_path / "out" / "report.html").read_text()
+    page = Links()
+    page.feed(text)
+    assert len(page.loaded) == 3
+    for source in page.loaded:
+        kind, content = source.split(",", 1)
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(content).startswith(b"\x89PNG")
+    assert not {"script", "link", "b"} & set(page.tags)
+    assert "&lt;b&gt;T&lt;/b&gt;" in text
+    assert "url(" not in text
+    cells = report.sets[0].cells["psnr"]
+    assert len(re.findall(r"<td class=first>", text)) >= 2
+    assert f"{cells['net'].mean:.2f}" in text
+
+
+def panels(report: Report) -> dict[str, list]:
+    figure = draw_grid(report, report.sets[0], ["face0_k5", "face1_k9"], "psnr")
+    return {axes.get_title(): axes for axes in figure.axes[:4]}
+
+
+def test_the_grid_shows_blurred_methods_and_sharp(report: Report) -> None:
+    first = panels(report)
+    assert list(first) == ["blurred", "net", "bare", "sharp"]
+    assert first["blurred"].images[0].get_array().max() == 10
+    assert first["net"].images[0].get_array().max() == 200
+    assert list(first["bare"].images) == []
+    assert first["bare"].texts[0].get_text() == "not saved"
+    assert first["sharp"].images[0].get_array()[0, 0].tolist() == [0, 0, 255]  # RGB
+    value = next(r.values["psnr"] for r in drawn(0) if r.name == "face0_k5")
+    assert first["net"].get_xlabel() == f"{value:.2f}"
+
+
+def test_images_are_chosen_by_seed_or_by_value(report: Report) -> None:
+    test_set = report.sets[0]
+    by_value = sorted(drawn(0), key=lambda r: r.values["psnr"])
+    names = [r.name for r in by_value]
+    assert choose_images(report, test_set, PictureChoice("worst", 3)) == names[:3]
+    assert choose_images(report, test_set, PictureChoice("best", 2)) == names[-2:]
+    assert choose_images(report, test_set, PictureChoice("median", 2)) == names[5:7]
+    far = sorted(drawn(0), key=lambda r: -r.values["d_vgg"])
+    assert choose_images(report, test_set, PictureChoice("worst", 1, "d_vgg")) == [far[0].name]
+    drawn_twice = [choose_images(report, test_set, PictureChoice("random", 4, seed=7)) for _ in range(2)]
+    assert drawn_twice[0] == drawn_twice[1] != choose_images(report, test_set, PictureChoice("random", 4, seed=8))
+    assert len(choose_images(report, test_set, PictureChoice("random", 99))) == 12
+    with pytest.raises(UserError, match=r"--picture_metric: 'psnrr' is not one of psnr, d_vgg\. Did you mean psnr"):
+        choose_images(report, test_set, PictureChoice("worst", 3, "psnrr"))
+
+
+def test_the_plot_shows_means_and_intervals(report: Report) -> None:
+    figure = plot_sizes(report, report.sets[0], "psnr")
+    (axes,) = figure.axes
+    assert axes.get_legend_handles_labels()[1] == ["blurred", "net", "bare"]
+    line = axes.containers[1].lines[0]
+    means = [cells["psnr"]["net"].mean for cells in report.sets[0].sizes.values()]
+    assert line.get_ydata() == pytest.approx(means)
+    assert axes.get_ylabel() == "psnr ↑"
