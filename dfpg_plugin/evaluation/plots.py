@@ -63,10 +63,13 @@ def choose_images(report: Report, test_set: SetReport, choice: PictureChoice) ->
     """Return the names of the images for the grid. Raises UserError for a metric that was not measured."""
     names = list(test_set.images)
     count = min(choice.count, len(names))
+    if choice.metric is not None:
+        check_choice("--picture_metric", choice.metric, test_set.cells)
     if choice.kind == "random":
         return sorted(np.random.default_rng(choice.seed).choice(names, count, replace=False).tolist())
-    metric = choice.metric or next(iter(test_set.cells), "")
-    check_choice("--picture_metric", metric, test_set.cells)
+    metric = choice.metric or next(iter(test_set.cells), None)
+    if metric is None:
+        raise UserError(f"--pictures {choice.kind}: {test_set.name} has no metric to choose by. Use random.")
     first = next((method for method in report.methods if not method.is_reference), report.methods[0])
     values = {r.name: r.values.get(metric) for r in first.runs[0].sets.get(test_set.name, [])}
     measured = {name: value for name, value in values.items() if value is not None}
