@@ -13,6 +13,7 @@ from conftest import ROOT
 
 from dfpg_plugin.data.deblur_test_dataset import FaceDeblurTestOptions
 from dfpg_plugin.data.face_blur_dataset import FaceBlurOptions
+from dfpg_plugin.evaluation.set_metrics import read_set_metrics
 from dfpg_plugin.training.loop import build_loaders
 from dfpg_plugin.training.option_checks import check_options
 from dfpg_plugin.training.options import Arguments, complete, force, read_option_file
@@ -77,7 +78,55 @@ def test_the_test_sets_and_weights_are_the_papers(file: str, sets: dict, weights
     assert opt["val"]["metrics"] == {
         "psnr": {"type": "calculate_psnr", "crop_border": 0, "test_y_channel": False},
         "ssim": {"type": "calculate_ssim", "crop_border": 0, "test_y_channel": False},
+        "ssim_3d": {"type": "calculate_ssim_3d", "better": "higher"},
+        "d_vgg": {"type": "calculate_vggface_distance", "weights": "weights/VGGFace16.pth", "better": "lower"},
+        "lpips": {"type": "calculate_lpips", "net": "vgg", "legacy_range": False, "better": "lower"},
     }
+    assert ("set_metrics" in opt["val"]) == (file == "test_dfpg_shen.yml")
+    read_set_metrics(opt["val"].get("set_metrics", {}))
+
+
+ROWS = {  # of Table 4: Per, DFP, FT, Dis, CA-Dis & Pr
+    "b1": (0, 0, 0, 0, 0), "b2": (1, 0, 0, 0, 0), "b3": (0, 1, 0, 0, 0),
+    "b4": (0, 1, 1, 0, 0), "b5": (0, 1, 1, 1, 0), "b6": (0, 1, 1, 0, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_ablation_differs_in_what_table_4_says(name: str) -> None:
+    opt, complete_method = read(f"ablation/{name}.yml"), read("ablation/b6.yml")
+    per, dfp, ft, dis, ca = map(bool, ROWS[name])
+    train = opt["train"]
+    assert opt["network_g"].pop("prior_stream") == dfp
+    assert opt["network_g"].pop("feature_transform") == ft
+    assert [key for key in ("feature_opt", "prior_opt", "gan_opt", "optim_d") if key in train] == (
+        ["feature_opt"] * per + ["prior_opt"] * dfp + ["gan_opt", "optim_d"] * (dis or ca)
+    )
+    assert ("network_prior" in opt) == (per or dfp)
+    if dis or ca:
+        assert opt["network_d"].pop("channel_attention") == ca
+        del complete_method["network_d"]["channel_attention"]
+    for key in ("prior_stream", "feature_transform"):
+        del complete_method["network_g"][key]
+    for parts, others in ((opt, complete_method), (train, complete_method["train"])):
+        for key, value in parts.items():
+            if key not in ("name", "train", "path", "feature_opt"):
+                assert value == others[key], key
+
+
+@pytest.mark.parametrize("name", ["edsr", "rcan"])
+def test_the_baselines_are_trained_as_b1(name: str) -> None:
+    opt, b1 = read(f"baseline/{name}.yml"), read("ablation/b1.yml")
+    for key in ("name", "network_g"):
+        assert opt.pop(key) != b1.pop(key)
+    assert opt == b1
+
+
+def test_the_demos_test_measures_the_network_of_b6() -> None:
+    network = read("ablation/b6.yml")["network_g"]
+    tested = read("test_dfpg_orl.yml")["network_g"]
+    assert {key: network[key] for key in tested} == tested
+    assert set(read_set_metrics(read("test_dfpg_orl.yml")["val"]["set_metrics"])) == {"detection", "verification"}
 
 
 def test_real_blur_saves_pictures_and_measures_nothing() -> None:
