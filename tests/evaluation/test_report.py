@@ -128,6 +128,22 @@ def test_several_runs_of_a_method(tmp_path: Path) -> None:
     assert cell.mean == pytest.approx(first + 1)
 
 
+def test_an_image_that_one_run_lacks_does_not_count(tmp_path: Path) -> None:
+    whole = write_run(tmp_path / "whole", {"S": drawn(0)})
+    part = write_run(tmp_path / "part", {"S": drawn(0)[1:]})
+    cell = report_of(method("m", whole, part), method("n", whole)).sets[0].cells["psnr"]["m"]
+    assert (cell.count, cell.expected, cell.is_complete) == (11, 12, False)
+    assert cell.mean == pytest.approx(np.mean([r.values["psnr"] for r in drawn(0)[1:]]))
+
+
+def test_p_values_are_adjusted_for_the_number_of_methods(tmp_path: Path) -> None:
+    shifts = {"best": 2.0, "second": 1.0, "third": 0.0}
+    runs = [method(k, write_run(tmp_path / k, {"S": drawn(0, faces=12, shift=v)})) for k, v in shifts.items()]
+    tests = report_of(*runs).sets[0].tests["psnr"]
+    assert [test.other for test in tests] == ["second", "third"]
+    assert [test.p for test in tests] == pytest.approx([2 * 2 / 2**12] * 2)
+
+
 def verification_records(seed: int) -> list[Record]:
     rng = np.random.default_rng(seed)
     return [
