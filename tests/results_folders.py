@@ -28,7 +28,7 @@ METRICS = {"psnr": PSNR, "d_vgg": D_VGG}
 def record(index: int, name: str, **others: object) -> Record:
     """Return a record with the published name's sharp face and size."""
     gt, _, size = name.partition("_k")
-    facts = {"gt": f"{gt}.png", "size": int(size) if size else None, "pixels": name, **others}
+    facts = {"gt": f"{gt}.png", "size": int(size) if size.isdecimal() else None, "pixels": name, **others}
     return Record(index=index, name=name, **facts)
 
 

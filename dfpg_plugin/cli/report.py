@@ -1,6 +1,7 @@
 """``basicsr report``: compare what `basicsr test` has measured, as tables, plots and pictures; or two such reports."""
 
 import argparse
+import hashlib
 import re
 from pathlib import Path
 
@@ -51,10 +52,16 @@ def run(args: argparse.Namespace) -> None:
     from dfpg_plugin.evaluation.report import build_report
 
     methods = read_methods(args.runs)
-    name = re.sub(r"[^\w.-]+", "_", "_vs_".join(method.label for method in methods))[:MAX_NAME]
-    folder = args.out or Path("reports", name)
+    folder = args.out or Path("reports", _folder_name([method.label for method in methods]))
     check_target(folder)
     report = build_report(methods, args.title, args.resamples, args.seed)
     choice = PictureChoice(args.pictures, args.num_pictures, args.picture_metric, args.seed)
     for path in publish(report, folder, choice):
         print(path)
+
+
+def _folder_name(labels: list[str]) -> str:
+    """Return the labels as a folder's name; long ones are cut, and told apart by a digest."""
+    name = re.sub(r"[^\w.-]+", "_", "_vs_".join(labels))
+    digest = hashlib.sha256(repr(labels).encode()).hexdigest()[:8]
+    return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}_{digest}"

@@ -30,6 +30,11 @@ def compare_reports(first: Path, second: Path) -> list[str]:
                 lines += _compare_set(a, b, name, labels, (first, second))
     if not lines:
         raise UserError(f"{first} and {second}: have no method, set and metric in common.")
+    alone = len(a["methods"]) == len(b["methods"]) == 1
+    for what in ("sets", "metrics") if alone else ("sets", "metrics", "methods"):
+        for path, mine, theirs in ((first, a, b), (second, b, a)):
+            if only := sorted(mine[what].keys() - theirs[what].keys()):
+                lines.append(f"only in {path}: {what} {', '.join(only)}")
     return lines
 
 
@@ -42,7 +47,7 @@ def _compare_set(a: dict, b: dict, name: str, labels: tuple[str, str], paths: tu
         what = labels[0] if labels[0] == labels[1] else " / ".join(labels)
         means = f"{name}, {metric}, {what}: {one['mean']} / {two['mean']}"
         if one["mean"] == two["mean"]:
-            yield f"{means}: the same"
+            yield f"{means}: {'the same' if one['mean'] is not None else 'no value in either'}"
             continue
         yield f"{means}: differ"
         reasons = _reasons(a, b, name, metric, labels)
@@ -88,12 +93,12 @@ def _values(path: Path, name: str, metric: str, label: str) -> dict[tuple[str, s
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["set"] == name and row["method"] == label]
-    runs = list(dict.fromkeys(row["run"] for row in rows))
-    return {(row["image"], str(runs.index(row["run"]))): row.get(metric, "") for row in rows}
+    return {(row["image"], row["run"]): row.get(metric, "") for row in rows}
 
 
 def _read(path: Path) -> dict:
     content = read_json(check_file("--compare", path))
-    if content.get("format") != FORMAT or not {"methods", "metrics", "sets"} <= content.keys():
+    sections = [content.get(key) for key in ("methods", "metrics", "sets")]
+    if content.get("format") != FORMAT or not all(isinstance(section, dict) for section in sections):
         raise UserError(f"{path}: is no report of this version. Name a report.json that `basicsr report` has written.")
     return content

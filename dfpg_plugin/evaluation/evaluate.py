@@ -6,8 +6,11 @@ memory does not grow with the number of images.
 
 import json
 import logging
+import math
 import os
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -26,10 +29,11 @@ from dfpg_plugin.data.deblur_test_dataset import FaceDeblurTestDataset
 from dfpg_plugin.data.face_blur_dataset import FaceBlurDataset
 from dfpg_plugin.evaluation.manifest import describe, goes_on, now
 from dfpg_plugin.evaluation.measuring import Chunk, MeasuredChunks, SetPlan
-from dfpg_plugin.evaluation.records import MANIFEST, append_chunk, keep_chunks, mean_of, read_chunks, set_file
+from dfpg_plugin.evaluation.records import MANIFEST, append_chunk, keep_whole_chunks, read_chunks, set_file
 from dfpg_plugin.evaluation.restored import BLURRED, RESTORED, SHARP, RestoredFolder
 from dfpg_plugin.evaluation.set_metrics import Partners, SetOptions, VerificationOptions, read_set_metrics
 from dfpg_plugin.files import read_json, whole_file
+from dfpg_plugin.metrics.verification import verify
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.training.loop import build_loaders, validate
 from dfpg_plugin.training.option_checks import try_metrics
@@ -51,18 +55,25 @@ def evaluate(opt: Options, option_file: str, images: str = RESTORED, workers: in
     set_random_seed(opt["manual_seed"] + opt["rank"])
     if images == RESTORED and opt["path"].get("pretrain_network_g") is None:
         raise UserError("path:pretrain_network_g: missing, so there is nothing to test. Name the trained weights.")
-    check_positive("val:batch_size", opt["val"].setdefault("batch_size", BATCH_SIZE))
+    batch_size = opt["val"].setdefault("batch_size", BATCH_SIZE)
+    check_positive("val:batch_size", batch_size)
+    if not isinstance(batch_size, int):
+        raise UserError(f"val:batch_size: expected a whole number, got {batch_size!r}.")
     if opt["rank"] != 0:  # as in BasicSR, the first process tests alone
         return
     with run_log() as open_log:
         loaders = build_loaders(opt, "test") + build_loaders(opt, "val")
-        set_metrics = read_set_metrics(opt["val"].get("set_metrics") or {})
+        set_metrics = read_set_metrics(opt["val"].get("set_metrics") or {}, opt["val"].get("metrics") or {})
         try_metrics(opt)
         plans = [plan_set(loader.dataset, images, set_metrics) for loader in loaders]
+        check_file_names([plan.name for plan in plans])
         chunks = MeasuredChunks(opt, images, plans, set_metrics)
         model = chunks.model if images == RESTORED else None
         if model is not None and _validates_itself(model):
+            if set_metrics:
+                raise UserError(f"val:set_metrics: {opt['model_type']} measures in its own way. Remove them.")
             prepare_output(opt, option_file, open_log, new=True)
+            get_root_logger().warning(f"{opt['model_type']} measures in its own way, which no report can read.")
             validate(opt, model, loaders, opt["name"], None)
             return
         workers = _default_workers(opt) if workers is None else workers
@@ -71,26 +82,37 @@ def evaluate(opt: Options, option_file: str, images: str = RESTORED, workers: in
         earlier = read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {"finished": "never"}
         continued = goes_on(earlier, manifest)
         prepare_output(opt, option_file, open_log, new=not continued)
-        chunks.chunks = plan_chunks(plans, folder, int(opt["val"]["batch_size"]))
+        chunks.chunks = plan_chunks(plans, folder, batch_size)
         _write_manifest(folder, {**manifest, "started": earlier["started"]} if continued else manifest)
         measure_chunks(chunks, folder, workers)
         _write_manifest(folder, {**read_json(folder / MANIFEST), "finished": now()})
-        log_means(folder, plans)
+        log_means(folder, plans, set_metrics)
 
 
 def plan_set(dataset: Dataset, images: str, set_metrics: Mapping[str, SetOptions]) -> SetPlan:
     """Prepare the measuring of one test set: its ground truths, photographs for verification, folder of images."""
     name: str = dataset.opt["name"]  # type: ignore[attr-defined]
-    lq_names, gt_paths = _paths(dataset)
+    lq_paths, gt_paths = _paths(dataset)
+    lq_names = [Path(path).stem for path in lq_paths]
     root = os.path.commonpath([os.path.dirname(path) for path in gt_paths]) if gt_paths else ""
     partners = {}
     for key, options in set_metrics.items():
         if isinstance(options, VerificationOptions):
             if not gt_paths:
                 raise UserError(f"val:set_metrics:{key}: the data set {name} does not tell where its sharp faces lie.")
-            partners[key] = Partners(options, Path(root), [os.path.relpath(path, root) for path in gt_paths])
+            gt_names = [os.path.relpath(path, root) for path in gt_paths]
+            partners[key] = Partners(options, Path(root), gt_names, lq_names)
     is_folder = images not in (RESTORED, BLURRED, SHARP)
-    return SetPlan(name, dataset, root, partners, RestoredFolder(images, name, lq_names) if is_folder else None)
+    folder = RestoredFolder(images, name, lq_names) if is_folder else None
+    return SetPlan(name, dataset, root, (*lq_paths, *gt_paths), partners, folder)
+
+
+def check_file_names(names: Sequence[str]) -> None:
+    """Raise UserError where two sets' records would share a file."""
+    files = [set_file(Path(), name) for name in names]
+    for name, file in zip(names, files, strict=True):
+        if files.count(file) > 1:
+            raise UserError(f"datasets: two sets would be written to {file}. Rename {name}.")
 
 
 def plan_chunks(plans: Sequence[SetPlan], folder: Path, batch_size: int) -> list[Chunk]:
@@ -100,9 +122,7 @@ def plan_chunks(plans: Sequence[SetPlan], folder: Path, batch_size: int) -> list
     """
     left = []
     for number, plan in enumerate(plans):
-        path = set_file(folder, plan.name)
-        done = read_chunks(path)
-        keep_chunks(path, done)
+        done = keep_whole_chunks(set_file(folder, plan.name))
         count = len(plan.dataset)  # type: ignore[arg-type]
         for i, first in enumerate(range(0, count, batch_size)):
             if i not in done:
@@ -123,33 +143,57 @@ def measure_chunks(chunks: MeasuredChunks, folder: Path, workers: int) -> None:
             progress.update(len(records))
 
 
-def log_means(folder: Path, plans: Sequence[SetPlan]) -> None:
-    """Log every metric's mean, as BasicSR does, and how many images have no value."""
+def log_means(folder: Path, plans: Sequence[SetPlan], set_metrics: Mapping[str, SetOptions]) -> None:
+    """Log every metric's mean, as BasicSR does, and how many images have no value; and each verification."""
     for plan in plans:
-        records = [record for chunk in read_chunks(set_file(folder, plan.name)).values() for record in chunk]
+        sums: defaultdict[str, float] = defaultdict(float)
+        counts: Counter[str] = Counter()
+        without: Counter[str] = Counter()
+        problems = []
+        pairs: defaultdict[str, list[tuple[int, float, bool]]] = defaultdict(list)
+        for _, records in read_chunks(set_file(folder, plan.name)):
+            for record in records:
+                for key, value in record.values.items():
+                    sums[key] += 0.0 if value is None else value
+                    (without if value is None else counts)[key] += 1
+                for key, rows in record.pairs.items():
+                    pairs[key] += [(place, d, same) for _, d, same, place in rows if d is not None]
+                if record.problem is not None:
+                    problems.append(f"{record.name}: {record.problem}")
         lines = [f"Validation {plan.name}"]
-        for key in dict.fromkeys(key for record in records for key in record.values):
-            column = [record.values.get(key) for record in records]
-            without = column.count(None)
-            lines.append(f"\t # {key}: {mean_of(column):.4f}" + (f"\t({without} images have none)" if without else ""))
-        if problems := [record for record in records if record.problem]:
-            lines.append(f"\t not measured: {len(problems)}, the first {problems[0].name}: {problems[0].problem}")
+        for key in sums:
+            mean = sums[key] / counts[key] if counts[key] else math.nan
+            lines.append(f"\t # {key}: {mean:.4f}" + (f"\t({without[key]} images have none)" if without[key] else ""))
+        lines += [f"\t # {key}: {_verified(rows, set_metrics[key])}" for key, rows in pairs.items()]
+        if problems:
+            lines.append(f"\t not measured: {len(problems)}, the first {problems[0]}")
         get_root_logger().info("\n".join(lines))
 
 
+def _verified(pairs: list[tuple[int, float, bool]], options: SetOptions) -> str:
+    settings = asdict(options)
+    legacy_order, seed = settings["legacy_order"], settings["seed"]
+    in_order = sorted(pairs, key=lambda pair: pair[0])
+    distances, same = [d for _, d, _ in in_order], [is_same for _, _, is_same in in_order]
+    try:
+        return f"{verify(distances, same, legacy_order=legacy_order, seed=seed).accuracy:.4f} ({len(pairs)} pairs)"
+    except UserError as error:
+        return str(error)
+
+
 def _paths(dataset: Dataset) -> tuple[list[str], list[str]]:
-    """Return the stems of a set's blurred faces and the distinct paths of its sharp ones; nothing where unknown."""
+    """Return the paths of a set's blurred faces and the distinct ones of its sharp ones; nothing where unknown."""
     if isinstance(dataset, FaceDeblurTestDataset):
         paths = [str(gt) for _, gt in dataset.paths if gt is not None]
-        return [lq.stem for lq, _ in dataset.paths], list(dict.fromkeys(paths))
+        return [str(lq) for lq, _ in dataset.paths], list(dict.fromkeys(paths))
     if isinstance(dataset, FaceBlurDataset):
         return [], [dataset.source.where(name) for name in dataset.source.names]
     if isinstance(dataset, SingleImageDataset):
-        return [Path(path).stem for path in dataset.paths], []
+        return list(dataset.paths), []
     pairs = getattr(dataset, "paths", [])
     if not all(isinstance(pair, dict) for pair in pairs):
         return [], []
-    return [Path(pair["lq_path"]).stem for pair in pairs], list(dict.fromkeys(pair["gt_path"] for pair in pairs))
+    return [pair["lq_path"] for pair in pairs], list(dict.fromkeys(pair["gt_path"] for pair in pairs))
 
 
 def _validates_itself(model: BaseModel) -> bool:

@@ -1,6 +1,6 @@
 """A report's tables for LaTeX, in the form of the paper's."""
 
-from dfpg_plugin.evaluation.report import Report
+from dfpg_plugin.evaluation.report import Report, SetReport
 from dfpg_plugin.evaluation.tables import INCOMPLETE, NONE, PERCENT, Table, format_value, tables_of, title_of
 
 LATEX_SPECIALS = {
@@ -25,7 +25,8 @@ def _latex(text: str) -> str:
 
 def _latex_row(texts: tuple[str, ...], ranks: tuple[int | None, ...]) -> str:
     marks: dict[int | None, str] = {1: r"\textbf{%s}", 2: r"\underline{%s}", None: "%s"}
-    return " & ".join(marks[rank] % _latex(text) for text, rank in zip(texts, ranks, strict=True)) + r" \\"
+    # {}: a row that began with [ or * would be an argument of the command before it
+    return "{}" + " & ".join(marks[rank] % _latex(text) for text, rank in zip(texts, ranks, strict=True)) + r" \\"
 
 
 def _latex_table(table: Table, caption: str, above: str = "") -> str:
@@ -37,6 +38,15 @@ def _latex_table(table: Table, caption: str, above: str = "") -> str:
         rf"\caption{{{_latex(caption)}}}", r"\end{table}",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _fewer_images(test_set: SetReport) -> list[str]:
+    return [
+        f"{test_set.name}, {metric}, {label}: {cell.count} of {cell.expected}"
+        for metric, cells in test_set.cells.items()
+        for label, cell in cells.items()
+        if 0 < cell.count < cell.expected
+    ]
 
 
 def _latex_overview(report: Report) -> str:
@@ -65,5 +75,11 @@ def _latex_overview(report: Report) -> str:
     )
     percent = [key for key, facts in report.metrics.items() if facts["type"] in PERCENT]
     caption += f" In percent: {', '.join(percent)}." if percent else ""
+    for key, facts in report.metrics.items():
+        if recogniser := facts["uses"].get("recogniser"):
+            caption += f" {key}: {recogniser}."
+    if fewer := [text for test_set in report.sets for text in _fewer_images(test_set)]:
+        caption += f" {INCOMPLETE}: images are missing, so that the mean takes no rank. Images counted, where fewer: "
+        caption += f"{'; '.join(fewer)}."
     body = Table("", tuple(header), tuple(map(tuple, rows.values())), tuple(map(tuple, marks.values())))
     return _latex_table(body, caption, above)

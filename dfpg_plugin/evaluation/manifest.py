@@ -1,5 +1,8 @@
 """What has to be known to understand the numbers of an evaluation, in plain values."""
 
+import hashlib
+import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,14 +19,15 @@ from dfpg_plugin.evaluation.records import FORMAT
 from dfpg_plugin.evaluation.restored import RESTORED
 from dfpg_plugin.evaluation.set_metrics import SetOptions, describe_set_metrics
 from dfpg_plugin.files import sha256_of
-from dfpg_plugin.metrics.batches import settings_of, uses_of
+from dfpg_plugin.metrics.batches import better_by_default, settings_of, uses_of
 from dfpg_plugin.training.options import Options
 
 PACKAGES = (
     *("torch", "torchvision", "basicsr", "numpy", "scipy", "numba", "opencv-python", "Pillow", "scikit-image", "lpips"),
     *("dlib-bin", "facexlib"),
 )
-SAME = ("format", "name", "software", "commit", "batch_size", "method", "metrics", "sets")  # in what goes on
+# in an evaluation that goes on
+SAME = ("format", "name", "software", "commit", "batch_size", "pictures", "inputs", "method", "metrics", "sets")
 
 
 def describe(
@@ -40,7 +44,7 @@ def describe(
     return {
         "format": FORMAT,
         "name": opt["name"],
-        "command": " ".join(["basicsr", *sys.argv[1:]]),
+        "command": shlex.join(["basicsr", *sys.argv[1:]]),
         "option_file": {"file": option_file, "sha256": sha256_of(Path(option_file).expanduser())},
         "started": now(),
         "finished": None,
@@ -48,6 +52,8 @@ def describe(
         "commit": commit(),
         "machine": {"device": _device(opt), "workers": workers},
         "batch_size": opt["val"]["batch_size"],
+        "pictures": {key: opt["val"][key] for key in ("save_img", "suffix")},
+        "inputs": {plan.name: _inputs(plan) for plan in plans},
         "method": _method(opt, images, model),
         "metrics": {**metrics, **describe_set_metrics(set_metrics)},
         "sets": {plan.name: {"count": len(plan.dataset), "options": _plain(plan.dataset.opt)} for plan in plans},  # type: ignore[arg-type,attr-defined]
@@ -56,7 +62,10 @@ def describe(
 
 def goes_on(earlier: Mapping, manifest: Mapping) -> bool:
     """Tell whether ``earlier`` is the manifest of the same evaluation, stopped before its end."""
-    return earlier.get("finished") is None and all(earlier.get(key) == _plain(manifest[key]) for key in SAME)
+    if "finished" not in earlier or earlier["finished"] is not None:
+        return False
+    same_device = (earlier.get("machine") or {}).get("device") == manifest["machine"]["device"]
+    return same_device and all(earlier.get(key) == _plain(manifest[key]) for key in SAME)
 
 
 def now() -> str:
@@ -70,21 +79,26 @@ def software() -> dict[str, str | None]:
 
 
 def commit() -> str | None:
-    """Return this package's commit, with ``-dirty`` where files were changed; None where it is installed without."""
+    """Return this package's commit; ``-dirty`` and a digest where files were changed; None without a repository."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+
+    def git(*arguments: str) -> bytes:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=True).stdout
+
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        changes = git("diff", "HEAD", "--", "dfpg_plugin")
+        name = git("rev-parse", "--short=12", "HEAD").decode().strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+    return f"{name}-dirty-{hashlib.sha256(changes).hexdigest()[:8]}" if changes else name
 
 
 def _metric(metric: Mapping) -> dict:
     return {
         "type": metric["type"],
-        "better": metric.get("better", "higher"),  # BasicSR's default
+        "better": metric.get("better", better_by_default(metric)),
         "of": "image",
         "settings": _plain(settings_of(metric)),
         "uses": uses_of(metric),
@@ -103,6 +117,18 @@ def _method(opt: Options, images: str, model: BaseModel | None) -> dict:
         "parameters": None if net is None else sum(p.numel() for p in net.parameters()),
         "weights": {"file": path, "sha256": sha256_of(path), "param_key": opt["path"].get("param_key_g", "params")},
     }
+
+
+def _inputs(plan: SetPlan) -> str:
+    """Return a digest of the names, sizes and times of a set's files, and of those of a folder that is measured."""
+    files = list(plan.files)
+    if plan.folder is not None:
+        files += [str(plan.folder.root / file) for file in plan.folder.files.values()]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        facts = os.stat(file) if os.path.exists(file) else None
+        digest.update(os.fsencode(f"{file} {facts and (facts.st_size, facts.st_mtime_ns)}\n"))
+    return digest.hexdigest()
 
 
 def _device(opt: Options) -> str:

@@ -38,6 +38,7 @@ class SetPlan:
     name: str
     dataset: Dataset
     gt_root: str  # the folder of all ground truths; empty where the set does not tell
+    files: tuple[str, ...]  # blurred and sharp ones, where they are known
     partners: Mapping[str, Partners]  # of each verification metric
     folder: RestoredFolder | None  # of the images, where no network makes them
 

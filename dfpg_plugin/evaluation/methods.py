@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.data.naming import list_some
+from dfpg_plugin.data.naming import list_some, parse_blurred_name
 from dfpg_plugin.evaluation.records import Record, Run, read_run
 from dfpg_plugin.evaluation.restored import BLURRED, SHARP
 from dfpg_plugin.evaluation.set_metrics import VERIFICATION
@@ -50,12 +50,13 @@ class Missing:
 class Column:
     """One method's values of one metric on one set: sums over an image's values and their counts, both (N,).
 
-    Most metrics have one value an image, verification one a pair. The mean over several runs counts where all have one.
+    Most metrics have one value an image, verification one a pair. Of several runs, an image counts where all have one.
     """
 
     sums: Array
     counts: Array
-    absent: NDArray[np.bool_]  # whether an image was not measured; verification measures one without a face, too
+    absent: NDArray[np.bool_]  # whether an image lacks a value that it should have
+    unmeasured: NDArray[np.bool_]  # whether it was not measured at all: not in the results, or with a problem
     run_means: tuple[float, ...]
     missing: tuple[Missing, ...] = ()
 
@@ -89,19 +90,21 @@ class TestSet:
         object.__setattr__(self, "names", tuple(sorted(pixels)))
 
     @cached_property
-    def first(self) -> dict[str, Record]:
+    def any_record(self) -> dict[str, Record]:
         """A record of each image, for what does not depend on the method."""
         return {r.name: r for m in self.methods for run in m.runs for r in run.sets.get(self.name, [])}
 
     @cached_property
     def groups(self) -> list[str]:
-        """The sharp face of each image, by which images belong together; the image itself where there is none."""
-        return [self.first[name].gt or name for name in self.names]
+        """The sharp face of each image, by which images belong together: its file, or what a published name says."""
+        parsed = {name: parse_blurred_name(name) for name in self.names}
+        stems = {name: name if found is None else found.gt_stem for name, found in parsed.items()}
+        return [self.any_record[name].gt or stems[name] for name in self.names]
 
     @cached_property
     def sizes(self) -> Array:
         """The kernel's size of each image; NaN where its name does not tell."""
-        return np.array([np.nan if (s := self.first[name].size) is None else s for name in self.names])
+        return np.array([np.nan if (s := self.any_record[name].size) is None else s for name in self.names])
 
     def column(self, method: Method, metric: str) -> Column:
         """Return a method's values of a metric, and what is missing of them."""
@@ -111,14 +114,20 @@ class TestSet:
         if len(of_all) < len(method.runs):
             reason = "not measured on this set" if len(runs) < len(method.runs) else "metric not measured"
             lacking = Missing(method.label, self.name, metric if runs else None, (), reason)
-            return Column(np.zeros(size), np.zeros(size), np.ones(size, bool), (), (lacking,))
+            nothing = np.zeros(size)
+            return Column(nothing, nothing, np.ones(size, bool), np.zeros(size, bool), (), (lacking,))
         parts = [self._values(run, method.label, metric) for run in of_all]
         counts = np.min([part.counts for part in parts], axis=0)
         scaled = [np.where(counts > 0, part.sums / np.maximum(part.counts, 1) * counts, 0.0) for part in parts]
-        means = tuple(mean for part in parts for mean in part.run_means)
-        absent = np.any([part.absent for part in parts], axis=0)
-        missing = tuple(m for part in parts for m in part.missing)
-        return Column(np.mean(scaled, axis=0), counts, absent, means, missing)
+        means = tuple(mean for part in parts for mean in part.run_means)  # of the folds, for verification
+        if self.metrics[metric]["type"] != VERIFICATION and counts.any():
+            means = tuple(float(sums.sum() / counts.sum()) for sums in scaled)  # of the images that all runs have
+        absent, unmeasured = (np.any([getattr(p, part) for p in parts], axis=0) for part in ("absent", "unmeasured"))
+        missing = tuple(dict.fromkeys(m for part in parts for m in part.missing))
+        return Column(np.mean(scaled, axis=0), counts, absent, unmeasured, means, missing)
+
+    def _unmeasured(self, records: dict[str, Record]) -> NDArray[np.bool_]:
+        return np.array([name not in records or records[name].problem is not None for name in self.names])
 
     def _values(self, run: Run, label: str, metric: str) -> Column:
         records = {record.name: record for record in run.sets[self.name]}
@@ -129,42 +138,50 @@ class TestSet:
             value = records[name].values.get(metric) if name in records else None
             if value is not None:
                 sums[i], counts[i] = value, 1
-        mean = float(sums.sum() / counts.sum()) if counts.any() else np.nan
-        return Column(sums, counts, counts == 0, (mean,), self._missing(records, counts, label, metric))
+        missing = self._missing(records, counts, label, metric)
+        return Column(sums, counts, counts == 0, self._unmeasured(records), (), missing)
 
     def _verification(self, records: dict[str, Record], label: str, metric: str) -> Column:
         settings = self.metrics[metric]["settings"]
         sums, counts = np.zeros(len(self.names)), np.zeros(len(self.names))
         judged = [
-            (i, distance, same)
+            (place, i, distance, same)
             for i, name in enumerate(self.names)
-            for _, distance, same in (records[name].pairs.get(metric, []) if name in records else [])
+            for _, distance, same, place in (records[name].pairs.get(metric, []) if name in records else [])
             if distance is not None
         ]
+        judged.sort(key=lambda pair: pair[:2])  # as a list has them, or those of one person first
+        unmeasured = self._unmeasured(records)
         try:
             result = verify(
-                [distance for _, distance, _ in judged],
-                [same for _, _, same in judged],
+                [distance for _, _, distance, _ in judged],
+                [same for _, _, _, same in judged],
                 legacy_order=settings["legacy_order"],
                 seed=settings["seed"],
             )
         except UserError as error:
-            return Column(sums, counts, counts == 0, (np.nan,), (Missing(label, self.name, metric, (), str(error)),))
-        for (i, _, _), right in zip(judged, result.right, strict=True):
+            too_few = Missing(label, self.name, metric, (), str(error))
+            return Column(sums, counts, counts == 0, unmeasured, (), (too_few,))
+        for (_, i, _, _), right in zip(judged, result.right, strict=True):
             sums[i] += right
             counts[i] += 1
-        absent = np.array([name not in records or records[name].problem is not None for name in self.names])
-        return Column(sums, counts, absent, (result.accuracy,), self._missing(records, counts, label, metric))
+        missing = self._missing(records, counts, label, metric)
+        # leaving out an image in which no face is found is part of the protocol
+        return Column(sums, counts, unmeasured, unmeasured, (result.accuracy,), missing)
 
     def _missing(self, records: dict[str, Record], counts: Array, label: str, metric: str) -> tuple[Missing, ...]:
         by_reason: dict[str, list[str]] = {}
         for name, count in zip(self.names, counts, strict=True):
             if count == 0:
                 record = records.get(name)
-                no_value = NO_FACE if self.metrics[metric]["type"] == VERIFICATION else "no value"
-                reason = "not in the results" if record is None else record.problem or no_value
+                reason = "not in the results" if record is None else record.problem or self._no_value(record, metric)
                 by_reason.setdefault(reason, []).append(name)
         return tuple(Missing(label, self.name, metric, tuple(names), why) for why, names in by_reason.items())
+
+    def _no_value(self, record: Record, metric: str) -> str:
+        if self.metrics[metric]["type"] != VERIFICATION:
+            return "no value"
+        return NO_FACE if record.pairs.get(metric) else "not in the list of pairs"
 
 
 def read_methods(arguments: Sequence[str]) -> tuple[Method, ...]:
@@ -210,10 +227,9 @@ def differing(first: dict, second: dict, keys: Sequence[str]) -> list[str]:
 
 
 def _what_counts(facts: dict) -> dict:
-    """Return a metric's record without the place of its weights where their digest is there."""
-    if "weights_sha256" not in facts["uses"]:
-        return facts
-    return {**facts, "settings": {key: value for key, value in facts["settings"].items() if key != "weights"}}
+    """Return a metric's record without the paths of files whose digests are there."""
+    settings = {k: v for k, v in facts["settings"].items() if f"{k}_sha256" not in facts["uses"]}
+    return {**facts, "settings": settings}
 
 
 def _folder(name: str) -> Path:

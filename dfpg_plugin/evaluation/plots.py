@@ -15,6 +15,7 @@ from dfpg_plugin.evaluation.methods import Method
 from dfpg_plugin.evaluation.records import Record
 from dfpg_plugin.evaluation.report import Report, SetReport
 from dfpg_plugin.evaluation.restored import BLURRED, SHARP, Image
+from dfpg_plugin.evaluation.set_metrics import VERIFICATION
 from dfpg_plugin.evaluation.tables import format_value, title_of
 
 CHOICES = ("random", "worst", "median", "best")
@@ -50,12 +51,16 @@ def plot_sizes(report: Report, test_set: SetReport, metric: str) -> Figure:
             low, high = (scale * np.array([getattr(cell, end) for _, cell in points]) for end in ("low", "high"))
             shift = 0.06 * (i - len(report.labels) / 2)  # so that bars do not hide each other
             errors = np.maximum(0, [means - low, high - means])
-            axes.errorbar([size + shift for size, _ in points], means, errors, label=label, marker="o", capsize=2)
+            axes.errorbar(
+                [size + shift for size, _ in points], means, errors, label=_shown(label), marker="o", capsize=2
+            )
     axes.set_xlabel("kernel size in px")
-    axes.set_ylabel(title_of(metric, report.metrics[metric]) + (" in %" if scale == 100 else ""))
+    axes.set_ylabel(title_of(metric, report.metrics[metric]) + (" in %" if scale == 100 else ""), parse_math=False)
     axes.set_xticks(list(test_set.sizes))
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right center", fontsize="small")
+    legend = figure.legend(loc="outside right center", fontsize="small")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 
@@ -70,7 +75,10 @@ def choose_images(report: Report, test_set: SetReport, choice: PictureChoice) ->
     metric = choice.metric or next(iter(test_set.cells), None)
     if metric is None:
         raise UserError(f"--pictures {choice.kind}: {test_set.name} has no metric to choose by. Use random.")
-    first = next((method for method in report.methods if not method.is_reference), report.methods[0])
+    if report.metrics[metric]["type"] == VERIFICATION:
+        raise UserError(f"--picture_metric: {metric} has no value of a single image. Choose another.")
+    there = [method for method in report.methods if test_set.name in method.runs[0].sets]
+    first = next((method for method in there if not method.is_reference), there[0])
     values = {r.name: r.values.get(metric) for r in first.runs[0].sets.get(test_set.name, [])}
     measured = {name: value for name, value in values.items() if value is not None}
     order = sorted(measured, key=lambda name: measured[name], reverse=report.metrics[metric]["better"] == "lower")
@@ -90,10 +98,15 @@ def draw_grid(report: Report, test_set: SetReport, names: Sequence[str], metric:
         found.append(_reference(report, test_set.name, name, SHARP))
         for (image, record), panel in zip(found, row, strict=True):
             _draw(panel, image, "" if record is None or metric is None else _caption(record, metric, report))
-        row[0].set_ylabel(name, fontsize=5)
+        row[0].set_ylabel(name, fontsize=5, parse_math=False)
     for label, panel in zip(columns, axes[0], strict=True):
-        panel.set_title(label, fontsize=7)
+        panel.set_title(label, fontsize=7, parse_math=False)
     return figure
+
+
+def _shown(label: str) -> str:
+    """Return a label that matplotlib puts into a legend, where it leaves out those that start with an underscore."""
+    return f"\u200b{label}" if label.startswith("_") else label
 
 
 def _draw(panel: object, image: Image | None, caption: str) -> None:

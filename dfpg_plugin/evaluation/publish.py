@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -12,7 +13,7 @@ from dfpg_plugin.evaluation.page import to_html
 from dfpg_plugin.evaluation.plots import PictureChoice, choose_images, draw_grid, plot_sizes
 from dfpg_plugin.evaluation.report import Report, as_dict
 from dfpg_plugin.evaluation.tables import to_csv, to_markdown
-from dfpg_plugin.files import whole_file
+from dfpg_plugin.files import read_json, whole_file
 
 JSON = "report.json"
 LOGS = "logs"  # what a study keeps beside its report
@@ -39,12 +40,16 @@ def publish(report: Report, folder: Path, choice: PictureChoice) -> list[Path]:
         "report.tex": to_latex(report),
         "report.csv": to_csv(report),
         "report.html": to_html(report, {captions[file]: content for file, content in contents.items()}),
-        JSON: json.dumps(as_dict(report), indent=1, allow_nan=False) + "\n",
     }
+    facts = {**as_dict(report), "files": sorted([*figures, *pages, JSON])}
+    pages[JSON] = json.dumps(facts, indent=1, allow_nan=False) + "\n"
+    old = read_json(folder / JSON).get("files", []) if (folder / JSON).exists() else []
     contents |= {file: text.encode("utf-8", "surrogateescape") for file, text in pages.items()}
     for file, content in contents.items():
         with whole_file(folder / file) as output:
             output.write(content)
+    for file in {Path(str(name)).name for name in old} - contents.keys():  # of a report that had more metrics, say
+        (folder / file).unlink(missing_ok=True)
     return [folder / file for file in contents]
 
 
@@ -54,8 +59,12 @@ def _figures(report: Report, choice: PictureChoice) -> dict[str, tuple[str, Figu
     for number, test_set in enumerate(report.sets, 1):
         for metric in test_set.cells if len(test_set.sizes) > 1 else ():
             caption = f"{test_set.name}: {metric} by kernel size, with 95 % intervals"
-            figures[f"set{number}_{metric}.png"] = (caption, plot_sizes(report, test_set, metric))
-        names = choose_images(report, test_set, choice)
+            figures[f"set{number}_{re.sub(r'[^A-Za-z0-9_.-]+', '_', metric)}.png"] = (
+                caption,
+                plot_sizes(report, test_set, metric),
+            )
+        if not (names := choose_images(report, test_set, choice)):
+            continue
         shown = choice.metric or next(iter(test_set.cells), None)
         caption = f"{test_set.name}: {choice.kind} images" + (f"; below each its {shown}" if shown else "")
         figures[f"set{number}_pictures.png"] = (caption, draw_grid(report, test_set, names, shown))

@@ -8,7 +8,7 @@ is measured again.
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -17,9 +17,11 @@ from dfpg_plugin.files import read_json, whole_file
 
 MANIFEST = "evaluation.json"
 FORMAT = 1  # of both files
+SECTIONS = ("software", "machine", "method", "metrics", "sets")  # of the manifest that hold options
 
-# a photograph, squared distance of the embeddings (None unless both show exactly one face), whether one person's
-PairDistance = tuple[str, float | None, bool]
+# a photograph, squared distance of the embeddings (None unless both show exactly one face), whether one person's, and
+# the place among the pairs of all images, which counts for folds in the published order
+PairDistance = tuple[str, float | None, bool, int]
 
 
 @dataclass(frozen=True)
@@ -50,32 +52,43 @@ class Run:
 
 def append_chunk(path: Path, chunk: int, records: Sequence[Record]) -> None:
     """Append one chunk's lines with a single write, so that a kill leaves whole chunks and at most one broken line."""
-    lines = [json.dumps({"chunk": chunk, "of": len(records), **_plain(record)}) for record in records]
     with open(path, "ab", buffering=0) as file:
-        file.write("".join(f"{line}\n" for line in lines).encode())
+        file.write(_lines(chunk, records))
 
 
-def read_chunks(path: Path) -> dict[int, list[Record]]:
-    """Return the whole chunks of a set's file; none where there is no file. What a kill cut off is left out."""
-    found: dict[int, dict[int, Record]] = {}
-    wanted: dict[int, int] = {}
-    for line in path.read_bytes().split(b"\n") if path.exists() else ():
-        try:
-            content = json.loads(line)
-            chunk, wanted[chunk] = content["chunk"], content["of"]
-            record = _record(content)
-        except (ValueError, KeyError, TypeError):  # half a line, or a line after it
-            continue
-        found.setdefault(chunk, {})[record.index] = record
-    return {chunk: list(records.values()) for chunk, records in found.items() if len(records) == wanted[chunk]}
+def read_chunks(path: Path) -> Iterator[tuple[int, list[Record]]]:
+    """Yield the whole chunks of a set's file, one after the other; none where there is no file.
+
+    What a kill cut off is left out.
+    """
+    if not path.exists():
+        return
+    chunk, left = -1, 0
+    records: list[Record] = []
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                content = json.loads(line)
+                record = _record(content)
+            except (ValueError, KeyError, TypeError):  # half a line
+                chunk = -1
+                continue
+            if content["chunk"] != chunk:
+                chunk, left, records = content["chunk"], content["of"], []
+            records.append(record)
+            left -= 1
+            if left == 0:
+                yield chunk, records
 
 
-def keep_chunks(path: Path, chunks: dict[int, list[Record]]) -> None:
-    """Rewrite a set's file with these chunks alone, before others are appended."""
+def keep_whole_chunks(path: Path) -> set[int]:
+    """Rewrite a set's file without what a kill cut off, before more is appended; return the numbers of its chunks."""
+    done = set()
     with whole_file(path) as file:
-        for chunk, records in chunks.items():
-            for record in records:
-                file.write(f"{json.dumps({'chunk': chunk, 'of': len(records), **_plain(record)})}\n".encode())
+        for chunk, records in read_chunks(path):
+            file.write(_lines(chunk, records))
+            done.add(chunk)
+    return done
 
 
 def set_file(folder: Path, name: str) -> Path:
@@ -91,22 +104,24 @@ def read_run(folder: str | Path) -> Run:
     manifest = read_json(path / MANIFEST)
     if manifest.get("format") != FORMAT:
         raise UserError(f"{path / MANIFEST}: is of format {manifest.get('format')}, not {FORMAT}. Run the test again.")
+    if damaged := [key for key in SECTIONS if not isinstance(manifest.get(key), dict)]:
+        raise UserError(f"{path / MANIFEST}: is damaged ({', '.join(damaged)}). Run the test again.")
     sets = {}
     for name, facts in manifest["sets"].items():
-        records = [record for chunk in read_chunks(set_file(path, name)).values() for record in chunk]
+        records = [record for _, chunk in read_chunks(set_file(path, name)) for record in chunk]
         if len(records) != facts["count"]:
+            what = "which goes on where it stopped" if manifest.get("finished") is None else "for some were lost"
             raise UserError(
-                f"{path}: {len(records)} of {facts['count']} images of {name} are measured. Run its test again, which "
-                f"goes on where it stopped: {manifest.get('command')}"
+                f"{path}: {len(records)} of {facts['count']} images of {name} are measured. Run its test again, "
+                f"{what}: {manifest.get('command')}"
             )
         sets[name] = sorted(records, key=lambda record: record.name)
     return Run(path, manifest, sets)
 
 
-def mean_of(values: Iterable[float | None]) -> float:
-    """Return the mean of the values that are there; NaN where none is."""
-    there = [value for value in values if value is not None]
-    return math.fsum(there) / len(there) if there else math.nan
+def _lines(chunk: int, records: Sequence[Record]) -> bytes:
+    lines = [json.dumps({"chunk": chunk, "of": len(records), **_plain(record)}) for record in records]
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _plain(record: Record) -> dict:
@@ -124,6 +139,8 @@ def _finite(value: float | None) -> float | str | None:
 
 def _record(content: dict) -> Record:
     values = {key: float(value) if isinstance(value, str) else value for key, value in content["values"].items()}
-    pairs: dict[str, list[PairDistance]] = {key: [(p, d, s) for p, d, s in v] for key, v in content["pairs"].items()}
+    pairs: dict[str, list[PairDistance]] = {
+        key: [(p, d, s, n) for p, d, s, n in v] for key, v in content["pairs"].items()
+    }
     others = {f.name: content[f.name] for f in fields(Record) if f.name not in ("values", "pairs")}
     return Record(**others, values=values, pairs=pairs)

@@ -1,6 +1,7 @@
 """Means, intervals, ranks, paired tests and missing pieces of several methods on several test sets."""
 
 import math
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ class Cell:
     low: float  # of the interval
     high: float
     count: int  # of the images that have a value
-    expected: int  # of the images that have one in any method
+    expected: int  # of the images that have one in any method, or that any method was not measured on
     absent: int  # of these, how many were not measured
     run_means: tuple[float, ...] = ()  # of each run
     rank: int | None = None  # 1 best, 2 second; None for the others, references, and where images are missing
@@ -99,7 +100,7 @@ def build_report(methods: Sequence[Method], title: str, resamples: int, seed: in
         report, lacking = _report_set(test_set, resamples, seed)
         sets.append(report)
         missing += lacking
-    command = " ".join(["basicsr", *sys.argv[1:]])
+    command = shlex.join(["basicsr", *sys.argv[1:]])
     return Report(title, tuple(methods), metrics, tuple(sets), tuple(missing), resamples, seed, command, now())
 
 
@@ -155,7 +156,7 @@ def _report_set(test_set: TestSet, resamples: int, seed: int) -> tuple[SetReport
     for size in np.unique(test_set.sizes[~np.isnan(test_set.sizes)]).astype(int).tolist():
         which = test_set.sizes == size
         sizes[size] = {m: _cells(test_set, m, of, which, resamples, seed) for m, of in columns.items()}
-    images = {name: test_set.first[name].pixels for name in test_set.names}
+    images = {name: test_set.any_record[name].pixels for name in test_set.names}
     report = SetReport(test_set.name, images, len(set(test_set.groups)), cells, sizes, tests)
     return report, list(dict.fromkeys(missing))
 
@@ -164,11 +165,13 @@ def _cells(
     test_set: TestSet, metric: str, columns: Mapping[str, Column], which: Array, resamples: int, seed: int
 ) -> dict[str, Cell]:
     groups = [group for group, is_in in zip(test_set.groups, which, strict=True) if is_in]
-    expected = np.any([column.counts[which] > 0 for column in columns.values()], axis=0)
+    # what was measured and has no value in any method, such as a face that is not found, is expected of none
+    has_value = [column.counts[which] > 0 for column in columns.values()]
+    expected = np.any([*has_value, *(column.unmeasured[which] for column in columns.values())], axis=0)
     cells = {}
     for label, column in columns.items():
         interval = bootstrap(*group_sums(column.sums[which], column.counts[which], groups), resamples, seed)
-        mean, run_means = interval.mean, _run_means(column) if which.all() else ()
+        mean, run_means = interval.mean, column.run_means if which.all() else ()
         if test_set.metrics[metric]["type"] == VERIFICATION and run_means:
             mean = float(np.mean(run_means))  # that of the folds, as published
         count = int((column.counts[which] > 0).sum())
@@ -176,10 +179,6 @@ def _cells(
         cells[label] = Cell(mean, interval.low, interval.high, count, int(expected.sum()), absent, run_means)
     ranks = _ranks(test_set, metric, cells)
     return {label: Cell(**{**vars(cell), "rank": ranks.get(label)}) for label, cell in cells.items()}
-
-
-def _run_means(column: Column) -> tuple[float, ...]:
-    return () if column.is_empty else column.run_means
 
 
 def _ranks(test_set: TestSet, metric: str, cells: Mapping[str, Cell]) -> dict[str, int]:
@@ -213,7 +212,7 @@ def _paired_tests(
         gap = np.where(both, a.sums / np.maximum(a.counts, 1) - b.sums / np.maximum(b.counts, 1), 0.0)
         sums, counts = group_sums(gap, both.astype(float), test_set.groups)
         interval = bootstrap(sums, counts, resamples, seed)
-        p = paired_p((sums / np.maximum(counts, 1))[counts > 0], seed)
+        p = paired_p(sums[counts > 0], seed)
         faces = int((counts > 0).sum())
         tests.append(
             PairedTest(str(best), other, interval.mean, interval.low, interval.high, p, int(both.sum()), faces)
@@ -224,12 +223,16 @@ def _paired_tests(
 
 def _missing(test_set: TestSet, metric: str, columns: Mapping[str, Column]) -> list[Missing]:
     """Return what methods lack; images that no method has a value for once, under no method's name."""
-    nowhere = np.all([column.counts == 0 for column in columns.values()], axis=0)
+    nowhere = np.all([(column.counts == 0) & ~column.unmeasured for column in columns.values()], axis=0)
     names = tuple(name for name, is_nowhere in zip(test_set.names, nowhere, strict=True) if is_nowhere)
     found = [Missing(None, test_set.name, metric, names, "no method has a value")] if names else []
-    for column in columns.values():
+    references = [method.label for method in test_set.methods if method.is_reference]
+    for label, column in columns.items():
         for missing in column.missing:
             left = tuple(name for name in missing.images if name not in names)
             if left or not missing.images:
                 found.append(Missing(missing.method, missing.set, missing.metric, left, missing.reason))
+        infinite = tuple(name for name, value in zip(test_set.names, column.sums, strict=True) if np.isinf(value))
+        if infinite and label not in references:
+            found.append(Missing(label, test_set.name, metric, infinite, "infinite, so that no test is possible"))
     return found

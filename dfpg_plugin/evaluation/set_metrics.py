@@ -1,20 +1,25 @@
 """``val.set_metrics`` of the options: how many faces of a test set are found, and how many are verified (Table 3)."""
 
+import hashlib
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dfpg_plugin.checks import UserError, check_choice, check_fields, check_folder, check_keys
+from dfpg_plugin.checks import UserError, check_choice, check_fields, check_file, check_folder, check_keys
 from dfpg_plugin.data.images import list_images, read_image
 from dfpg_plugin.evaluation.records import PairDistance
+from dfpg_plugin.files import sha256_of
 from dfpg_plugin.metrics.face_sets import draw_pairs, read_pairs
 from dfpg_plugin.metrics.recognisers import DLIB, load_recogniser
 
 DETECTION, VERIFICATION = "detection_rate", "verification_accuracy"
+HIGHER = "higher"
+Partner = tuple[str, bool, int]  # a photograph, whether it shows the same person, place among all pairs
 Embedding = NDArray[np.float64] | None
 
 
@@ -49,14 +54,19 @@ class VerificationOptions:
             re.compile(self.identity or "")
         except re.error as error:
             raise UserError(f"val:set_metrics: identity: {self.identity!r} is no expression: {error}.") from error
+        if self.seed < 0:
+            raise UserError(f"val:set_metrics: seed: expected a whole number from 0, got {self.seed}.")
 
 
 SET_METRICS = {DETECTION: DetectionOptions, VERIFICATION: VerificationOptions}
 SetOptions = DetectionOptions | VerificationOptions
 
 
-def read_set_metrics(section: object) -> dict[str, SetOptions]:
-    """Return the checked options of every set metric; raise UserError for what is wrong in them."""
+def read_set_metrics(section: object, image_metrics: Collection[str] = ()) -> dict[str, SetOptions]:
+    """Return the checked options of every set metric; raise UserError for what is wrong in them.
+
+    ``image_metrics``: the keys that are taken.
+    """
     if not isinstance(section, Mapping):
         raise UserError(f"val:set_metrics: expected metrics by name, got {section!r}.")
     found = {}
@@ -65,6 +75,9 @@ def read_set_metrics(section: object) -> dict[str, SetOptions]:
         if not isinstance(given, Mapping):
             raise UserError(f"{where}: expected options with a `type`, got {given!r}.")
         check_choice(f"{where}:type", given.get("type"), SET_METRICS)
+        check_choice(f"{where}:better", given.get("better", HIGHER), (HIGHER,))
+        if key in image_metrics:
+            raise UserError(f"{where}: val:metrics has a metric of that name, too. Rename one.")
         options = SET_METRICS[given["type"]]
         arguments = {name: value for name, value in given.items() if name not in ("type", "better")}
         check_keys(where, arguments, [field.name for field in fields(options)])
@@ -80,61 +93,90 @@ def describe_set_metrics(metrics: Mapping[str, SetOptions]) -> dict[str, dict]:
         recogniser = load_recogniser(options.recogniser, options.weights)
         described[key] = {
             "type": next(name for name, kind in SET_METRICS.items() if isinstance(options, kind)),
-            "better": "higher",
+            "better": HIGHER,
             "of": "set",
             "settings": asdict(options),
-            "uses": {"recogniser": recogniser.name, "weights_sha256": recogniser.weights_sha256},
+            "uses": {
+                "recogniser": recogniser.name,
+                "weights_sha256": recogniser.weights_sha256,
+                **_digests(options),
+            },
         }
     return described
+
+
+def _digests(options: SetOptions) -> dict[str, str]:
+    """Return what the files behind an option's paths hold, so that another file under the same path is noticed."""
+    if isinstance(options, DetectionOptions):
+        return {}
+    found = {} if options.pairs is None else {"pairs_sha256": sha256_of(check_file("pairs", options.pairs))}
+    if options.photographs is not None:
+        root = check_folder("val:set_metrics: photographs", options.photographs)
+        digests = "".join(f"{name} {sha256_of(root / name)}" for name in list_images(root))
+        found["photographs_sha256"] = hashlib.sha256(os.fsencode(digests)).hexdigest()
+    return found
 
 
 class Partners:
     """The photographs that a set's images are compared with, and which of them belong to an image."""
 
-    def __init__(self, options: VerificationOptions, gt_root: Path, gt_names: Sequence[str]) -> None:
-        """Find every photograph's embedding. ``gt_names``: the set's ground truths, below ``gt_root``.
+    def __init__(
+        self, options: VerificationOptions, gt_root: Path, gt_names: Sequence[str], names: Sequence[str]
+    ) -> None:
+        """Find every photograph's embedding.
 
+        ``gt_names``: the set's ground truths, below ``gt_root``; ``names``: its blurred images, where they are known.
         Raises UserError for photographs, lists and expressions that do not fit each other.
         """
         self.options = options
         if options.photographs is None:
-            root, names = gt_root, sorted(gt_names)
+            root, photographs = gt_root, sorted(gt_names)
         else:
             root = check_folder("val:set_metrics: photographs", options.photographs)
-            names = list_images(root)
-        self.listed: dict[str, list[tuple[str, bool]]] | None = None
+            photographs = list_images(root)
+        self.listed: dict[str, list[Partner]] | None = None
         if options.pairs is not None:
-            self.listed = {}
-            for image, photograph, same in read_pairs(Path(options.pairs)):
-                self.listed.setdefault(image, []).append((photograph, same))
-            wanted = {photograph for partners in self.listed.values() for photograph, _ in partners}
-            if missing := sorted(wanted - set(names)):
+            self.listed = self._read_list(options.pairs, names)
+            wanted = {photograph for partners in self.listed.values() for photograph, _, _ in partners}
+            if missing := sorted(wanted - set(photographs)):
                 raise UserError(f"{options.pairs}: {missing[0]} is not in {root} ({len(missing)} such photographs).")
-            names = sorted(wanted)
-        self.people = {} if options.identity is None else {name: self._person(name) for name in names}
+            photographs = sorted(wanted)
+        self.people = {} if options.identity is None else {name: self._person(name) for name in photographs}
         recogniser = load_recogniser(options.recogniser, options.weights)
         self.embeddings: dict[str, Embedding] = {
-            name: recogniser.embed_only_face(read_image(root / name)) for name in names
+            name: recogniser.embed_only_face(read_image(root / name)) for name in photographs
         }
 
-    def of(self, name: str, gt: str) -> list[tuple[str, bool]]:
-        """Return (photograph, whether the same person) for an image; a list may leave it out.
+    def of(self, name: str, gt: str) -> list[Partner]:
+        """Return an image's partners; a list may leave it out. Of drawn pairs, those of one person come first.
 
         Raises UserError where nobody else, or no other photograph of the person, is there.
         """
         if self.listed is not None:
-            return next((self.listed[key] for key in (name, f"{name}.png") if key in self.listed), [])
+            return self.listed.get(name, [])
         drawn = draw_pairs({name: gt}, self.people, {name: self._person(gt)}, self.options.seed)
-        return [(photograph, same) for _, photograph, same in drawn]
+        return [(photograph, same, 1 - same) for _, photograph, same in drawn]
 
     def distances(self, name: str, gt: str, own: Embedding) -> list[PairDistance]:
         """Return the squared distance of an image's embedding to each partner's; None where either has no face."""
         rows: list[PairDistance] = []
-        for photograph, same in self.of(name, gt):
+        for photograph, same, place in self.of(name, gt):
             other = self.embeddings[photograph]
             distance = None if own is None or other is None else float(np.sum((own - other) ** 2))
-            rows.append((photograph, distance, same))
+            rows.append((photograph, distance, same, place))
         return rows
+
+    @staticmethod
+    def _read_list(path: str, names: Sequence[str]) -> dict[str, list[Partner]]:
+        """Return the partners of each image by its name without the extension, which a list may give or leave out."""
+        listed: dict[str, list[Partner]] = {}
+        known = set(names)
+        for place, (image, photograph, same) in enumerate(read_pairs(Path(path))):
+            name = image if image in known else Path(image).stem
+            if known and name not in known:
+                raise UserError(f"{path}: {image} is no image of the test set. Correct the list, or remove the line.")
+            listed.setdefault(name, []).append((photograph, same, place))
+        return listed
 
     def _person(self, name: str) -> str:
         found = re.search(self.options.identity or "", name)

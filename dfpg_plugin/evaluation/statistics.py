@@ -40,14 +40,14 @@ def group_sums(values: Array, counts: Array, groups: Sequence[str]) -> tuple[Arr
 def bootstrap(sums: Array, counts: Array, resamples: int, seed: int) -> Interval:
     """Return the mean of all values and its percentile interval over ``resamples`` draws of groups with replacement.
 
-    Not a number where there is no value, and no width where one is infinite or where there is one group only.
+    Not a number where there is no value; neither are the ends where a value is infinite or there is one group only.
     """
     sums, counts = sums[counts > 0], counts[counts > 0]
     if not len(counts):
         return Interval(np.nan, np.nan, np.nan)
     mean = float(sums.sum() / counts.sum())
-    if not np.isfinite(mean):
-        return Interval(mean, mean, mean)
+    if not np.isfinite(mean) or len(counts) < 2:
+        return Interval(mean, np.nan, np.nan)
     rng = np.random.default_rng(seed)
     size, means = len(counts), []
     for first in range(0, resamples, BLOCK):

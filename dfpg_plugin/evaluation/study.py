@@ -57,9 +57,13 @@ def run_study(files: Sequence[str], seeds: Sequence[int], test: str, jobs: int, 
     runs = [StudyRun(file, seed) for seed in seeds for file in files]
     for file in files:
         check_file("-opt", file)
-    labels = list(dict.fromkeys(run.label for run in runs))
-    if len(labels) != len(files):
-        raise UserError(f"-opt: two files of the same name among {', '.join(files)}. Rename one.")
+    labels = [StudyRun(file, 0).label for file in files]
+    if twice := [label for label in labels if labels.count(label) > 1 or label in REFERENCES]:
+        raise UserError(f"-opt: {twice[0]} names another file or the test set itself, too. Rename the file.")
+    if len(set(seeds)) != len(seeds):
+        raise UserError(f"--seeds: {' '.join(map(str, seeds))} names one twice. Name each once.")
+    for run in runs:
+        _check_earlier(run)
     make_folder("--out", logs)
     waiting = [run for run in runs if not run.weights.exists()]
     with ThreadPoolExecutor(jobs) as pool:
@@ -76,7 +80,7 @@ def run_study(files: Sequence[str], seeds: Sequence[int], test: str, jobs: int, 
 def network_options(file: str, weights: Path) -> list[str]:
     """Return the ``--force_yml`` entries that put a trained file's network into a test's options."""
     opt = read_option_file(file)
-    averaged = (opt.get("train") or {}).get("ema_decay", 0) > 0
+    averaged = ((opt.get("train") or {}).get("ema_decay") or 0) > 0
     entries = {
         "model_type": opt["model_type"],
         "scale": opt.get("scale", 1),
@@ -85,6 +89,17 @@ def network_options(file: str, weights: Path) -> list[str]:
         "path:param_key_g": "params_ema" if averaged else "params",
     }
     return [f"{key}={json.dumps(value)}" for key, value in entries.items()]
+
+
+def _check_earlier(run: StudyRun) -> None:
+    """Raise UserError where a training of that name is there that another option file began."""
+    folder = run.weights.parents[1]
+    copy = folder / Path(run.file).name  # with BasicSR's header above
+    text = Path(run.file).read_text(encoding="utf-8")
+    if folder.exists() and not (copy.is_file() and copy.read_text(encoding="utf-8").endswith(f"\n\n{text}")):
+        raise UserError(
+            f"{folder}: was trained with other options than {run.file} holds now. Move it away, or rename the file."
+        )
 
 
 def _train(run: StudyRun, jobs: int, logs: Path) -> None:
@@ -107,8 +122,10 @@ def _is_tested(name: str, test: str, run: StudyRun | None) -> bool:
     manifest = read_json(path) if path.exists() else {}
     if manifest.get("finished") is None or manifest["option_file"]["sha256"] != sha256_of(test):
         return False
+    if run is None:
+        return manifest["method"]["images"] == name
     weights = manifest["method"]["weights"]
-    return run is None or (weights is not None and weights["sha256"] == sha256_of(run.weights))
+    return weights is not None and weights["sha256"] == sha256_of(run.weights)
 
 
 def _basicsr(what: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from dfpg_plugin.data.naming import list_some
+from dfpg_plugin.evaluation.records import Record
 from dfpg_plugin.evaluation.report import Cell, Cells, Report, SetReport
 from dfpg_plugin.evaluation.set_metrics import DETECTION, VERIFICATION
 
@@ -50,7 +52,7 @@ def format_cell(cell: Cell | None, facts: Mapping) -> str:
     if cell is None or math.isnan(cell.mean):
         return NONE
     mean = format_value(cell.mean, facts)
-    if not math.isinf(cell.mean):
+    if not math.isnan(cell.low):
         mean += f" [{format_value(cell.low, facts, False)}, {format_value(cell.high, facts, False)}]"
     if cell.count < cell.expected:
         mean += f" ({cell.count} of {cell.expected})"
@@ -104,20 +106,25 @@ def provenance_lines(report: Report) -> list[str]:
             count = facts["method"]["parameters"]
             size = f", {count / 1e6:.2f} M parameters" if count else ""
             lines.append(f"{method.label}: {facts['command']} (commit {facts['commit']}, {origin}{size})")
-    software = report.methods[0].runs[0].manifest["software"]
-    lines.append("Software: " + ", ".join(f"{name} {v}" for name, v in software.items() if v))
+    software: dict[str, list[str]] = {}
+    for method in report.methods:
+        for run in method.runs:
+            versions = ", ".join(f"{name} {v}" for name, v in run.manifest["software"].items() if v)
+            software.setdefault(versions, []).append(run.manifest["name"])
+    for versions, names in software.items():
+        lines.append(f"Software{f' of {list_some(names)}' if len(software) > 1 else ''}: {versions}")
     lines.append(f"This report: {report.command}, {report.created}")
     return lines
 
 
 def to_markdown(report: Report, pictures: Mapping[str, str]) -> str:
     """Return the report in Markdown. ``pictures``: captions of picture files beside it."""
-    parts = [f"# {report.title}"]
+    parts = [f"# {_markdown(report.title)}"]
     for test_set, tables in tables_of(report):
-        parts.append(f"## {test_set.name}: {len(test_set.images)} images of {test_set.faces} faces")
+        parts.append(f"## {_markdown(test_set.name)}: {len(test_set.images)} images of {test_set.faces} faces")
         for table in tables:
-            parts += [f"{table.caption}" if table.caption else "", _markdown_table(table)]
-    parts += [f"![{caption}]({file})" for file, caption in pictures.items()]
+            parts += [_markdown(table.caption), _markdown_table(table)]
+    parts += [f"![{_markdown(caption)}]({file})" for file, caption in pictures.items()]
     lines = missing_lines(report)
     parts += ["## Missing pieces", "\n".join(f"- {_markdown(line)}" for line in lines) or "None."]
     parts += ["## What these numbers are", "\n".join(f"- {_markdown(line)}" for line in provenance_lines(report))]
@@ -125,18 +132,27 @@ def to_markdown(report: Report, pictures: Mapping[str, str]) -> str:
 
 
 def to_csv(report: Report) -> str:
-    """Return every image's values, one row for each set, image, method and run."""
+    """Return every image's values, one row for each set, image, method and run.
+
+    Of a verification: ``photograph distance same`` of each pair, the distance empty where a face was not found.
+    """
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
     keys = list(report.metrics)
-    writer.writerow(["set", "image", "sharp_face", "kernel_size", "method", "run", "problem", *keys])
+    writer.writerow(["set", "image", "sharp_face", "kernel_size", "method", "run", "name", "problem", *keys])
     for method in report.methods:
-        for run in method.runs:
+        for number, run in enumerate(method.runs, 1):
             for name, records in run.sets.items():
                 for r in records:
-                    row = [name, r.name, r.gt, r.size, method.label, run.manifest["name"], r.problem]
-                    writer.writerow(["" if value is None else value for value in [*row, *map(r.values.get, keys)]])
+                    row = [name, r.name, r.gt, r.size, method.label, number, run.manifest["name"], r.problem]
+                    values = [_pairs(r, key) if key in r.pairs else r.values.get(key) for key in keys]
+                    writer.writerow(["" if value is None else value for value in [*row, *values]])
     return output.getvalue()
+
+
+def _pairs(record: Record, key: str) -> str:
+    rows = record.pairs[key]
+    return "; ".join(f"{photo} {'' if d is None else d} {'same' if same else 'other'}" for photo, d, same, _ in rows)
 
 
 def _main_table(report: Report, test_set: SetReport) -> Table:

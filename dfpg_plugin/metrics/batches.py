@@ -51,6 +51,12 @@ def settings_of(metric: Mapping[str, object]) -> dict:
     return {**defaults, **{k: v for k, v in metric.items() if k not in (*GIVEN, "type")}}
 
 
+def better_by_default(metric: Mapping[str, object]) -> str:
+    """Return which way a metric is better where its options do not say: its own default, or BasicSR's, higher."""
+    parameter = inspect.signature(METRIC_REGISTRY.get(metric["type"])).parameters.get("better")
+    return parameter.default if parameter is not None and isinstance(parameter.default, str) else "higher"
+
+
 def uses_of(metric: Mapping[str, object]) -> dict[str, str]:
     """Return which weights, or which recogniser, a metric's numbers were got with; empty for plain arithmetic."""
     settings = settings_of(metric)

@@ -23,6 +23,7 @@ BASICSR_SUFFIX = "_basicsr"  # BasicSR looks a name up with it, too
 GROUND_TRUTH = "img2"  # what BasicSR calls it in a metric's parameters
 TRIAL_SIZE = 128  # px
 GIVEN = ("img", GROUND_TRUTH)  # to metrics, by the model
+HIGHER, LOWER = "higher", "lower"
 PHASES = {True: ("train", "val"), False: ("test", "val")}
 
 
@@ -32,6 +33,7 @@ def check_options(opt: Options, plugins: Sequence[str]) -> None:
         component = _look_up(key, registry, name, plugins)
         if registry in (ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY):
             _check_arguments(key, component, arguments, GIVEN if registry is METRIC_REGISTRY else ())
+    _check_directions(opt)
     _check_numbers(opt)
     _check_paths(opt)
     if opt["is_train"] and (opt.get("val") or {}).get("set_metrics"):
@@ -111,6 +113,16 @@ def _check_arguments(key: str, component: object, arguments: dict, given: Sequen
         is_needed = p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
         if is_needed and name not in (*arguments, *given):
             raise UserError(f"{key.removesuffix(':type')}: the key {name!r} is missing.")
+
+
+def _check_directions(opt: Options) -> None:
+    """Refuse a metric that would be taken for better the wrong way: BasicSR reads all but `lower` as `higher`."""
+    for key, metric in ((opt.get("val") or {}).get("metrics") or {}).items():
+        check_choice(f"val:metrics:{key}:better", metric.get("better", HIGHER), (HIGHER, LOWER))
+        function = _look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric["type"], ())
+        own = inspect.signature(function).parameters.get("better")  # type: ignore[arg-type]
+        if own is not None and own.default == LOWER and "better" not in metric:
+            raise UserError(f"val:metrics:{key}: better: is missing, which means higher. Add `better: lower`.")
 
 
 def _check_numbers(opt: Options) -> None:

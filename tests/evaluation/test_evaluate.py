@@ -206,6 +206,36 @@ def test_the_manifest_says_what_was_measured(small_set: Callable) -> None:
     assert manifest["sets"]["Small"]["options"]["dataroot"] == "set"
 
 
-def test_wrong_batch_sizes_are_refused(small_set: Callable) -> None:
+def test_wrong_batch_sizes_and_sets_of_one_name_are_refused(small_set: Callable) -> None:
+    files = small_set(batch_size=0)
     with pytest.raises(UserError, match="val:batch_size: expected a number above 0, got 0"):
-        small_set(batch_size=0).run()
+        files.run()
+    with pytest.raises(UserError, match=r"val:batch_size: expected a whole number, got 0\.5"):
+        files.run("val:batch_size=0.5")
+    other = "datasets:test_2={name: Small, type: FaceDeblurTestDataset, dataroot: set}"
+    with pytest.raises(UserError, match=r"datasets: two sets would be written to Small\.jsonl"):
+        files.run("val:batch_size=2", other)
+
+
+@pytest.mark.parametrize("change", ["val:save_img=true", "picture"])
+def test_an_evaluation_of_changed_inputs_does_not_go_on(small_set: Callable, change: str) -> None:
+    files = small_set(people=2)
+    folder = files.run()
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "finished": None}))
+    if change == "picture":
+        path = files.folder / "set" / "set_blur" / f"{files.names[0]}.png"
+        path.write_bytes(path.read_bytes() + b"0")
+    files.run(*([] if change == "picture" else [change]))
+    assert len(list(folder.parent.glob("small_archived_*"))) == 1
+
+
+def test_the_way_that_is_better_is_the_metrics_own(small_set: Callable) -> None:
+    files = small_set(metrics={"psnr": {"type": "calculate_psnr", "crop_border": 0}})
+    manifest = read_run(files.run()).manifest
+    assert manifest["metrics"]["psnr"]["better"] == "higher"
+    metric = "{type: calculate_vggface_distance, weights: stand-in, layer: relu3_3, input: pm1}"
+    with pytest.raises(UserError, match="val:metrics:d_vgg: better: is missing, which means higher"):
+        files.run(f"val:metrics:d_vgg={metric}")
+    with pytest.raises(UserError, match="val:metrics:psnr:better: 'Higher' is not one of higher, lower"):
+        files.run("val:metrics:psnr:better=Higher")

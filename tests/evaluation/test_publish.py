@@ -44,7 +44,13 @@ def test_all_forms_are_written_and_written_again(tmp_path: Path, report: Report)
     assert {path.name for path in paths} == {path.name for path in (tmp_path / "out").iterdir()} == names
     assert json.loads((tmp_path / "out" / "report.json").read_text())["title"] == "<b>T</b>"
     before = (tmp_path / "out" / "report.md").read_bytes()
+    (tmp_path / "out" / "mine.txt").touch()
+    names_before = json.loads((tmp_path / "out" / "report.json").read_text())
+    names_before["files"].append("set2_old.png")
+    (tmp_path / "out" / "report.json").write_text(json.dumps(names_before))
+    (tmp_path / "out" / "set2_old.png").touch()
     publish(report, tmp_path / "out", PictureChoice(count=2))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*names, "mine.txt"}
     assert (tmp_path / "out" / "report.md").read_bytes() == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").touch()
@@ -128,3 +134,13 @@ def test_the_plot_shows_means_and_intervals(report: Report) -> None:
     means = [cells["psnr"]["net"].mean for cells in report.sets[0].sizes.values()]
     assert line.get_ydata() == pytest.approx(means)
     assert axes.get_ylabel() == "psnr ↑"
+
+
+def test_names_that_are_special_to_matplotlib_and_a_set_without_pictures(tmp_path: Path) -> None:
+    records = {"S$^": drawn(0), "T": drawn(1)}
+    first = method("_a$x^$", write_run(tmp_path / "a", {"S$^": drawn(0)}))
+    report = build_report([first, method("b", write_run(tmp_path / "b", records))], "T", 50, 0)
+    paths = publish(report, tmp_path / "out", PictureChoice("worst", 2))
+    assert "set2_pictures.png" in {path.name for path in paths}
+    labels = [text.get_text() for text in plot_sizes(report, report.sets[0], "psnr").legends[0].get_texts()]
+    assert [label.lstrip("\u200b") for label in labels] == ["_a$x^$", "b"]

@@ -11,8 +11,7 @@ from dfpg_plugin.evaluation.records import (
     MANIFEST,
     Record,
     append_chunk,
-    keep_chunks,
-    mean_of,
+    keep_whole_chunks,
     read_chunks,
     read_run,
     set_file,
@@ -20,7 +19,7 @@ from dfpg_plugin.evaluation.records import (
 
 
 def record(index: int, **values: float | None) -> Record:
-    pairs = {"verification": [("s1.png", 0.25, True), ("s2.png", None, False)]}
+    pairs = {"verification": [("s1.png", 0.25, True, 0), ("s2.png", None, False, 1)]}
     return Record(index, f"face_{index}", "face.png", 13, "00ff", values, pairs)
 
 
@@ -28,7 +27,7 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
     append_chunk(path, 1, [record(2, psnr=math.inf), record(3, psnr=27.5)])
     append_chunk(path, 0, [record(0, psnr=1.0, ssim=None), Record(1, "lost", "", None, "", problem="missing")])
-    assert read_chunks(path) == {
+    assert dict(read_chunks(path)) == {
         1: [record(2, psnr=math.inf), record(3, psnr=27.5)],
         0: [record(0, psnr=1.0, ssim=None), Record(1, "lost", "", None, "", problem="missing")],
     }
@@ -38,7 +37,7 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
 
 def test_nan_is_no_value(tmp_path: Path) -> None:
     append_chunk(tmp_path / "a.jsonl", 0, [record(0, identity=math.nan)])
-    assert read_chunks(tmp_path / "a.jsonl")[0][0].values == {"identity": None}
+    assert dict(read_chunks(tmp_path / "a.jsonl"))[0][0].values == {"identity": None}
 
 
 @pytest.mark.parametrize("cut", [2, 30, 200, 330])
@@ -49,17 +48,18 @@ def test_a_cut_chunk_is_left_out_and_the_file_goes_on_after_it(tmp_path: Path, c
     append_chunk(path, 1, [record(2, psnr=3.0), record(3, psnr=4.0)])
     assert whole > 330
     path.write_bytes(path.read_bytes()[:-cut])
-    assert list(read_chunks(path)) == [0]
-    keep_chunks(path, read_chunks(path))
+    assert [chunk for chunk, _ in read_chunks(path)] == [0]
+    assert keep_whole_chunks(path) == {0}
     assert path.stat().st_size == whole
     append_chunk(path, 1, [record(2, psnr=3.0), record(3, psnr=4.0)])
-    assert [r.index for chunk in read_chunks(path).values() for r in chunk] == [0, 1, 2, 3]
+    assert [r.index for _, chunk in read_chunks(path) for r in chunk] == [0, 1, 2, 3]
 
 
 def test_a_run_is_whole_or_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no evaluation\.json"):
         read_run(tmp_path)
     manifest = {"format": 1, "command": "basicsr test", "sets": {"A/B": {"count": 2}}}
+    manifest |= {key: {} for key in ("software", "machine", "method", "metrics")}
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
     append_chunk(set_file(tmp_path, "A/B"), 0, [record(1, psnr=2.0)])
     with pytest.raises(UserError, match="1 of 2 images of A/B are measured"):
@@ -67,11 +67,19 @@ def test_a_run_is_whole_or_refused(tmp_path: Path) -> None:
     append_chunk(set_file(tmp_path, "A/B"), 1, [record(0, psnr=1.0)])
     run = read_run(tmp_path)
     assert [r.index for r in run.sets["A/B"]] == [0, 1]
+    (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "sets": []}))
+    with pytest.raises(UserError, match=r"evaluation\.json: is damaged \(sets\)"):
+        read_run(tmp_path)
     (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "format": 9}))
     with pytest.raises(UserError, match="is of format 9, not 1"):
         read_run(tmp_path)
 
 
-def test_means_of_what_is_there() -> None:
-    assert mean_of([1.0, None, 3.0]) == 2
-    assert math.isnan(mean_of([None]))
+def test_a_chunk_that_goes_on_after_a_broken_line_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    append_chunk(path, 3, [record(0, psnr=1.0), record(1, psnr=2.0), record(2, psnr=3.0)])
+    first, _, third = path.read_text().splitlines()
+    append_chunk(path, 4, [record(3, psnr=4.0)])
+    path.write_text(f"{first}\nhalf a li\n{third}\n" + path.read_text().splitlines()[-1] + "\n")
+    assert [chunk for chunk, _ in read_chunks(path)] == [4]
+    assert list(read_chunks(tmp_path / "nowhere.jsonl")) == []

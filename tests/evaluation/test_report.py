@@ -148,7 +148,8 @@ def verification_records(seed: int) -> list[Record]:
     rng = np.random.default_rng(seed)
     return [
         record(i, f"face{i // 2}_k{5 + 2 * (i % 2)}", values={"detection": float(rng.random() < 0.8)},
-               pairs={"v": [("p", float(rng.normal(0.2, 0.1)), True), ("q", float(rng.normal(0.5, 0.1)), False)]})
+               pairs={"v": [("p", float(rng.normal(0.2, 0.1)), True, 2 * i),
+                            ("q", float(rng.normal(0.5, 0.1)), False, 2 * i + 1)]})
         for i in range(30)
     ]  # fmt: skip
 
@@ -156,19 +157,64 @@ def verification_records(seed: int) -> list[Record]:
 def test_verification_and_detection(tmp_path: Path) -> None:
     records = verification_records(0)
     records[4] = record(
-        4, records[4].name, values={"detection": 0.0}, pairs={"v": [("p", None, True), ("q", None, False)]}
+        4, records[4].name, values={"detection": 0.0}, pairs={"v": [("p", None, True, 8), ("q", None, False, 9)]}
     )
     folder = write_run(tmp_path / "m", {"S": records}, {"detection": DETECTION, "v": VERIFICATION})
     report = report_of(method("m", folder), method("n", folder))
     cell = report.sets[0].cells["v"]["m"]
-    in_order = [r for r in sorted(records, key=lambda r: r.name) if r is not records[4]]
-    pairs = [pair for r in in_order for pair in r.pairs["v"]]
-    expected = verify([d for _, d, _ in pairs], [same for _, _, same in pairs], seed=0)
+    pairs = [pair for r in records if r is not records[4] for pair in r.pairs["v"]]
+    expected = verify([d for _, d, _, _ in pairs], [same for _, _, same, _ in pairs], seed=0)
     assert cell.mean == pytest.approx(expected.accuracy)
     assert 0 < cell.low < cell.mean < cell.high <= 1
     assert (cell.count, cell.is_complete) == (29, True)
     assert report.sets[0].cells["detection"]["m"].mean == np.mean([r.values["detection"] for r in records])
     assert [m.images for m in report.missing if m.method is None] == [(records[4].name,)]
+
+
+def test_legacy_folds_are_cut_in_the_order_of_the_list(tmp_path: Path) -> None:
+    """All pairs of one person first, whatever the images are called: then a fold holds one kind alone."""
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(0.4, 0.15, 30).clip(0), rng.normal(0.5, 0.15, 30).clip(0)
+    records = [
+        record(i, f"face{i:02d}", pairs={"v": [("p", float(one[i]), True, i), ("q", float(two[i]), False, 30 + i)]})
+        for i in reversed(range(30))
+    ]
+    legacy = {**VERIFICATION, "settings": {"legacy_order": True, "seed": 0}}
+    folder = write_run(tmp_path / "m", {"S": records}, {"v": legacy})
+    expected = verify([*one, *two], [True] * 30 + [False] * 30, legacy_order=True).accuracy
+    assert report_of(method("m", folder)).sets[0].cells["v"]["m"].mean == pytest.approx(expected)
+    mixed = verify([d for pair in zip(one, two, strict=True) for d in pair], [True, False] * 30, legacy_order=True)
+    assert mixed.accuracy != pytest.approx(expected)
+
+
+def test_what_no_method_was_measured_on_is_missing_from_each(tmp_path: Path) -> None:
+    """A picture that is nowhere in the results of anybody is not averaged away."""
+    records = drawn(0)
+    records[0] = Record(0, records[0].name, records[0].gt, 5, records[0].pixels, problem="missing")
+    runs = [method(name, write_run(tmp_path / name, {"S": records})) for name in ("a", "b")]
+    report = report_of(*runs)
+    cell = report.sets[0].cells["psnr"]["a"]
+    assert (cell.count, cell.expected, cell.is_complete, cell.rank) == (11, 12, False, None)
+    named = {(m.method, m.metric, m.images, m.reason) for m in report.missing}
+    assert named == {(m, k, ("face0_k5",), "missing") for m in ("a", "b") for k in ("psnr", "d_vgg")}
+
+
+def test_faces_without_ground_truth_belong_together_by_name(tmp_path: Path) -> None:
+    names = [f"f{face}_ker{ker:02d}_blur_k13" for face in range(3) for ker in range(1, 5)]
+    records = [record(i, n, gt="", values={"psnr": 20.0 + i // 4, "d_vgg": 1.0}) for i, n in enumerate(names)]
+    report = report_of(method("m", write_run(tmp_path / "m", {"S": records})))
+    assert report.sets[0].faces == 3
+
+
+def test_infinite_values_are_said_to_allow_no_test(tmp_path: Path) -> None:
+    records = drawn(0)
+    records[0] = record(0, records[0].name, values={"psnr": math.inf, "d_vgg": 1.0})
+    infinite = method("a", write_run(tmp_path / "a", {"S": records}))
+    report = report_of(infinite, method("b", write_run(tmp_path / "b", {"S": drawn(0)})))
+    assert report.sets[0].tests["psnr"] == ()
+    (missing,) = report.missing
+    assert (missing.method, missing.images) == ("a", ("face0_k5",))
+    assert "no test is possible" in missing.reason
 
 
 def test_too_few_pairs_are_said(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def test_detection_and_distances_are_dlibs(small_set: Callable) -> None:
         assert record.values["detection"] == float(len(faces) > 0)
         found.add(len(faces))
         pairs = record.pairs["verification"]
-        assert [same for _, _, same in pairs] == [True, False]
-        for photograph, distance, same in pairs:
+        assert [(same, place) for _, _, same, place in pairs] == [(True, 0), (False, 1)]
+        for photograph, distance, same, _ in pairs:
             assert (photograph.split("_")[0] == record.name.split("_")[0]) == same
             partner = cv2.imread(str(files.folder / "photographs" / photograph))
             other = dlib.embed_only_face(partner)
@@ -59,10 +59,10 @@ def test_detection_and_distances_are_dlibs(small_set: Callable) -> None:
 def test_an_image_keeps_its_partners_where_others_are_missing(tmp_path: Path) -> None:
     write_photographs(tmp_path / "p")
     names = sorted(path.name for path in (tmp_path / "p").iterdir())
-    partners = Partners(VerificationOptions(identity=IDENTITY, seed=3), tmp_path / "p", names)
+    partners = Partners(VerificationOptions(identity=IDENTITY, seed=3), tmp_path / "p", names, [])
     alone = partners.of("s37_1_ker01_blur_k5", "s37_1.png")
     assert alone == partners.of("s37_1_ker01_blur_k5", "s37_1.png")
-    assert alone[0] == ("s37_2.png", True)  # never its own sharp face
+    assert alone[0] == ("s37_2.png", True, 0)  # never its own sharp face
     others = {partners.of(f"s37_1_ker{k:02d}_blur_k5", "s37_1.png")[1][0] for k in range(12)}
     assert len(others) > 2  # the seed alone does not choose
     with pytest.raises(UserError, match=r"finds nobody in the photograph's path face\.png"):
@@ -73,14 +73,16 @@ def test_pairs_from_a_list(tmp_path: Path) -> None:
     write_photographs(tmp_path / "p")
     (tmp_path / "pairs.txt").write_text("a.png s37_2.png 1\na.png s38_1.png 0\nb s39_1.png 1\n")
     options = VerificationOptions(pairs=str(tmp_path / "pairs.txt"), photographs=str(tmp_path / "p"))
-    partners = Partners(options, tmp_path, [])
-    assert partners.of("a", "a.png") == [("s37_2.png", True), ("s38_1.png", False)]
-    assert partners.of("b", "b.png") == [("s39_1.png", True)]
+    partners = Partners(options, tmp_path, [], ["a", "b", "c"])
+    assert partners.of("a", "a.png") == [("s37_2.png", True, 0), ("s38_1.png", False, 1)]
+    assert partners.of("b", "b.png") == [("s39_1.png", True, 2)]
     assert partners.of("c", "c.png") == []
     assert sorted(partners.embeddings) == ["s37_2.png", "s38_1.png", "s39_1.png"]
+    with pytest.raises(UserError, match=r"pairs\.txt: b is no image of the test set"):
+        Partners(options, tmp_path, [], ["a"])
     (tmp_path / "pairs.txt").write_text("a.png gone.png 1\n")
     with pytest.raises(UserError, match=r"gone\.png is not in"):
-        Partners(options, tmp_path, [])
+        Partners(options, tmp_path, [], ["a"])
 
 
 @pytest.mark.parametrize(
@@ -93,9 +95,15 @@ def test_pairs_from_a_list(tmp_path: Path) -> None:
         ({"a": {"type": "verification_accuracy"}}, "needs either pairs"),
         ({"a": {"type": "verification_accuracy", "identity": "("}}, "identity: '(' is no expression"),
         ({"a": {"type": "verification_accuracy", "identity": "a", "pairs": "b"}}, "needs either pairs"),
+        ({"a": {"type": "verification_accuracy", "identity": "a", "seed": -1}}, "seed: expected a whole number from 0"),
+        (
+            {"a": {"type": "detection_rate", "better": "lower"}},
+            "a:better: 'lower' is not one of higher",
+        ),
+        ({"psnr": {"type": "detection_rate"}}, "val:set_metrics:psnr: val:metrics has a metric of that name"),
     ],
 )
 def test_wrong_options_are_named(section: object, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        read_set_metrics(section)
+        read_set_metrics(section, ["psnr"])
     assert message in str(caught.value)

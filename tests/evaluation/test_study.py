@@ -55,9 +55,29 @@ def test_what_is_wrong_with_the_files_is_said_first(tmp_path: Path, demo_options
         run_study([str(full)], [0], "nowhere.yml", 1, logs)
     (tmp_path / "other").mkdir()
     twin = write_yaml(tmp_path / "other" / "full.yml", demo_options)
-    with pytest.raises(UserError, match=r"two files of the same name among .*full\.yml"):
+    with pytest.raises(UserError, match="-opt: full names another file or the test set itself, too"):
         run_study([str(full), str(twin)], [0], str(test), 1, logs)
+    sharp = write_yaml(tmp_path / "sharp.yml", demo_options)
+    with pytest.raises(UserError, match="-opt: sharp names another file or the test set itself, too"):
+        run_study([str(sharp)], [0], str(test), 1, logs)
+    with pytest.raises(UserError, match="--seeds: 0 0 names one twice"):
+        run_study([str(full)], [0, 0], str(test), 1, logs)
     assert not logs.exists()
+
+
+def test_a_training_by_other_options_is_not_taken_for_this_one(
+    tmp_path: Path, demo_options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    full, _, test = write_models(tmp_path, demo_options)
+    (tmp_path / "experiments" / "full_seed0" / "models").mkdir(parents=True)
+    (tmp_path / "experiments" / "full_seed0" / "models" / "net_g_latest.pth").touch()
+    copy = tmp_path / "experiments" / "full_seed0" / "full.yml"
+    for text in (None, "# CMD\n\n" + full.read_text().replace("total_iter: 2", "total_iter: 3")):
+        if text is not None:
+            copy.write_text(text)
+        with pytest.raises(UserError, match="full_seed0: was trained with other options than"):
+            run_study([str(full)], [0], str(test), 1, tmp_path / "logs")
 
 
 def test_a_run_that_fails_ends_the_study_with_its_own_words(

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from results_folders import D_VGG, DETECTION, PSNR, drawn, method, record, write_run
+from results_folders import D_VGG, DETECTION, PSNR, VERIFICATION, drawn, method, record, write_run
 
 from dfpg_plugin.evaluation.latex import to_latex
 from dfpg_plugin.evaluation.report import Report, build_report
@@ -88,8 +88,10 @@ def test_latex_is_balanced_and_escaped(report: Report) -> None:
     assert r"$\dagger$" in text
     for line in text.splitlines():
         if line.endswith(r"\\") and "multicolumn" not in line:
-            assert line.replace(r"\&", "").count("&") in (2,), line
+            assert line.replace(r"\&", "").count("&") == 2, line
+            assert line.startswith("{}")  # else [5] would be an argument of the command before
     assert not set("∞†↑↓") & set(text)
+    assert "S, psnr, bad: 11 of 12" in text
 
 
 def test_csv_holds_every_value(report: Report) -> None:
@@ -115,3 +117,17 @@ def test_what_is_needed_to_understand_the_numbers_is_there(report: Report) -> No
         assert part in text, part
     assert "dlib-bin" not in text  # not installed there
     assert len(missing_lines(report)) == 2
+
+
+def test_pairs_of_a_verification_are_in_the_csv(tmp_path: Path) -> None:
+    pairs = {"v": [("p.png", 0.25, True, 0), ("q.png", None, False, 1)]}
+    folder = write_run(tmp_path / "m", {"S": [record(0, "a", pairs=pairs)]}, {"v": VERIFICATION})
+    (row,) = csv.DictReader(io.StringIO(to_csv(build_report([method("m", folder)], "T", 10, 0))))
+    assert row["v"] == "p.png 0.25 same; q.png  other"
+    assert (row["run"], row["name"]) == ("1", "m")
+
+
+def test_other_software_is_said_of_the_run_that_had_it(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / v, {"S": drawn(0)}, software={"torch": v}) for v in ("1", "2")]
+    text = "\n".join(provenance_lines(build_report([method("m", *folders)], "T", 10, 0)))
+    assert "Software of 1: torch 1\nSoftware of 2: torch 2" in text
