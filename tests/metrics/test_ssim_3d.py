@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 from basicsr.metrics import calculate_metric, calculate_ssim
+from scipy.ndimage import gaussian_filter
 from skimage import data
 from skimage.metrics import structural_similarity
 
@@ -39,6 +40,16 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 def test_equals_the_definition_in_float64(pair: tuple) -> None:
     assert ssim_3d(*pair) == pytest.approx(by_definition(*pair), abs=1e-10)
     assert calculate_ssim_3d(*pair) == ssim_3d(*pair)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 40, 3), (31, 8, 1), (9, 9, 5)])
+def test_volumes_of_any_size_equal_scipys_filter(shape: tuple) -> None:
+    x, y = np.random.default_rng(0).integers(0, 256, (2, *shape)).astype(np.float64)
+    mx, my, vx, vy, xy = (gaussian_filter(v, 1.5, radius=5, mode="nearest") for v in (x, y, x * x, y * y, x * y))
+    c1, c2 = 2.55**2, 7.65**2
+    similar = (2 * mx * my + c1) * (2 * (xy - mx * my) + c2)
+    expected = np.mean(similar / ((mx**2 + my**2 + c1) * (vx - mx**2 + vy - my**2 + c2)))
+    assert ssim_3d(x.astype(np.uint8), y.astype(np.uint8)) == pytest.approx(expected, abs=1e-10)
 
 
 def test_interior_equals_scikit_image(pair: tuple) -> None:

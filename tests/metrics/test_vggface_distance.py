@@ -1,16 +1,20 @@
 """d_VGG against a plain computation with torch."""
 
+from copy import deepcopy
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from basicsr.metrics import calculate_metric
+from skimage import data
 from torch.nn import functional as F
 from vggface_styles import network, torchvision_names
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.metrics import vggface_distance as module
+from dfpg_plugin.metrics.images import to_rgb_batch
 
 RNG = np.random.default_rng(0)
 WIDTHS = {"conv1": 2, "conv2": 2, "conv3": 3, "conv4": 3, "conv5": 3}
@@ -50,6 +54,40 @@ def test_batches_give_what_single_images_give(images: list) -> None:
     ]
     assert together == pytest.approx(single, rel=1e-5)
     assert module.vggface_distances(images[:1], images[:1], net) == [0]
+
+
+@pytest.mark.parametrize(("weights", "layer", "input"), [("stand-in", "relu3_3", "pm1"), ("random", "pool4", "rgb255")])
+def test_faces_are_as_far_apart_as_in_float64(weights: str, layer: str, input: str) -> None:
+    sharp = data.astronaut()[16:144, 160:288, ::-1].copy()
+    restored = [cv2.GaussianBlur(sharp, (0, 0), sigma) for sigma in (0.5, 1, 3)]
+    net = module.load_vggface(weights, layer, input, None)
+    values = module.vggface_distances(restored, [sharp] * 3, net)
+    batch = to_rgb_batch([*restored, sharp], torch.device("cpu")).double()
+    exact = module.vggface_distance(batch[:3], batch[3:].expand(3, -1, -1, -1), deepcopy(net).double())
+    assert values == pytest.approx(exact.tolist(), rel=1e-5)
+
+
+def test_each_different_image_is_run_once(images: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = module.load_vggface("stand-in", "relu3_3", "pm1", None)
+    expected = module.vggface_distances(images[:3], [images[3]] * 2 + [images[0]], net)
+    counts = []
+
+    def counted(batch: torch.Tensor) -> list[torch.Tensor]:
+        counts.append(len(batch))
+        return net(batch)
+
+    monkeypatch.setattr(module, "winograd_features", lambda network: counted)
+    together = module.vggface_distances(images[:3], [images[3].copy()] * 2 + [images[0]], net)
+    assert together == pytest.approx(expected, rel=1e-5)
+    assert counts == [4]
+
+
+def test_with_many_threads_the_network_runs_as_it_is(images: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = module.load_vggface("stand-in", "relu3_3", "pm1", None)
+    expected = module.vggface_distances(images[:2], images[2:], net)
+    monkeypatch.setattr(module, "MOST_THREADS", 0)
+    monkeypatch.delattr(module, "winograd_features")
+    assert module.vggface_distances(images[:2], images[2:], net) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_network_is_loaded_once() -> None:

@@ -1,0 +1,104 @@
+"""Winograd's convolutions against torch's in float64."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from dfpg_plugin.archs import winograd_transforms
+from dfpg_plugin.archs.vggface_arch import VGGFaceFeatureExtractor
+from dfpg_plugin.archs.winograd import DirectConv2d, WinogradConv2d, transform_weight, winograd_features
+
+# B^T and A^T for the points 0, 1, -1, 2, -2 and infinity
+B = torch.tensor(
+    [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
+     [0, 4, 0, -5, 0, 1]], dtype=torch.float64,
+)  # fmt: skip
+A = torch.tensor(
+    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], dtype=torch.float64
+)
+
+
+def relative_error(value: torch.Tensor, exact: torch.Tensor) -> float:
+    return ((value - exact).norm() / exact.norm()).item()
+
+
+def convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    torch.manual_seed(0)
+    return nn.Conv2d(inputs, outputs, 3, padding=1).requires_grad_(False)
+
+
+def test_the_transforms_are_those_of_the_equation() -> None:
+    torch.manual_seed(1)
+    tile, weight = torch.randn(6, 6, dtype=torch.float64), torch.randn(1, 1, 3, 3)
+    products = transform_weight(weight).view(6, 6) * (B @ tile @ B.T)
+    exact = F.conv2d(tile[None, None], weight.double())[0, 0]
+    assert relative_error(A @ products @ A.T, exact) < 1e-6
+
+    pixels, out = tile.float().view(1, 6, 6, 1), np.empty((36, 4, 1), np.float32)
+    winograd_transforms.transform(pixels.numpy(), 0, out)
+    padded = F.pad(tile, (1, 3, 1, 3))
+    for number, (y, x) in enumerate([(0, 0), (0, 4), (4, 0), (4, 4)]):
+        exact = B @ padded[y : y + 6, x : x + 6] @ B.T
+        assert relative_error(torch.from_numpy(out[:, number, 0]).view(6, 6), exact) < 1e-6
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 7), (18, 3), (33, 20)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 64), (5, 130), (130, 5)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_equals_torchs_convolution_of_any_size(size: tuple, inputs: int, outputs: int, batch: int) -> None:
+    conv = convolution(inputs, outputs)
+    x = torch.randn(batch, inputs, *size)
+    exact = conv.double()(x.double())
+    plain, relu = (WinogradConv2d(conv, relu=relu, pool=False)(x) for relu in (False, True))
+    assert plain.shape == exact.shape
+    assert relative_error(plain, exact) < 3e-6
+    assert torch.equal(relu, plain.relu())
+    if min(size) > 1:
+        assert torch.equal(WinogradConv2d(conv, relu=True, pool=True)(x), F.max_pool2d(relu, 2))
+        assert torch.equal(WinogradConv2d(conv, relu=False, pool=True)(x), F.max_pool2d(plain, 2))
+        exact = F.max_pool2d(exact.relu(), 2)
+        assert relative_error(DirectConv2d(conv.float(), relu=True, pool=True)(x), exact) < 3e-6
+
+
+def test_an_image_that_pooling_leaves_nothing_of_is_refused() -> None:
+    with pytest.raises(ValueError, match="images of 1x5 are too small to be pooled"):
+        WinogradConv2d(convolution(4, 4), relu=True, pool=True)(torch.zeros(1, 4, 1, 5))
+
+
+@pytest.mark.parametrize(
+    ("layers", "input"),
+    [
+        (["pool5"], "rgb255"), (["relu3_3"], "pm1"), (["conv2_1"], "caffe255"),
+        (["pool2", "conv1_2", "relu1_1", "relu2_2"], "pm1"),
+    ],
+)  # fmt: skip
+def test_the_features_are_those_of_the_network(layers: list[str], input: str) -> None:
+    network = VGGFaceFeatureExtractor(weights="random", layers=layers, input=input)
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 45, 38)
+    features = winograd_features(network)(images)
+    for feature, exact in zip(features, network.double()(images.double()), strict=True):
+        assert feature.shape == exact.shape
+        assert relative_error(feature, exact) < 1e-5
+
+
+def test_it_is_made_once_and_leaves_the_network_as_it_was() -> None:
+    network = VGGFaceFeatureExtractor(weights="random", layers=["relu1_2"])
+    names = list(dict(network.features.named_children()))
+    assert winograd_features(network) is winograd_features(network)
+    assert list(dict(network.features.named_children())) == names
+    assert [type(m) for m in winograd_features(network).features] == [DirectConv2d, WinogradConv2d]
+
+
+def test_it_compiles_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    njit = winograd_transforms.njit
+
+    def without_a_place(cache: bool = False, **options: bool) -> object:
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    monkeypatch.setattr(winograd_transforms, "njit", without_a_place)
+    assert winograd_transforms.compiled(lambda a: a + 1)(1) == 2
