@@ -37,7 +37,7 @@ setup(
         "matplotlib",  # the plots of reports
         "jinja2",  # their pages
         "tqdm",
-        "scipy>=1.10,<2",  # basicsr imports scipy.ndimage.filters, which SciPy 2 removes
+        "scipy>=1.15,<2",  # permutation_test(rng=...); basicsr imports scipy.ndimage.filters, which SciPy 2 removes
         "setuptools",  # basicsr imports distutils
     ],
     extras_require={"demo": DEMO, "faces": FACES, "test": TEST},

@@ -69,6 +69,9 @@ def _reasons(a: dict, b: dict, name: str, metric: str, labels: tuple[str, str]) 
     counts = [r["sets"][name]["cells"][metric][label]["count"] for r, label in zip((a, b), labels, strict=True)]
     if counts[0] != counts[1]:
         reasons.append(f"images measured: {counts[0]} / {counts[1]}")
+    lacking = [_lacking(r, name, metric, label) for r, label in zip((a, b), labels, strict=True)]
+    if lacking[0] != lacking[1]:
+        reasons.append(f"missing: {' / '.join(lacking)}")
     runs, other_runs = a["methods"][labels[0]], b["methods"][labels[1]]
     if len(runs) != len(other_runs):
         reasons.append(f"runs: {len(runs)} / {len(other_runs)}")
@@ -77,6 +80,15 @@ def _reasons(a: dict, b: dict, name: str, metric: str, labels: tuple[str, str]) 
         one, two = ((r["sets"].get(name) or {}).get("options", {}) for r in (run, other))
         reasons += [f"data set: {text}" for text in differing(one, two, sorted({*one, *two}))]
     return list(dict.fromkeys(reasons))
+
+
+def _lacking(report: dict, name: str, metric: str, label: str) -> str:
+    found = [
+        f"{m['reason']} ({len(m['images'])}: {list_some(m['images'])})"
+        for m in report["missing"]
+        if m["set"] == name and m["metric"] in (metric, None) and m["method"] in (label, None)
+    ]
+    return "; ".join(found) or "nothing"
 
 
 def _differing_values(paths: tuple[Path, Path], name: str, metric: str, labels: tuple[str, str]) -> str:

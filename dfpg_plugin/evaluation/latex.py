@@ -1,12 +1,14 @@
 """A report's tables for LaTeX, in the form of the paper's."""
 
 from dfpg_plugin.evaluation.report import Report, SetReport
+from dfpg_plugin.evaluation.statistics import LEVEL
 from dfpg_plugin.evaluation.tables import INCOMPLETE, NONE, PERCENT, Table, format_value, tables_of, title_of
 
+INTERVALS = f"In brackets: {LEVEL:.0%} bootstrap intervals over sharp faces."
 LATEX_SPECIALS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", INCOMPLETE: r"$\dagger$", NONE: "--", "∞": r"$\infty$",
-    "↑": r"$\uparrow$", "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
 }  # fmt: skip
 
 
@@ -15,7 +17,7 @@ def to_latex(report: Report) -> str:
     parts = [r"% \usepackage{booktabs}", _latex_overview(report)]
     for test_set, tables in tables_of(report):
         sized = [table for table in tables[1:] if table.header[0] == "kernel"]
-        parts += [_latex_table(table, f"{test_set.name}: {table.caption}") for table in sized]
+        parts += [_latex_table(table, f"{test_set.name}: {table.caption}. {INTERVALS}") for table in sized]
     return "\n\n".join(parts) + "\n"
 
 
@@ -25,8 +27,8 @@ def _latex(text: str) -> str:
 
 def _latex_row(texts: tuple[str, ...], ranks: tuple[int | None, ...]) -> str:
     marks: dict[int | None, str] = {1: r"\textbf{%s}", 2: r"\underline{%s}", None: "%s"}
-    # {}: a row that began with [ or * would be an argument of the command before it
-    return "{}" + " & ".join(marks[rank] % _latex(text) for text, rank in zip(texts, ranks, strict=True)) + r" \\"
+    row = " & ".join(marks[rank] % _latex(text) for text, rank in zip(texts, ranks, strict=True)) + r" \\"
+    return "{}" + row if row[0] in "[*" else row  # else an argument of the line break or the rule before it
 
 
 def _latex_table(table: Table, caption: str, above: str = "") -> str:
@@ -66,7 +68,8 @@ def _latex_overview(report: Report) -> str:
             header.append(title_of(metric, facts).split(" (")[0])
             for label in report.labels:
                 cell = cells[label]
-                rows[label].append(format_value(cell.mean, facts, False) + ("" if cell.is_complete else INCOMPLETE))
+                value = format_value(cell.mean, facts, False)
+                rows[label].append(value if cell.is_complete or value == NONE else value + INCOMPLETE)
                 marks[label].append(cell.rank)
     above = " & ".join(groups) + r" \\" + "\n" + " ".join(rules)
     counts = ", ".join(f"{s.name}: {len(s.images)} images of {s.faces} faces" for s in report.sets)

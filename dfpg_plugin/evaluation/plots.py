@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dfpg_plugin.checks import UserError, check_choice
@@ -20,7 +21,8 @@ from dfpg_plugin.evaluation.tables import format_value, title_of
 
 CHOICES = ("random", "worst", "median", "best")
 DPI = 130
-PANEL = 1.5  # inches of a picture in the grid
+SIDE = 256  # px of a picture in the grid, at most
+NAME_WIDTH, TITLE_HEIGHT, CAPTION_HEIGHT, GAP = 24, 26, 30, 8  # px around the pictures
 WIDTH = 5.5  # inches of a plot
 
 
@@ -52,70 +54,91 @@ def plot_sizes(report: Report, test_set: SetReport, metric: str) -> Figure:
             shift = 0.06 * (i - len(report.labels) / 2)  # so that bars do not hide each other
             errors = np.maximum(0, [means - low, high - means])
             axes.errorbar(
-                [size + shift for size, _ in points], means, errors, label=_shown(label), marker="o", capsize=2
+                [size + shift for size, _ in points], means, errors, label=_plain(label), marker="o", capsize=2
             )
     axes.set_xlabel("kernel size in px")
-    axes.set_ylabel(title_of(metric, report.metrics[metric]) + (" in %" if scale == 100 else ""), parse_math=False)
+    axes.set_ylabel(_plain(title_of(metric, report.metrics[metric])) + (" in %" if scale == 100 else ""))
     axes.set_xticks(list(test_set.sizes))
     axes.grid(alpha=0.3)
-    legend = figure.legend(loc="outside right center", fontsize="small")
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    figure.legend(loc="outside right center", fontsize="small")
     return figure
 
 
-def choose_images(report: Report, test_set: SetReport, choice: PictureChoice) -> list[str]:
-    """Return the names of the images for the grid. Raises UserError for a metric that was not measured."""
-    names = list(test_set.images)
-    count = min(choice.count, len(names))
+def metric_of(report: Report, test_set: SetReport, choice: PictureChoice) -> str | None:
+    """Return the metric to choose pictures by and to write below them: the first that each image has a value of.
+
+    None where this set has no such metric. Raises UserError for a metric that no set has.
+    """
     if choice.metric is not None:
-        check_choice("--picture_metric", choice.metric, test_set.cells)
-    if choice.kind == "random":
-        return sorted(np.random.default_rng(choice.seed).choice(names, count, replace=False).tolist())
-    metric = choice.metric or next(iter(test_set.cells), None)
-    if metric is None:
-        raise UserError(f"--pictures {choice.kind}: {test_set.name} has no metric to choose by. Use random.")
-    if report.metrics[metric]["type"] == VERIFICATION:
-        raise UserError(f"--picture_metric: {metric} has no value of a single image. Choose another.")
-    there = [method for method in report.methods if test_set.name in method.runs[0].sets]
-    first = next((method for method in there if not method.is_reference), there[0])
-    values = {r.name: r.values.get(metric) for r in first.runs[0].sets.get(test_set.name, [])}
+        check_choice("--picture_metric", choice.metric, report.metrics)
+        return choice.metric if choice.metric in test_set.cells else None
+    return next((key for key in test_set.cells if report.metrics[key]["type"] != VERIFICATION), None)
+
+
+def choose_images(report: Report, test_set: SetReport, choice: PictureChoice) -> list[str]:
+    """Return the names of the images for the grid; drawn ones where the first method has no values to choose by.
+
+    Raises UserError for a metric that was not measured.
+    """
+    metric = metric_of(report, test_set, choice)
+    first = next((method for method in report.methods if not method.is_reference), report.methods[0])
+    values = {r.name: r.values.get(metric or "") for r in first.runs[0].sets.get(test_set.name, [])}
     measured = {name: value for name, value in values.items() if value is not None}
-    order = sorted(measured, key=lambda name: measured[name], reverse=report.metrics[metric]["better"] == "lower")
-    start = {"worst": 0, "median": max(0, (len(order) - count) // 2), "best": max(0, len(order) - count)}[choice.kind]
+    if choice.kind == "random" or not measured:
+        names = list(test_set.images)
+        count = min(choice.count, len(names))
+        return sorted(np.random.default_rng(choice.seed).choice(names, count, replace=False).tolist())
+    count = min(choice.count, len(measured))
+    order = sorted(measured, key=lambda name: measured[name], reverse=report.metrics[str(metric)]["better"] == "lower")
+    start = {"worst": 0, "median": (len(order) - count) // 2, "best": len(order) - count}[choice.kind]
     return order[start : start + count]
 
 
 def draw_grid(report: Report, test_set: SetReport, names: Sequence[str], metric: str | None) -> Figure:
-    """Draw a row of pictures for each image: blurred, each method's, sharp; under each the value of ``metric``."""
+    """Draw a row of pictures for each image: blurred, each method's, sharp; under each the value of ``metric``.
+
+    A picture's pixel is a whole number of the grid's; of a picture larger than :data:`SIDE` the centre is shown.
+    """
     restored = [method for method in report.methods if not method.is_reference]
     columns = [BLURRED, *(method.label for method in restored), SHARP]
-    figure = Figure(figsize=(PANEL * len(columns), 1.3 * PANEL * len(names)), dpi=DPI, layout="constrained")
-    axes = figure.subplots(len(names), len(columns), squeeze=False)
-    for name, row in zip(names, axes, strict=True):
+    width = NAME_WIDTH + len(columns) * (SIDE + GAP)
+    height = TITLE_HEIGHT + len(names) * (SIDE + CAPTION_HEIGHT)
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    for i, name in enumerate(names):
         found = [_reference(report, test_set.name, name, BLURRED)]
         found += [_restored(method, test_set.name, name) for method in restored]
         found.append(_reference(report, test_set.name, name, SHARP))
-        for (image, record), panel in zip(found, row, strict=True):
+        for j, (image, record) in enumerate(found):
+            left, bottom = NAME_WIDTH + j * (SIDE + GAP), height - TITLE_HEIGHT - i * (SIDE + CAPTION_HEIGHT) - SIDE
+            panel = figure.add_axes((left / width, bottom / height, SIDE / width, SIDE / height))
             _draw(panel, image, "" if record is None or metric is None else _caption(record, metric, report))
-        row[0].set_ylabel(name, fontsize=5, parse_math=False)
-    for label, panel in zip(columns, axes[0], strict=True):
-        panel.set_title(label, fontsize=7, parse_math=False)
+            if i == 0:
+                panel.set_title(_plain(columns[j]), fontsize=7, pad=4)
+            if j == 0:
+                panel.set_ylabel(_plain(name), fontsize=6)
     return figure
 
 
-def _shown(label: str) -> str:
-    """Return a label that matplotlib puts into a legend, where it leaves out those that start with an underscore."""
-    return f"\u200b{label}" if label.startswith("_") else label
-
-
-def _draw(panel: object, image: Image | None, caption: str) -> None:
-    panel.set(xticks=[], yticks=[])  # type: ignore[attr-defined]
+def _draw(panel: Axes, image: Image | None, caption: str) -> None:
+    panel.set(xticks=[], yticks=[], xlim=(0, SIDE), ylim=(SIDE, 0))
+    panel.set_xlabel(caption, fontsize=7)
+    panel.spines[:].set_visible(image is None)
     if image is None:
-        panel.text(0.5, 0.5, "not saved", ha="center", va="center", fontsize=6)  # type: ignore[attr-defined]
-    else:
-        panel.imshow(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), interpolation="nearest")  # type: ignore[attr-defined]
-    panel.set_xlabel(caption, fontsize=6)  # type: ignore[attr-defined]
+        panel.text(SIDE / 2, SIDE / 2, "not saved", ha="center", va="center", fontsize=7)
+        return
+    top, left = (max(0, (side - SIDE) // 2) for side in image.shape[:2])
+    shown = cv2.cvtColor(image[top : top + SIDE, left : left + SIDE], cv2.COLOR_BGR2RGB)
+    zoom = SIDE // max(shown.shape[:2])
+    down, right = ((SIDE - zoom * side) // 2 for side in shown.shape[:2])
+    edges = (right, right + zoom * shown.shape[1], down + zoom * shown.shape[0], down)
+    panel.imshow(shown, interpolation="nearest", extent=edges, aspect="auto")
+    panel.set(xlim=(0, SIDE), ylim=(SIDE, 0))
+
+
+def _plain(text: str) -> str:
+    """Return text that matplotlib draws as it is: no formula between dollars, no label hidden for its underscore."""
+    text = text.encode("utf-8", "replace").decode().replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _caption(record: Record, metric: str, report: Report) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from dfpg_plugin.checks import UserError, make_folder
 from dfpg_plugin.evaluation.latex import to_latex
 from dfpg_plugin.evaluation.page import to_html
-from dfpg_plugin.evaluation.plots import PictureChoice, choose_images, draw_grid, plot_sizes
+from dfpg_plugin.evaluation.plots import PictureChoice, choose_images, draw_grid, metric_of, plot_sizes
 from dfpg_plugin.evaluation.report import Report, as_dict
 from dfpg_plugin.evaluation.tables import to_csv, to_markdown
 from dfpg_plugin.files import read_json, whole_file
@@ -59,13 +59,10 @@ def _figures(report: Report, choice: PictureChoice) -> dict[str, tuple[str, Figu
     for number, test_set in enumerate(report.sets, 1):
         for metric in test_set.cells if len(test_set.sizes) > 1 else ():
             caption = f"{test_set.name}: {metric} by kernel size, with 95 % intervals"
-            figures[f"set{number}_{re.sub(r'[^A-Za-z0-9_.-]+', '_', metric)}.png"] = (
-                caption,
-                plot_sizes(report, test_set, metric),
-            )
-        if not (names := choose_images(report, test_set, choice)):
-            continue
-        shown = choice.metric or next(iter(test_set.cells), None)
+            file = re.sub(r"[^\w.-]", "_", metric)
+            figures[f"set{number}_{file}.png"] = (caption, plot_sizes(report, test_set, metric))
+        names = choose_images(report, test_set, choice)
+        shown = metric_of(report, test_set, choice)
         caption = f"{test_set.name}: {choice.kind} images" + (f"; below each its {shown}" if shown else "")
         figures[f"set{number}_pictures.png"] = (caption, draw_grid(report, test_set, names, shown))
     return figures

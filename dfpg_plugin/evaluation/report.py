@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from dfpg_plugin.evaluation.columns import Column, Missing, TestSet
 from dfpg_plugin.evaluation.manifest import commit, now, software
-from dfpg_plugin.evaluation.methods import Column, Method, Missing, TestSet, agreed_metrics
+from dfpg_plugin.evaluation.methods import Method, agreed_metrics
 from dfpg_plugin.evaluation.set_metrics import VERIFICATION
 from dfpg_plugin.evaluation.statistics import LEVEL, NUM_PERMUTATIONS, Array, bootstrap, group_sums, holm, paired_p
 

@@ -13,7 +13,7 @@ from scipy.stats import permutation_test
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
-BLOCK = 1000  # resamples at once
+BLOCK = 2**20  # groups times resamples at once: arrays of 8 MiB
 NUM_PERMUTATIONS = 9999
 
 
@@ -50,8 +50,9 @@ def bootstrap(sums: Array, counts: Array, resamples: int, seed: int) -> Interval
         return Interval(mean, np.nan, np.nan)
     rng = np.random.default_rng(seed)
     size, means = len(counts), []
-    for first in range(0, resamples, BLOCK):
-        drawn = rng.multinomial(size, np.full(size, 1 / size), min(BLOCK, resamples - first))
+    block = max(1, BLOCK // size)
+    for first in range(0, resamples, block):
+        drawn = rng.multinomial(size, np.full(size, 1 / size), min(block, resamples - first))
         means.append((drawn @ sums) / (drawn @ counts))
     low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(mean, float(low), float(high))
@@ -72,7 +73,7 @@ def paired_p(differences: Array, seed: int) -> float:
         permutation_type="samples",
         vectorized=True,
         n_resamples=NUM_PERMUTATIONS,
-        batch=BLOCK,
+        batch=max(1, BLOCK // len(differences)),
         rng=np.random.default_rng(seed),
     )
     return float(result.pvalue)

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from dfpg_plugin.data.naming import list_some
 from dfpg_plugin.evaluation.records import Record
 from dfpg_plugin.evaluation.report import Cell, Cells, Report, SetReport
 from dfpg_plugin.evaluation.set_metrics import DETECTION, VERIFICATION
@@ -17,7 +16,7 @@ DECIMALS = {  # as in the paper's tables
     "calculate_identity_similarity": 3, DETECTION: 2, VERIFICATION: 2,
 }  # fmt: skip
 PERCENT = (DETECTION, VERIFICATION)
-DIGITS = 4  # of other metrics
+DIGITS, MAX_DECIMALS = 4, 8  # of other metrics: this many digits that count
 NONE, INCOMPLETE = "\u2013", "†"  # a dash
 
 
@@ -42,8 +41,8 @@ def format_value(value: float, facts: Mapping, with_unit: bool = True) -> str:
         return f"{100 * value:.{DECIMALS[kind]}f}{' %' if with_unit else ''}"
     decimals = DECIMALS.get(kind)
     if decimals is None:
-        whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
-        decimals = max(0, DIGITS - whole)
+        exponent = int(f"{value:.{DIGITS - 1}e}".split("e")[1])  # of the rounded value: 9.99996 is 10.00
+        decimals = min(max(0, DIGITS - 1 - exponent), MAX_DECIMALS)
     return f"{value:.{decimals}f}"
 
 
@@ -106,13 +105,13 @@ def provenance_lines(report: Report) -> list[str]:
             count = facts["method"]["parameters"]
             size = f", {count / 1e6:.2f} M parameters" if count else ""
             lines.append(f"{method.label}: {facts['command']} (commit {facts['commit']}, {origin}{size})")
-    software: dict[str, list[str]] = {}
-    for method in report.methods:
-        for run in method.runs:
-            versions = ", ".join(f"{name} {v}" for name, v in run.manifest["software"].items() if v)
-            software.setdefault(versions, []).append(run.manifest["name"])
-    for versions, names in software.items():
-        lines.append(f"Software{f' of {list_some(names)}' if len(software) > 1 else ''}: {versions}")
+    by_software: dict[str, list[str]] = {}
+    for run in (run for method in report.methods for run in method.runs):
+        versions = ", ".join(f"{name} {v}" for name, v in run.manifest["software"].items() if v)
+        by_software.setdefault(f"{versions}, on {run.manifest['machine']['device']}", []).append(run.manifest["name"])
+    for versions, names in by_software.items():
+        whose = f" of {', '.join(names)}" if len(by_software) > 1 else ""
+        lines.append(f"Software{whose}: {versions}")
     lines.append(f"This report: {report.command}, {report.created}")
     return lines
 
@@ -184,9 +183,9 @@ def _test_table(report: Report, test_set: SetReport) -> Table:
         for test in tests:
             numbers = [format_value(v, facts, False) for v in (test.difference, test.low, test.high)]
             gap = f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
-            rows.append((metric, test.best, test.other, gap, f"{test.p:.4f}", f"{test.images} of {test.faces}"))
-    header = ("metric", "best", "against", "difference", "p", "images, of faces")
-    return Table("The best method against each other", header, tuple(rows), tuple((None,) * 6 for _ in rows))
+            rows.append((metric, test.best, test.other, gap, f"{test.p:.4f}", str(test.images), str(test.faces)))
+    header = ("metric", "best", "against", "difference", "p", "images that both have", "faces")
+    return Table("The best method against each other", header, tuple(rows), tuple((None,) * 7 for _ in rows))
 
 
 def _run_table(report: Report, test_set: SetReport) -> Table:

@@ -73,3 +73,10 @@ def test_files_that_are_no_reports(tmp_path: Path) -> None:
     publish(build_report([method("m", run)], "T", 50, 0), tmp_path / "t_out", PictureChoice(count=1))
     with pytest.raises(UserError, match="have no method, set and metric in common"):
         compare_reports(a, tmp_path / "t_out" / "report.json")
+
+
+def test_missing_images_are_named(tmp_path: Path) -> None:
+    records = drawn(0)
+    records[3] = Record(3, records[3].name, records[3].gt, 9, records[3].pixels, problem="missing")
+    a, b = published(tmp_path / "a", drawn(0)), published(tmp_path / "b", records)
+    assert "  missing: nothing / no method has a value (1: face1_k9)" in compare_reports(a, b)

@@ -3,16 +3,17 @@
 import base64
 import html.parser
 import json
+import os
 import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from results_folders import drawn, method, record, write_run
+from results_folders import PSNR, VERIFICATION, drawn, method, record, write_run
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.evaluation.plots import PictureChoice, choose_images, draw_grid, plot_sizes
+from dfpg_plugin.evaluation.plots import PictureChoice, choose_images, draw_grid, metric_of, plot_sizes
 from dfpg_plugin.evaluation.publish import check_target, publish
 from dfpg_plugin.evaluation.report import Report, build_report
 
@@ -136,11 +137,51 @@ def test_the_plot_shows_means_and_intervals(report: Report) -> None:
     assert axes.get_ylabel() == "psnr ↑"
 
 
-def test_names_that_are_special_to_matplotlib_and_a_set_without_pictures(tmp_path: Path) -> None:
-    records = {"S$^": drawn(0), "T": drawn(1)}
-    first = method("_a$x^$", write_run(tmp_path / "a", {"S$^": drawn(0)}))
-    report = build_report([first, method("b", write_run(tmp_path / "b", records))], "T", 50, 0)
-    paths = publish(report, tmp_path / "out", PictureChoice("worst", 2))
-    assert "set2_pictures.png" in {path.name for path in paths}
-    labels = [text.get_text() for text in plot_sizes(report, report.sets[0], "psnr").legends[0].get_texts()]
-    assert [label.lstrip("\u200b") for label in labels] == ["_a$x^$", "b"]
+def test_sets_without_the_metric_to_choose_by_show_drawn_images(tmp_path: Path) -> None:
+    """The first method was not measured on T, and verification has no values of images."""
+    first = write_run(tmp_path / "first", {"S": drawn(0)})
+    second = write_run(tmp_path / "second", {"S": drawn(0), "T": drawn(1)})
+    found = build_report([method("first", first), method("second", second)], "T", 50, 0)
+    assert len(choose_images(found, found.sets[1], PictureChoice("worst", 3))) == 3
+    pairs = {"v": [("p", 0.1, True, 0), ("q", 0.9, False, 1)]}
+    records = [record(i, f"f{i}", pairs=pairs) for i in range(20)]
+    run = write_run(tmp_path / "faces", {"S": records}, {"v/1": VERIFICATION, "v": VERIFICATION})
+    only_faces = build_report([method("m", run)], "T", 50, 0)
+    assert metric_of(only_faces, only_faces.sets[0], PictureChoice("worst")) is None
+    publish(only_faces, tmp_path / "out", PictureChoice("worst", 2))
+
+
+def test_a_metrics_name_may_hold_a_slash(tmp_path: Path) -> None:
+    records = [record(r.index, r.name, values={"lpips/vgg": 0.5}) for r in drawn(0)]
+    run = write_run(tmp_path / "m", {"S": records}, {"lpips/vgg": PSNR})
+    publish(build_report([method("m", run)], "T", 50, 0), tmp_path / "out", PictureChoice())
+    assert (tmp_path / "out" / "set1_lpips_vgg.png").is_file()
+
+
+def test_a_wrong_metric_is_said_of_drawn_images_too(report: Report) -> None:
+    with pytest.raises(UserError, match=r"--picture_metric: 'psnrr' is not one of psnr"):
+        choose_images(report, report.sets[0], PictureChoice("random", 3, "psnrr"))
+
+
+@pytest.mark.parametrize("label", ["a $\\foo$", "_hidden", os.fsdecode(b"a\xff")])
+def test_text_that_matplotlib_would_read_as_something_else(tmp_path: Path, label: str) -> None:
+    records = [record(r.index, f"{label}_{r.name}", values=r.values) for r in drawn(0)]
+    run = write_run(tmp_path / "run", {"S": records})
+    found = build_report([method(label, run)], "T", 50, 0)
+    publish(found, tmp_path / "out", PictureChoice(count=1))
+    assert len(plot_sizes(found, found.sets[0], "psnr").legends[0].get_texts()) == 1
+
+
+def test_pictures_keep_their_pixels(tmp_path: Path) -> None:
+    """A small picture's pixels become equal squares; of a large one the centre is shown as it is."""
+    small = np.random.default_rng(0).integers(0, 256, (100, 80, 3), np.uint8)
+    large = np.random.default_rng(1).integers(0, 256, (300, 400, 3), np.uint8)
+    for name, image in (("small", small), ("large", large)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), image)
+    paths = {f"{kind}_path": str(tmp_path / f"{name}.png") for kind, name in (("lq", "small"), ("gt", "large"))}
+    run = write_run(tmp_path / "run", {"S": [record(0, "a", values={"psnr": 1.0, "d_vgg": 1.0}, **paths)]})
+    found = build_report([method("m", run)], "T", 50, 0)
+    publish(found, tmp_path / "out", PictureChoice(count=1))
+    grid = cv2.imread(str(tmp_path / "out" / "set1_pictures.png"))
+    for pixels in (np.kron(small, np.ones((2, 2, 1), np.uint8)), large[22:278, 72:328]):
+        assert cv2.matchTemplate(grid, pixels, cv2.TM_SQDIFF).min() < 1

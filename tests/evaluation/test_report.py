@@ -261,3 +261,32 @@ def test_runs_by_name_folder_and_label(tmp_path: Path, monkeypatch: pytest.Monke
         read_methods(["three"])
     with pytest.raises(UserError, match="two methods are called 'one'"):
         read_methods(["one", "one=two"])
+
+
+def test_an_image_whose_pairs_are_left_out_in_part_is_named(tmp_path: Path) -> None:
+    records = verification_records(0)
+    half = [("p", None, True, 0), ("q", 0.5, False, 1)]
+    records[4] = record(4, records[4].name, values={"detection": 1.0}, pairs={"v": half})
+    metrics = {"detection": DETECTION, "v": VERIFICATION}
+    whole = write_run(tmp_path / "whole", {"S": verification_records(0)}, metrics)
+    found = report_of(method("whole", whole), method("m", write_run(tmp_path / "m", {"S": records}, metrics)))
+    assert [(m.method, m.metric, m.images) for m in found.missing] == [("m", "v", (records[4].name,))]
+    assert "some of its pairs are left out" in found.missing[0].reason
+
+
+def test_a_label_that_mixes_is_refused(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", {"S": drawn(0)})
+    blurred = write_run(tmp_path / "blurred", {"S": drawn(0)}, images="blurred")
+    with pytest.raises(UserError, match="a run of 'm' is named twice"):
+        read_methods([f"m={one},{one}/"])
+    with pytest.raises(UserError, match="'m' would average blurred pictures with other runs"):
+        read_methods([f"m={one},{blurred}"])
+
+
+def test_a_folder_with_an_equals_sign_or_a_comma_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "7", {"S": drawn(0)})  # what the part after the sign would mean
+    write_run(tmp_path / "seed=7", {"S": drawn(1)})
+    write_run(tmp_path / "a,b", {"S": drawn(1)})
+    methods = read_methods(["seed=7", "a,b"])
+    assert [(m.label, m.runs[0].folder.name) for m in methods] == [("seed=7", "seed=7"), ("a,b", "a,b")]

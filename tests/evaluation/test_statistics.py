@@ -69,3 +69,11 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1, 1]
     assert holm([]) == []
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, noise = np.random.default_rng(0).gamma(2, 1, 30), np.random.default_rng(1).normal(0.3, 1, 30)
+    interval, p = vars(bootstrap(values, np.ones(30), 1000, 0)), paired_p(noise, 0)
+    monkeypatch.setattr("dfpg_plugin.evaluation.statistics.BLOCK", 70)  # 2 resamples at once
+    assert vars(bootstrap(values, np.ones(30), 1000, 0)) == pytest.approx(interval)
+    assert paired_p(noise, 0) == pytest.approx(p)

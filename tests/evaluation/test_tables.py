@@ -79,7 +79,7 @@ def test_markdown(report: Report) -> None:
 
 def test_latex_is_balanced_and_escaped(report: Report) -> None:
     text = to_latex(report)
-    assert r"A\_1 \& <b>|é" in text
+    assert r"A\_1 \& \textless{}b\textgreater{}\textbar{}é" in text
     assert r"\multicolumn{2}{c}{S}" in text
     assert r"\cmidrule(lr){2-3}" in text
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3  # all, and two metrics by size
@@ -89,7 +89,6 @@ def test_latex_is_balanced_and_escaped(report: Report) -> None:
     for line in text.splitlines():
         if line.endswith(r"\\") and "multicolumn" not in line:
             assert line.replace(r"\&", "").count("&") == 2, line
-            assert line.startswith("{}")  # else [5] would be an argument of the command before
     assert not set("∞†↑↓") & set(text)
     assert "S, psnr, bad: 11 of 12" in text
 
@@ -127,7 +126,37 @@ def test_pairs_of_a_verification_are_in_the_csv(tmp_path: Path) -> None:
     assert (row["run"], row["name"]) == ("1", "m")
 
 
-def test_other_software_is_said_of_the_run_that_had_it(tmp_path: Path) -> None:
-    folders = [write_run(tmp_path / v, {"S": drawn(0)}, software={"torch": v}) for v in ("1", "2")]
-    text = "\n".join(provenance_lines(build_report([method("m", *folders)], "T", 10, 0)))
-    assert "Software of 1: torch 1\nSoftware of 2: torch 2" in text
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.00012, "0.0001200"), (9.99996, "10.00"), (0.012345, "0.01235"), (0.0, "0.000"), (1e-12, "0.00000000")],
+)
+def test_other_metrics_have_four_digits_that_count(value: float, text: str) -> None:
+    assert format_value(value, {"type": "of another package"}) == text
+
+
+def test_text_that_could_break_a_format(tmp_path: Path) -> None:
+    """A row that begins with a bracket would be an argument in LaTeX; a title may hold Markdown's and HTML's marks."""
+    runs = [write_run(tmp_path / name, {"S_1 <i>": drawn(0, shift=shift)}) for name, shift in (("a", 0.0), ("b", 1.0))]
+    found = build_report([method("[12] net", runs[0]), method("*net", runs[1])], "<b> | *T*", 50, 0)
+    latex = to_latex(found)
+    assert "\n{}[12] net & " in latex
+    assert "\n{}*net & " in latex
+    assert "bootstrap intervals over sharp faces" in latex
+    markdown = to_markdown(found, {})
+    assert markdown.startswith("# \\<b\\> \\| \\*T\\*\n")
+    assert "## S\\_1 \\<i\\>: 12 images" in markdown
+
+
+def test_a_method_without_a_metric_has_a_dash_alone(tmp_path: Path) -> None:
+    whole, part = write_run(tmp_path / "w", {"S": drawn(0)}), write_run(tmp_path / "p", {"S": drawn(0)}, {"psnr": PSNR})
+    latex = to_latex(build_report([method("whole", whole), method("part", part)], "T", 50, 0))
+    assert any(line.startswith("part & ") and line.endswith(r"& -- \\") for line in latex.splitlines())
+    assert r"--$\dagger$" not in latex
+
+
+def test_every_runs_software_is_said(tmp_path: Path) -> None:
+    facts = {"software": {"torch": "3"}, "machine": {"device": "GPU", "workers": 1}}
+    runs = [write_run(tmp_path / "old", {"S": drawn(0)}), write_run(tmp_path / "new", {"S": drawn(0)}, **facts)]
+    lines = provenance_lines(build_report([method("m", *runs)], "T", 50, 0))
+    assert "Software of new: torch 3, on GPU" in lines
+    assert any(line.startswith("Software of old: ") and line.endswith("on CPU") for line in lines)
