@@ -79,4 +79,4 @@ def test_missing_images_are_named(tmp_path: Path) -> None:
     records = drawn(0)
     records[3] = Record(3, records[3].name, records[3].gt, 9, records[3].pixels, problem="missing")
     a, b = published(tmp_path / "a", drawn(0)), published(tmp_path / "b", records)
-    assert "  missing: nothing / no method has a value (1: face1_k9)" in compare_reports(a, b)
+    assert "  missing: nothing / missing (1: face1_k9)" in compare_reports(a, b)
