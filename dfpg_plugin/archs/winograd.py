@@ -1,13 +1,13 @@
-"""VGGFace's features on a processor in a third of the time: Winograd's F(4x4, 3x3) instead of a direct convolution.
+"""VGGFace's features on a processor, two to three times as fast: Winograd's F(4x4, 3x3) for a direct convolution.
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016. The 4x4 tile Y that a 3x3 filter g makes
-of the 6x6 pixels d around it is, equation 8,
+of the 6x6 pixels d around it is
 
     Y = A^T [(G g G^T) * (B^T d B)] A        * of element and element
 
-which takes 36 multiplications where a direct convolution takes 144. Summed over the channels, equation 12, the 36
+which takes 36 multiplications where a direct convolution takes 144. Summed over the channels, the 36
 elements of all tiles are 36 matrix products. The matrices are those of the interpolation points 0, 1, -1, 2, -2 and
-infinity, section 4.3. In float32 it is as exact as a direct convolution but for one decimal.
+infinity. In float32 the features are about as exact as torch's, 1e-6 to 3e-6 of their norm.
 """
 
 from collections.abc import Callable

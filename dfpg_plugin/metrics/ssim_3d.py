@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter1d
 from dfpg_plugin.metrics.images import checked_pair
 
 SIGMA, RADIUS = 1.5, 5  # an 11x11x11 Gaussian
+ROWS = 16  # at a time: new memory for whole maps costs more than the arithmetic
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
@@ -24,12 +25,12 @@ def ssim_3d(restored: NDArray, sharp: NDArray) -> float:
     volumes = np.empty((4, *restored.shape))
     x, y, squares, xy = volumes
     x[:], y[:] = restored, sharp
-    np.add(x * x, y * y, out=squares)  # of the variances only the sum is needed
+    np.multiply(x, x, out=squares)
+    squares += y * y  # of the variances only the sum is needed
     np.multiply(x, y, out=xy)
-    mean_x, mean_y, mean_squares, mean_xy = _local_means(volumes)
-    squares, xy = mean_x**2 + mean_y**2, mean_x * mean_y
-    variances, covariance = mean_squares - squares, mean_xy - xy
-    return float(np.mean((2 * xy + C1) * (2 * covariance + C2) / ((squares + C1) * (variances + C2))))
+    _to_local_means(volumes)
+    some = range(0, len(x), ROWS)
+    return float(sum(_similarities(*volumes[:, first : first + ROWS]).sum() for first in some) / x.size)
 
 
 @METRIC_REGISTRY.register()
@@ -45,12 +46,19 @@ def calculate_ssim_3d(
     return ssim_3d(*checked_pair("calculate_ssim_3d", img, img2, crop_border, input_order))
 
 
-def _local_means(volumes: NDArray) -> NDArray:
-    """Filter (N,H,W,C) along H, W and C."""
+def _similarities(mean_x: NDArray, mean_y: NDArray, mean_squares: NDArray, mean_xy: NDArray) -> NDArray:
+    squares, xy = mean_x**2 + mean_y**2, mean_x * mean_y
+    variances, covariance = mean_squares - squares, mean_xy - xy
+    return (2 * xy + C1) * (2 * covariance + C2) / ((squares + C1) * (variances + C2))
+
+
+def _to_local_means(volumes: NDArray) -> None:
+    """Filter (N,H,W,C) along H, W and C, in its own memory."""
     channels = volumes.shape[-1]
-    mixed = (volumes.reshape(-1, channels) @ _gaussian(channels).T).reshape(volumes.shape)
     taps = _gaussian(2 * RADIUS + 1)[RADIUS]  # of the one in the middle, whose window meets no border
-    return np.stack([cv2.sepFilter2D(v, cv2.CV_64F, taps, taps, borderType=cv2.BORDER_REPLICATE) for v in mixed])
+    mixed = (volumes.reshape(-1, channels) @ _gaussian(channels).T).reshape(volumes.shape)
+    for image, filtered in zip(mixed, volumes, strict=True):
+        cv2.sepFilter2D(image, cv2.CV_64F, taps, taps, dst=filtered, borderType=cv2.BORDER_REPLICATE)
 
 
 @cache
