@@ -53,7 +53,7 @@ def read_options(args: Arguments, is_train: bool, join_group: bool = True, needs
         opt["path"] = {key: v for key, v in opt["path"].items() if not key.startswith("pretrain_network_")}
     plugins = load_plugins(opt.get("plugins") or [])
     complete(opt, args, Path.cwd(), is_train)
-    check_options(opt, plugins)
+    check_options(opt, plugins, needs_network)
     if join_group:
         start_group(args, opt.get("dist_params"), opt["num_gpu"])
     return opt

@@ -53,8 +53,6 @@ def evaluate(opt: Options, option_file: str, images: str = RESTORED, workers: in
     """
     opt["rank"], opt["world_size"] = get_dist_info()
     set_random_seed(opt["manual_seed"] + opt["rank"])
-    if images == RESTORED and opt["path"].get("pretrain_network_g") is None:
-        raise UserError("path:pretrain_network_g: missing, so there is nothing to test. Name the trained weights.")
     batch_size = opt["val"].setdefault("batch_size", BATCH_SIZE)
     check_positive("val:batch_size", batch_size)
     if not isinstance(batch_size, int):

@@ -27,8 +27,11 @@ HIGHER, LOWER = "higher", "lower"
 PHASES = {True: ("train", "val"), False: ("test", "val")}
 
 
-def check_options(opt: Options, plugins: Sequence[str]) -> None:
-    """Raise UserError for the first thing in completed options that would fail later; ``plugins`` are those loaded."""
+def check_options(opt: Options, plugins: Sequence[str], needs_network: bool = True) -> None:
+    """Raise UserError for the first thing in completed options that would fail later.
+
+    ``plugins`` are those loaded; ``needs_network``: whether a test has to have trained weights.
+    """
     for key, registry, name, arguments in _components(opt):
         component = _look_up(key, registry, name, plugins)
         if registry in (ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY):
@@ -36,6 +39,8 @@ def check_options(opt: Options, plugins: Sequence[str]) -> None:
     _check_directions(opt)
     _check_numbers(opt)
     _check_paths(opt)
+    if needs_network and not opt["is_train"] and opt["path"].get("pretrain_network_g") is None:
+        raise UserError("path:pretrain_network_g: missing, so there is nothing to test. Name the trained weights.")
     if opt["is_train"] and (opt.get("val") or {}).get("set_metrics"):
         raise UserError("val:set_metrics: measured by `basicsr test` only. Remove it from the training's options.")
 

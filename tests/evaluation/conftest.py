@@ -44,7 +44,7 @@ class SmallSet:
         opt = read_option_file(str(self.option_file))
         force(opt, forced)
         complete(opt, Arguments(str(self.option_file)), self.folder, is_train=False)
-        check_options(opt, ["dfpg_plugin"])
+        check_options(opt, ["dfpg_plugin"], needs_network=images == "restored")
         evaluate(opt, str(self.option_file), images, workers)
         return Path(opt["path"]["results_root"])
 
