@@ -110,13 +110,13 @@ def _train(run: StudyRun, jobs: int, logs: Path) -> None:
 
 
 def _test(name: str, test: str, flags: Sequence[str], run: StudyRun | None, logs: Path) -> None:
-    if _is_tested(name, test, run):
+    if is_tested(name, test, run):
         return
     forced = [f"name={name}", *(network_options(run.file, run.weights) if run else [])]
     _basicsr(f"{name}: testing", ["test", "-opt", test, *flags, "--force_yml", *forced], logs / f"test_{name}.txt", {})
 
 
-def _is_tested(name: str, test: str, run: StudyRun | None) -> bool:
+def is_tested(name: str, test: str, run: StudyRun | None) -> bool:
     """Tell whether a finished evaluation is there, by the option file and of the weights that are there now."""
     path = Path("results", name, MANIFEST)
     manifest = read_json(path) if path.exists() else {}

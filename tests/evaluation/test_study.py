@@ -9,7 +9,9 @@ import yaml
 from conftest import write_yaml
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.evaluation.study import network_options, run_study
+from dfpg_plugin.evaluation.records import MANIFEST
+from dfpg_plugin.evaluation.study import StudyRun, is_tested, network_options, run_study
+from dfpg_plugin.files import sha256_of
 from dfpg_plugin.training.options import force
 
 NOT_PLAIN = ("network_d", "network_prior", "prior_opt", "gan_opt", "optim_d", "ema_decay")
@@ -109,6 +111,29 @@ def test_two_models_and_two_seeds(basicsr: Callable, tmp_path: Path, demo_option
     assert basicsr(*arguments).returncode == 0
     assert {name: path.stat().st_mtime_ns for name, path in names.items()} == before
     assert not list((tmp_path / "results").glob("*archived*"))
-    (tmp_path / "test.yml").write_text((tmp_path / "test.yml").read_text().replace("crop_border: 0", "crop_border: 2"))
-    assert basicsr(*arguments).returncode == 0
-    assert all(path.stat().st_mtime_ns > before[name] for name, path in names.items())
+
+
+def test_results_of_another_test_or_other_weights_are_not_kept(
+    tmp_path: Path, demo_options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    full, _, test = write_models(tmp_path, demo_options)
+    run = StudyRun(str(full), 0)
+    run.weights.parent.mkdir(parents=True)
+    run.weights.write_bytes(b"weights")
+    folder = tmp_path / "results" / run.name
+    assert not is_tested(run.name, str(test), run)
+    folder.mkdir(parents=True)
+    method = {"images": "restored", "weights": {"sha256": sha256_of(run.weights)}}
+    manifest = {"finished": "now", "option_file": {"sha256": sha256_of(test)}, "method": method}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    assert is_tested(run.name, str(test), run)
+    assert not is_tested(run.name, str(test), None)  # these are not the blurred faces
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "finished": None}))
+    assert not is_tested(run.name, str(test), run)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    run.weights.write_bytes(b"others")
+    assert not is_tested(run.name, str(test), run)
+    run.weights.write_bytes(b"weights")
+    test.write_text(test.read_text() + "# changed")
+    assert not is_tested(run.name, str(test), run)
