@@ -121,13 +121,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1000, help="of blurred images, a multiple of 25")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
+    parser.add_argument("--network", choices=("none", "small"), help="one of the two parts alone")
     parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:
         side, file, result = args.side
         Path(result).write_text(json.dumps(run_side(side, Path(file), Path(result).parent)))
         return
-    for what, network in (("images given", None), ("a small network in the loop", SMALL_NETWORK)):
+    parts = {"none": ("images given", None), "small": ("a small network in the loop", SMALL_NETWORK)}
+    for what, network in [parts[args.network]] if args.network else parts.values():
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_set(folder / "set", args.count)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from basicsr.models import build_model
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import imwrite
+from torch import nn
 from torch.utils.data import Dataset
 
 from dfpg_plugin.checks import UserError
@@ -73,7 +75,12 @@ class MeasuredChunks(Dataset):
     @cached_property
     def model(self) -> BaseModel:
         """The model of the options with its weights."""
-        return build_model(self.opt)
+        model = build_model(self.opt)
+        if model.device.type == "cpu":  # whose convolutions take a third less time so
+            for network in vars(model).values():
+                if isinstance(network, nn.Module):
+                    network.to(memory_format=torch.channels_last)
+        return model
 
     def __len__(self) -> int:
         """Return the number of chunks that are left."""

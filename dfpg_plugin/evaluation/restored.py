@@ -17,6 +17,7 @@ from dfpg_plugin.data.images import list_images, read_image
 from dfpg_plugin.data.naming import check_stems
 
 RESTORED, BLURRED, SHARP = "restored", "blurred", "sharp"
+MOST_ON_A_CPU = 4  # images in a batch: with more, what is between two layers does not stay in the cache
 
 Image = NDArray[np.uint8]
 Sample = dict[str, Tensor | str]
@@ -30,13 +31,16 @@ def to_image(tensor: Tensor) -> Image:
 def restore(model: BaseModel, samples: Sequence[Sample]) -> list[Image]:
     """Return what a model makes of each sample, in batches of equal sizes."""
     restored: dict[int, Image] = {}
+    most = MOST_ON_A_CPU if model.device.type == "cpu" else len(samples)
     for shape in dict.fromkeys(_shape(sample) for sample in samples):
         of_shape = [i for i, sample in enumerate(samples) if _shape(sample) == shape]
         keys = [key for key in ("lq", "gt") if key in samples[of_shape[0]]]
-        model.feed_data({key: torch.stack([samples[i][key] for i in of_shape]) for key in keys})  # type: ignore[misc]
-        model.test()
-        batch = model.get_current_visuals()["result"]
-        restored.update((i, to_image(image)) for i, image in zip(of_shape, batch, strict=True))
+        for first in range(0, len(of_shape), most):
+            places = of_shape[first : first + most]
+            model.feed_data({key: torch.stack([samples[i][key] for i in places]) for key in keys})  # type: ignore[misc]
+            model.test()
+            batch = model.get_current_visuals()["result"]
+            restored.update((i, to_image(image)) for i, image in zip(places, batch, strict=True))
     return [restored[i] for i in range(len(samples))]
 
 
