@@ -32,9 +32,8 @@ def add_basicsr_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--auto_resume", action="store_true", help="go on from the newest state of the run, if any")
     parser.add_argument("--debug", action="store_true", help="log every iteration, validate and save every 8")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by torch.distributed.launch")
-    parser.add_argument(
-        "--force_yml", nargs="+", default=[], metavar="KEY:SUBKEY=VALUE", help="options that replace those of the YAML"
-    )
+    text = "options that replace those of the YAML"
+    parser.add_argument("--force_yml", nargs="+", action="extend", default=[], metavar="KEY:SUBKEY=VALUE", help=text)
 
 
 def to_arguments(args: argparse.Namespace) -> Arguments:

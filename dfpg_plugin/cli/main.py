@@ -8,6 +8,7 @@ from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli import doctor, list_components, prepare, report, study, test, train
 from dfpg_plugin.training.distribution import stop_group
+from dfpg_plugin.training.signals import StoppedBySignalError
 
 USER_ERROR = 2
 FAILURE = 1
@@ -37,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except FloatingPointError as error:
         return _fail(error, FAILURE)
+    except StoppedBySignalError as stopped:
+        print(f"basicsr: {stopped}", file=sys.stderr)
+        return stopped.status
     return 0
 
 

@@ -1,7 +1,8 @@
 """The loop of ``basicsr train``: BasicSR's builders, loaders and loggers, without what its own loop gets wrong.
 
 Exactly ``total_iter`` iterations; an epoch is the whole batches of the data, however they divide; nothing of an earlier
-run is touched before everything is built; the last validation is that of the last iteration.
+run is touched before everything is built; the last validation is that of the last iteration; a resumed run goes on
+where it was, in the data and in every random number.
 """
 
 import datetime
@@ -20,10 +21,13 @@ from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.mended_model import MendedModel
+from dfpg_plugin.training.checkpoints import LATEST, save_checkpoint
 from dfpg_plugin.training.option_checks import check_metrics, try_metrics
 from dfpg_plugin.training.options import Options
-from dfpg_plugin.training.output import prepare_output, run_log
+from dfpg_plugin.training.output import lock_run, prepare_output, run_log
+from dfpg_plugin.training.randomness import restore_random_state
 from dfpg_plugin.training.resume import load_resume_state
+from dfpg_plugin.training.signals import Requests, StoppedBySignalError, leave_to_main_process, listening
 from dfpg_plugin.training.stream import EpochSampler, SeededDataset
 from dfpg_plugin.training.summary import summarise
 
@@ -41,12 +45,26 @@ def train(opt: Options, option_file: str) -> None:
             try_metrics(opt)
         model = build_model(opt)
         if state is not None:
-            model.resume_training(state)
-        prepare_output(opt, option_file, open_log, new=state is None)
-        tb_logger = init_tb_loggers(opt)
-        run(opt, model, sampler, loader, val_loaders, tb_logger, 0 if state is None else state["iter"])
-        if tb_logger:
-            tb_logger.close()
+            resume(model, state)
+        with lock_run(opt), listening() as requests:
+            prepare_output(opt, option_file, open_log, new=state is None)
+            tb_logger = init_tb_loggers(opt)
+            if state is not None:
+                restore_random_state(state.get("random"), opt["rank"], opt["world_size"])
+            try:
+                run(
+                    opt, model, sampler, loader, val_loaders, tb_logger, 0 if state is None else state["iter"], requests
+                )
+            finally:
+                if tb_logger:
+                    tb_logger.close()
+
+
+def resume(model: BaseModel, state: dict) -> None:
+    """Give a model its state, and those of BasicSR the best metrics so far, which they forget."""
+    model.resume_training(state)
+    if not hasattr(model, "best_metric_results") and state.get("best_metric_results"):
+        model.best_metric_results = state["best_metric_results"]
 
 
 def run(
@@ -57,8 +75,12 @@ def run(
     val_loaders: list[DataLoader],
     tb_logger: object,
     current_iter: int,
+    requests: Requests,
 ) -> None:
-    """Iterate from ``current_iter`` to ``total_iter``, logging, saving and validating; then save and summarise."""
+    """Iterate from ``current_iter`` to ``total_iter``, logging, validating and saving; then save and summarise.
+
+    Raises StoppedBySignalError, after the iteration and a checkpoint, where that is asked for.
+    """
     logger = get_root_logger()
     total_iter, per_epoch = int(opt["train"]["total_iter"]), len(loader)
     log_freq, save_freq = opt["logger"]["print_freq"], opt["logger"]["save_checkpoint_freq"]
@@ -81,17 +103,21 @@ def run(
                 times = {"time": iter_timer.get_avg_time(), "data_time": data_timer.get_avg_time()}
                 rates = {"epoch": epoch, "iter": current_iter, "lrs": model.get_current_learning_rate()}
                 messages({**rates, **times, **model.get_current_log()})
-            if current_iter % save_freq == 0:
-                logger.info("Saving models and training states.")
-                model.save(epoch, current_iter)
             if val_freq and current_iter % val_freq == 0:
                 validate(opt, model, val_loaders, current_iter, tb_logger)
+            requests.agree(model.device)
+            if current_iter % save_freq == 0 or requests.save or requests.stop:
+                logger.info(f"Saving the networks and the training state of iteration {current_iter}.")
+                save_checkpoint(model, epoch, current_iter, opt["logger"]["keep_checkpoints"])
+                requests.save = 0
+            if requests.stop:
+                raise StoppedBySignalError(requests.stop, current_iter)
             if current_iter >= total_iter:
                 break
             data_timer.start()
             iter_timer.start()
     logger.info(f"End of training. Time consumed: {datetime.timedelta(seconds=int(time.time() - started))}")
-    model.save(epoch=-1, current_iter=-1)  # BasicSR's way to say `latest`
+    save_checkpoint(model, LATEST, LATEST)
     if val_freq and current_iter % val_freq != 0:
         validate(opt, model, val_loaders, current_iter, tb_logger)
     if val_freq and opt["rank"] == 0 and isinstance(model, MendedModel):
@@ -122,6 +148,8 @@ def build_train_loader(opt: Options) -> tuple[EpochSampler, DataLoader]:
     sampler = EpochSampler(dataset, opt["world_size"], opt["rank"], ratio)
     seeded = SeededDataset(dataset, opt["manual_seed"])
     loader = build_dataloader(seeded, options, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
+    loader.worker_init_fn = start_worker
+    keep_out_of_the_random_stream(loader)
     sampler.batch_size = loader.batch_size  # several GPUs in one process share a larger one
     if len(loader) == 0:
         raise UserError(
@@ -144,5 +172,21 @@ def build_loaders(opt: Options, phase: str) -> list[DataLoader]:
             dataset = build_dataset(options)
             check_metrics(opt, dataset, options["name"])
             get_root_logger().info(f"Number of {phase} images in {options['name']}: {len(dataset)}")
-            loaders.append(build_dataloader(dataset, options, opt["num_gpu"], opt["dist"], None, opt["manual_seed"]))
+            loader = build_dataloader(dataset, options, opt["num_gpu"], opt["dist"], None, opt["manual_seed"])
+            keep_out_of_the_random_stream(loader)
+            loaders.append(loader)
     return loaders
+
+
+def keep_out_of_the_random_stream(loader: DataLoader) -> None:
+    """Let a loader draw its workers' seeds elsewhere than from the stream of numbers that networks draw from.
+
+    It draws them whenever an epoch is begun, which a resumed run does once more.
+    """
+    loader.generator = torch.Generator().manual_seed(0)
+
+
+def start_worker(worker: int) -> None:
+    """Start a data worker; its samples are seeded one by one."""
+    del worker
+    leave_to_main_process()

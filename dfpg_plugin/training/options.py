@@ -142,6 +142,7 @@ def _complete_training(opt: Options, root: Path) -> None:
     logger.setdefault("print_freq", 100)
     logger.setdefault("save_checkpoint_freq", 5000)
     logger.setdefault("use_tb_logger", False)
+    logger.setdefault("keep_checkpoints", None)  # all
     train_set = opt["datasets"]["train"]
     train_set.setdefault("num_worker_per_gpu", 0)
     if "debug" in opt["name"]:

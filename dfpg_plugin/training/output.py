@@ -13,6 +13,8 @@ from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.options import dict2str
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.training.checkpoints import remove_unfinished
+from dfpg_plugin.training.lock import locked
 from dfpg_plugin.training.options import Options
 
 LOG_FORMAT = "%(asctime)s %(levelname)s: %(message)s"  # BasicSR's
@@ -54,6 +56,21 @@ def run_log() -> Iterator[Callable[[Path], None]]:
         log_to(screens)
         for handler in others:
             handler.close()
+
+
+@contextmanager
+def lock_run(opt: Options) -> Iterator[None]:
+    """Keep other processes out of the run's folder, and remove what a killed one left half done.
+
+    Raises UserError where another run is writing into it.
+    """
+    if opt["rank"] != 0:
+        yield
+        return
+    folder = Path(opt["path"]["experiments_root"])
+    with locked(folder):
+        remove_unfinished(folder)
+        yield
 
 
 def prepare_output(opt: Options, option_file: str, open_log: Callable[[Path], None], new: bool) -> None:

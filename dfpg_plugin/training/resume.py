@@ -7,7 +7,7 @@ from pathlib import Path
 from basicsr.utils import check_resume
 
 from dfpg_plugin.checks import UserError, check_file
-from dfpg_plugin.files import load_pytorch
+from dfpg_plugin.training.checkpoints import MODELS, STATES, iterations_of, load_set, load_state
 from dfpg_plugin.training.options import Options
 
 
@@ -15,37 +15,51 @@ def load_resume_state(opt: Options) -> dict | None:
     """Return the training state that ``path:resume_state`` or ``--auto_resume`` asks for, or None for a new run.
 
     Sets ``path:pretrain_network_*`` to the networks saved with it, as BasicSR does. Loads to the CPU; BasicSR needs a
-    GPU (train.py:85) and stops at any other file that ends in ``.state`` (train.py:75). A state that can't be read is
-    skipped for an older one, and said so. Raises UserError where states are there and none can be read.
+    GPU (train.py:85) and stops at any other file that ends in ``.state`` (train.py:75). With ``--auto_resume`` a set of
+    which something is missing or damaged is skipped for an older one, and said so; where there are sets and none is
+    whole, UserError is raised rather than begun anew. So it is for a state that is named and not whole.
     """
     if opt["auto_resume"]:
-        folder = Path(opt["path"]["training_states"])
-        found = [p for p in folder.glob("*.state") if re.fullmatch(r"\d+", p.stem)]
-        candidates = sorted(found, key=lambda p: int(p.stem), reverse=True)
-    else:
-        given = opt["path"].get("resume_state")
-        candidates = [check_file("path:resume_state", given)] if given else []
-    for path in candidates:
+        return _newest_whole_set(opt)
+    if not opt["path"].get("resume_state"):
+        return None
+    path = check_file("path:resume_state", opt["path"]["resume_state"])
+    is_of_a_set = path.parent.name == STATES and re.fullmatch(r"\d+", path.stem)
+    state = load_set(path.parent.parent, int(path.stem)) if is_of_a_set else load_state(path)
+    return _chosen(opt, state, path)
+
+
+def _newest_whole_set(opt: Options) -> dict | None:
+    folder = Path(opt["path"]["training_states"]).parent
+    # not get_root_logger: called before BasicSR's own loop opens its log, it would leave that without one
+    logger = logging.getLogger("basicsr")
+    found = iterations_of(folder)
+    for current_iter in found:
         try:
-            state = _load_state(path)
+            state = load_set(folder, current_iter)
+            _check_networks(opt, folder, current_iter)
         except UserError as error:
-            if not opt["auto_resume"]:
-                raise
-            # not get_root_logger: called before BasicSR's own loop opens its log, it would leave that without one
-            logging.getLogger("basicsr").warning(f"Skipped, going on from an older state: {error}")
+            logger.warning(f"Iteration {current_iter} is skipped for an older one: {error}")
             continue
-        opt["path"]["resume_state"] = str(path)
-        check_resume(opt, state["iter"])
-        return state
-    if candidates:
-        raise UserError(f"--auto_resume: none of the {len(candidates)} states in {candidates[0].parent} can be read.")
+        return _chosen(opt, state, folder / STATES / f"{current_iter}.state")
+    if found:
+        raise UserError(
+            f"--auto_resume: none of the {len(found)} states in {folder / STATES} is whole. Restore one of them with "
+            "its networks, or start without --auto_resume, which puts this run aside."
+        )
+    logger.info(f"No state to resume in {folder / STATES}: a new run.")
     return None
 
 
-def _load_state(path: Path) -> dict:
-    state = load_pytorch(path)
-    if not isinstance(state, dict) or not {"iter", "optimizers", "schedulers"} <= state.keys():
-        raise UserError(f"{path} is not a training state: expected iter, optimizers and schedulers.")
-    for network in (path.parent.parent / "models").glob(f"net_*_{state['iter']}.pth"):
-        load_pytorch(network)  # written before the state, so damaged only by accident
+def _check_networks(opt: Options, folder: Path, current_iter: int) -> None:
+    for key in opt:
+        if key.startswith("network_") and key not in (opt["path"].get("ignore_resume_networks") or []):
+            file = folder / MODELS / f"net_{key.removeprefix('network_')}_{current_iter}.pth"
+            if not file.is_file():
+                raise UserError(f"{file} is missing.")
+
+
+def _chosen(opt: Options, state: dict, path: Path) -> dict:
+    opt["path"]["resume_state"] = str(path)
+    check_resume(opt, state["iter"])
     return state

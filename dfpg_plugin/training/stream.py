@@ -55,10 +55,15 @@ class SeededDataset(Dataset):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: EpochIndex) -> object:
-        """Read the sample with Python's, NumPy's and torch's global generators seeded for it."""
+        """Read the sample with Python's, NumPy's and torch's global generators seeded for it, and restored after it."""
         state = np.random.SeedSequence([self.seed, index.epoch, index]).generate_state(1)[0]
-        random.seed(int(state))
-        np.random.seed(state)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(state))
-            return self.dataset[index]
+        of_python, of_numpy = random.getstate(), np.random.get_state()
+        try:
+            random.seed(int(state))
+            np.random.seed(state)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(state))
+                return self.dataset[index]
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)

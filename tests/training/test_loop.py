@@ -47,7 +47,7 @@ def test_both_loops_give_the_same_losses_and_weights(command: Callable, option_f
     assert logged(ours) == logged(theirs)
     for name in ("net_g_latest", "net_g_2", "net_g_6", "net_d_6", "net_g_best"):
         assert same(weights(ours, name), weights(theirs, name)), name
-    states = [{p.name for p in (run / "training_states").iterdir()} for run in (ours, theirs)]
+    states = [{p.name for p in (run / "training_states").glob("*.state")} for run in (ours, theirs)]
     assert states[0] == states[1] == {"2.state", "4.state", "6.state"}
 
 
@@ -109,7 +109,7 @@ def test_row_40_a_failed_start_leaves_an_earlier_run_alone(
     for wrong in ("network_g:type=DFPGNte", "datasets:train:batch_size_per_gpu=9", "network_prior:weights=nowhere.pth"):
         assert command("train", "-opt", option_file, "--force_yml", wrong) == 2
     assert {p: p.read_bytes() for p in before} == before
-    assert [p.name for p in run.parent.iterdir()] == ["small"]
+    assert [p.name for p in run.parent.glob("[!.]*")] == ["small"]
 
 
 def test_a_new_run_of_the_same_name_renames_the_earlier_one(
@@ -117,7 +117,7 @@ def test_a_new_run_of_the_same_name_renames_the_earlier_one(
 ) -> None:
     for _ in range(2):
         assert command("train", "-opt", option_file, "--force_yml", "train:total_iter=1") == 0
-    names = sorted(p.name for p in (tmp_path / "experiments").iterdir())
+    names = sorted(p.name for p in (tmp_path / "experiments").glob("[!.]*"))
     assert len(names) == 2
     assert names[1].startswith("small_archived_")
 

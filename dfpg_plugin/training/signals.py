@@ -1,0 +1,74 @@
+"""What a running training does on a signal: SLURM's preemption, Ctrl-C, a wish for a checkpoint."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from torch import distributed
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+SAVING = signal.SIGUSR1
+
+
+class StoppedBySignalError(Exception):
+    """The training was asked to end, and has saved a checkpoint. ``status``: the exit status that shells give."""
+
+    def __init__(self, number: int, current_iter: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} after iteration {current_iter}, which is saved")
+        self.status = 128 + number
+
+
+class Requests:
+    """What was asked for since the last iteration."""
+
+    def __init__(self) -> None:
+        self.stop = 0  # the signal's number
+        self.save = 0
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal: the iteration is finished first. A second one of those that stop ends the process at once."""
+        del frame
+        if number == SAVING:
+            self.save = 1
+        elif self.stop:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        else:
+            self.stop = number
+
+    def agree(self, device: torch.device) -> None:
+        """Make the requests of any process those of all: they have to save and stop after the same iteration."""
+        if distributed.is_initialized():
+            wishes = torch.tensor([self.stop, self.save], device=device)
+            distributed.all_reduce(wishes, distributed.ReduceOp.MAX)
+            self.stop, self.save = wishes.tolist()
+
+
+@contextmanager
+def listening() -> Iterator[Requests]:
+    """Note SIGTERM, SIGINT and SIGUSR1 instead of ending by them."""
+    requests = Requests()
+    before = {number: signal.signal(number, requests.note) for number in (*STOPPING, SAVING)}
+    try:
+        yield requests
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave_to_main_process() -> None:
+    """In a data worker: leave Ctrl-C and a scheduler's SIGTERM, which reach every process, to the main one.
+
+    A second SIGTERM ends it: the one by which the main process ends workers that hang.
+    """
+    signal.signal(SAVING, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _pass_over_once)
+
+
+def _pass_over_once(number: int, frame: FrameType | None) -> None:
+    del frame
+    signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,178 @@
+"""Sets of files that are whole or not there, whatever model writes them."""
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from basicsr.models.base_model import BaseModel
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.training.checkpoints import (
+    LATEST,
+    STAGING,
+    iterations_of,
+    load_set,
+    remove_unfinished,
+    save_checkpoint,
+)
+
+
+class StockModel(BaseModel):
+    """A model with BasicSR's own way to save."""
+
+    def __init__(self, folder: Path) -> None:
+        path = {"experiments_root": folder, "models": folder / "models", "training_states": folder / "training_states"}
+        for place in path.values():
+            place.mkdir(exist_ok=True)
+        opt = {"path": {k: str(v) for k, v in path.items()}, "rank": 0, "num_gpu": 0, "is_train": True}
+        super().__init__(opt)
+        self.net_g = torch.nn.Linear(300, 300)
+        self.optimizers = [torch.optim.Adam(self.net_g.parameters())]
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        self.save_network(self.net_g, "net_g", current_iter)
+        self.save_training_state(epoch, current_iter)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_set_appears_with_its_checksums(tmp_path: Path) -> None:
+    save_checkpoint(StockModel(tmp_path), 1, 8)
+    assert names(tmp_path) == ["models/net_g_8.pth", "training_states/8.sha256", "training_states/8.state"]
+    done = subprocess.run(
+        ["sha256sum", "--check", "training_states/8.sha256"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout == "models/net_g_8.pth: OK\ntraining_states/8.state: OK\n"
+    assert load_set(tmp_path, 8)["epoch"] == 1
+
+
+def test_the_state_holds_the_best_metrics_and_the_random_states_as_plain_values(tmp_path: Path) -> None:
+    model = StockModel(tmp_path)
+    model.best_metric_results = {"set": {"psnr": {"better": "higher", "val": np.float64(20.5), "iter": 4}}}
+    save_checkpoint(model, 0, 4)
+    expected = torch.rand(3), np.random.rand(3)
+    state = load_set(tmp_path, 4)
+    assert state["best_metric_results"] == {"set": {"psnr": {"better": "higher", "val": 20.5, "iter": 4}}}
+    from dfpg_plugin.training.randomness import restore_random_state
+
+    restore_random_state(state["random"], 0, 1)
+    assert torch.equal(torch.rand(3), expected[0])
+    assert np.array_equal(np.random.rand(3), expected[1])
+
+
+def test_the_networks_at_the_end_have_no_state(tmp_path: Path) -> None:
+    save_checkpoint(StockModel(tmp_path), LATEST, LATEST)
+    assert names(tmp_path) == ["models/net_g_latest.pth"]
+
+
+def test_so_many_sets_are_kept_and_the_best_and_latest(tmp_path: Path) -> None:
+    model = StockModel(tmp_path)
+    for name in ("net_g_best.pth", "net_g_latest.pth"):
+        torch.save({}, tmp_path / "models" / name)
+    for current_iter in (8, 9, 10, 11):
+        save_checkpoint(model, 0, current_iter, keep=2)
+    assert iterations_of(tmp_path) == [11, 10]
+    assert {p.name for p in (tmp_path / "models").iterdir()} == {
+        "net_g_10.pth", "net_g_11.pth", "net_g_best.pth", "net_g_latest.pth"
+    }  # fmt: skip
+    assert sorted(p.name for p in (tmp_path / "training_states").iterdir()) == [
+        "10.sha256", "10.state", "11.sha256", "11.state"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["models/net_g_8.pth", "training_states/8.state", "training_states/8.sha256"])
+def test_every_flipped_bit_is_found(tmp_path: Path, name: str) -> None:
+    save_checkpoint(StockModel(tmp_path), 0, 8)
+    content = (tmp_path / name).read_bytes()
+    for place in np.random.default_rng(0).integers(0, len(content) * 8, 40):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        (tmp_path / name).write_bytes(flipped)
+        with pytest.raises(UserError, match=r"damaged|missing"):
+            load_set(tmp_path, 8)
+
+
+def test_a_missing_network_is_named(tmp_path: Path) -> None:
+    save_checkpoint(StockModel(tmp_path), 0, 8)
+    (tmp_path / "models" / "net_g_8.pth").unlink()
+    with pytest.raises(UserError, match=r"net_g_8.pth is missing"):
+        load_set(tmp_path, 8)
+
+
+def limit_files_to(size: int) -> Callable[[], None]:
+    import resource
+    import signal
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_row_36_what_cant_be_written_leaves_the_earlier_set(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # BasicSR waits a second after each try
+    model = StockModel(tmp_path)
+    save_checkpoint(model, 0, 8)
+    before = names(tmp_path)
+    lift = limit_files_to(100_000)  # a network has 361 kB
+    try:
+        with pytest.raises(UserError, match=r"can't save iteration 9 .*earlier checkpoints are untouched"):
+            save_checkpoint(model, 0, 9)
+    finally:
+        lift()
+    assert names(tmp_path) == before
+    assert load_set(tmp_path, 8)["iter"] == 8
+    assert model.opt["path"]["models"] == str(tmp_path / "models")
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Give up the superuser's right to write everywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_row_41_a_read_only_folder_is_named(tmp_path: Path) -> None:
+    model = StockModel(tmp_path)
+    save_checkpoint(model, 0, 8)
+    tmp_path.chmod(0o555)
+    try:
+        with as_nobody(), pytest.raises(UserError, match="can't be written"):
+            save_checkpoint(model, 0, 9)
+    finally:
+        tmp_path.chmod(0o700)
+    assert load_set(tmp_path, 8)["iter"] == 8
+
+
+def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    model = StockModel(tmp_path)
+    save_checkpoint(model, 0, 8)
+    wanted = names(tmp_path)
+    for name in ("net_g_best.pth", "my_net_g_9.pth", "net_g_latest.pth"):
+        torch.save({}, tmp_path / "models" / name)
+        wanted.append(f"models/{name}")
+    torch.save({}, tmp_path / "models" / "net_g_9.pth")  # moved to its place, its state not yet
+    (tmp_path / STAGING / "models").mkdir(parents=True)
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == sorted(wanted)
+    assert not (tmp_path / STAGING).exists()
+
+
+def test_the_sums_are_those_of_the_content(tmp_path: Path) -> None:
+    save_checkpoint(StockModel(tmp_path), 0, 3)
+    first = (tmp_path / "training_states" / "3.sha256").read_text().split()[0]
+    assert first == hashlib.sha256((tmp_path / "models" / "net_g_3.pth").read_bytes()).hexdigest()

@@ -1,0 +1,186 @@
+"""Real trainings, killed at any moment and resumed: they have to end like one that was never interrupted, bit by bit.
+
+A few kills run here by default; ``-m harness`` runs the twenty, and the five of two processes, that the README states.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from conftest import ROOT, small_options, write_yaml
+
+PARTS = '''
+import torch
+from torch import nn
+from basicsr.utils.registry import ARCH_REGISTRY
+
+
+@ARCH_REGISTRY.register()
+class Noisy(nn.Module):
+    """Draws from every generator, and has buffers."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3))
+        self.last = nn.utils.spectral_norm(nn.Conv2d(8, 3, 3, 1, 1))
+
+    def forward(self, x):
+        import random
+        import numpy
+
+        return x + (1 + 0.01 * random.random() + 0.01 * numpy.random.rand()) * self.last(self.body(x))
+'''
+TOTAL = 24
+COMMAND = (sys.executable, "-m", "dfpg_plugin.cli.main")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2")
+
+
+@dataclass
+class Trainings:
+    """A folder with an option file; trainings below it are processes of their own."""
+
+    folder: Path
+    processes: int = 1
+    started: int = 0
+    running: list[subprocess.Popen] = field(default_factory=list)
+
+    def start(self, name: str, *arguments: str) -> subprocess.Popen:
+        """Start a training that goes on where the last one of that name was."""
+        self.started += 1
+        command = [*COMMAND, "train", "-opt", "small.yml", "--auto_resume", *arguments]
+        if self.processes > 1:
+            port = f"--master_port={29700 + self.started}"
+            command = [*TORCHRUN, port, "-m", *command[2:], "--launcher", "pytorch"]
+        log = open(self.folder / f"{name}.out", "a")  # noqa: SIM115 - the process's
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{self.folder}"}
+        command += ["--force_yml", f"name={name}"]
+        process = subprocess.Popen(
+            command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        self.running.append(process)
+        return process
+
+    def finish(self, name: str) -> None:
+        """Run to the end."""
+        process = self.start(name)
+        assert process.wait(600) == 0, (self.folder / f"{name}.out").read_text()[-3000:]
+
+    def iterations(self, name: str) -> list[int]:
+        """Return the iterations that all trainings of a name have logged, in their order."""
+        text = "".join(p.read_text() for p in sorted((self.folder / "experiments" / name).glob("train_*.log")))
+        return [int(n) for n in re.findall(r"iter:\s*([\d,]+), ", text)]
+
+    def wait_for(self, name: str, count: int) -> None:
+        """Wait until so many iterations are logged."""
+        while len(self.iterations(name)) < count:
+            assert self.running[-1].poll() is None, (self.folder / f"{name}.out").read_text()[-3000:]
+            time.sleep(0.02)
+
+    def result(self, name: str) -> dict:
+        """Return everything that the last iteration left, and every value that was logged, by iteration."""
+        run = self.folder / "experiments" / name
+        files = [
+            *run.glob("models/net_*_latest.pth"),
+            *run.glob("models/net_*_best.pth"),
+            run / f"training_states/{TOTAL}.state",
+        ]
+        content = {str(f.relative_to(run)): torch.load(f, weights_only=True) for f in files}
+        logged: dict[str, set[str]] = {}
+        for log in run.glob("train_*.log"):
+            for number, values in re.findall(r"iter:\s*([\d,]+), .*?\] (\w+: .*)", log.read_text()):
+                logged.setdefault(number, set()).add(re.sub(r"^.*\] ", "", values))
+        assert len(logged) == TOTAL
+        return {**content, "logged": logged}
+
+
+@pytest.fixture
+def trainings(tmp_path: Path, eight_faces: Path) -> Iterator[Trainings]:
+    """A small training of a network with dropout, BatchNorm and spectral norm, that saves every second iteration."""
+    (tmp_path / "noisy_parts.py").write_text(PARTS)
+    opt = small_options()
+    opt.update(model_type="SRModel", network_g={"type": "Noisy"}, plugins=["noisy_parts"])
+    for key in ("network_d", "network_prior"):
+        del opt[key]
+    opt["path"] = {}
+    opt["train"] = {
+        "total_iter": TOTAL, "ema_decay": 0.9, "warmup_iter": 5, "pixel_opt": {"type": "L1Loss"},
+        "optim_g": {"type": "Adam", "lr": 1e-3}, "scheduler": {"type": "MultiStepLR", "milestones": [9], "gamma": 0.5},
+    }  # fmt: skip
+    for phase in ("train", "val"):
+        opt["datasets"][phase].update(faces=None, split=None, dataroot_gt=str(eight_faces))
+    opt["datasets"]["train"]["num_worker_per_gpu"] = 2
+    opt["val"]["val_freq"] = 5
+    write_yaml(tmp_path / "small.yml", opt)
+    made = Trainings(tmp_path)
+    yield made
+    for process in made.running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def same(a: object, b: object) -> bool:
+    """Compare nested values bit by bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))  # type: ignore[arg-type]
+    return a == b
+
+
+def kill_until_done(trainings: Trainings, kills: int, seed: int) -> int:
+    """Kill a training ``kills`` times at random moments, and again and again resume it; return how often it ended."""
+    random = Random(seed)
+    trainings.finish("whole")
+    whole = trainings.result("whole")
+    ended = 0
+    for number in range(kills):
+        name = f"killed_{number}"
+        process = trainings.start(name)
+        trainings.wait_for(name, random.randrange(1, TOTAL))
+        time.sleep(random.uniform(0, 0.2))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        trainings.finish(name)
+        ended += same(trainings.result(name), whole)
+    return ended
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_like_one_that_was_not(trainings: Trainings) -> None:
+    assert kill_until_done(trainings, kills=3, seed=0) == 3
+
+
+@pytest.mark.harness
+def test_twenty_kills(trainings: Trainings) -> None:
+    assert kill_until_done(trainings, kills=20, seed=1) == 20
+
+
+@pytest.mark.harness
+def test_five_kills_of_two_processes(trainings: Trainings) -> None:
+    trainings.processes = 2
+    assert kill_until_done(trainings, kills=5, seed=2) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_row_38_a_signal_ends_it_after_a_checkpoint(trainings: Trainings, number: int) -> None:
+    process = trainings.start("stopped", "--force_yml", "logger:save_checkpoint_freq=1000")
+    trainings.wait_for("stopped", 4)
+    os.killpg(process.pid, number)  # as Ctrl-C does, to the data workers too
+    assert process.wait(60) == 128 + number
+    (state,) = (trainings.folder / "experiments" / "stopped" / "training_states").glob("*.state")
+    assert int(state.stem) == trainings.iterations("stopped")[-1]
+    trainings.finish("stopped")
+    trainings.finish("whole")
+    assert same(trainings.result("stopped"), trainings.result("whole"))
