@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dfpg_plugin.training.distribution import start_group
 from dfpg_plugin.training.option_checks import check_options
-from dfpg_plugin.training.options import Arguments, Options, complete, force, read_option_file
+from dfpg_plugin.training.options import Arguments, Options, complete, force, key_lines, read_option_file
 from dfpg_plugin.training.plugins import load_plugins
 
 
@@ -52,7 +52,7 @@ def read_options(args: Arguments, is_train: bool, join_group: bool = True, needs
         opt["path"] = {key: v for key, v in opt["path"].items() if not key.startswith("pretrain_network_")}
     plugins = load_plugins(opt.get("plugins") or [])
     complete(opt, args, Path.cwd(), is_train)
-    check_options(opt, plugins, needs_network)
+    check_options(opt, plugins, needs_network, key_lines(args.opt))
     if join_group:
         start_group(args, opt.get("dist_params"), opt["num_gpu"])
     return opt

@@ -8,6 +8,7 @@ from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli import doctor, list_components, prepare, report, study, test, train
 from dfpg_plugin.training.distribution import stop_group
+from dfpg_plugin.training.option_checks import OptionsError
 from dfpg_plugin.training.signals import StoppedBySignalError
 
 USER_ERROR = 2
@@ -45,8 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: Exception, status: int) -> int:
-    # from a data worker it comes with the worker's traceback before it
-    message = str(error).strip().split("\n")[-1].split("UserError: ")[-1]
+    message = str(error).strip()
+    if not isinstance(error, OptionsError):  # from a data worker it comes with the worker's traceback before it
+        message = message.split("\n")[-1].split("UserError: ")[-1]
     print(f"basicsr: error: {message}", file=sys.stderr)
     return status
 

@@ -108,7 +108,7 @@ def run(
             requests.agree(model.device)
             if current_iter % save_freq == 0 or requests.save or requests.stop:
                 logger.info(f"Saving the networks and the training state of iteration {current_iter}.")
-                save_checkpoint(model, epoch, current_iter, opt["logger"]["keep_checkpoints"])
+                save_checkpoint(model, epoch, current_iter, opt["logger"].get("keep_checkpoints"))
                 requests.save = 0
             if requests.stop:
                 raise StoppedBySignalError(requests.stop, current_iter)

@@ -1,7 +1,8 @@
 """Check options before anything is built: component names and arguments, numbers, files and folders."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from basicsr.utils.registry import (
 )
 
 from dfpg_plugin.checks import UserError, check_choice, check_file, check_keys, check_positive, close_names
+from dfpg_plugin.training.option_keys import unknown_keys
 from dfpg_plugin.training.options import Options
 
 BASICSR_SUFFIX = "_basicsr"  # BasicSR looks a name up with it, too
@@ -27,22 +29,64 @@ HIGHER, LOWER = "higher", "lower"
 PHASES = {True: ("train", "val"), False: ("test", "val")}
 
 
-def check_options(opt: Options, plugins: Sequence[str], needs_network: bool = True) -> None:
-    """Raise UserError for the first thing in completed options that would fail later.
+class OptionsError(UserError):
+    """All mistakes of an option file, each in a line that names its key."""
 
-    ``plugins`` are those loaded; ``needs_network``: whether a test has to have trained weights.
+    def __init__(self, problems: Sequence[str]) -> None:
+        head = "" if len(problems) == 1 else f"{len(problems)} mistakes in the options:\n  "
+        super().__init__(head + "\n  ".join(problems))
+
+
+def check_options(
+    opt: Options, plugins: Sequence[str], needs_network: bool = True, lines: Mapping[str, int] | None = None
+) -> None:
+    """Raise OptionsError for everything in completed options that would fail later, all of it at once.
+
+    ``plugins`` are those loaded; ``needs_network``: whether a test has to have trained weights. ``lines``: those of the
+    option file, by key path, to be named in the error.
     """
-    for key, registry, name, arguments in _components(opt):
-        component = _look_up(key, registry, name, plugins)
-        if registry in (ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY):
-            _check_arguments(key, component, arguments, GIVEN if registry is METRIC_REGISTRY else ())
-    _check_directions(opt)
-    _check_numbers(opt)
-    _check_paths(opt)
+    _check_sections(opt)  # without which nothing else can be looked at
+    problems = []
+    for check in _checks(opt, plugins, needs_network):
+        try:
+            check()
+        except UserError as error:
+            problems.append(str(error))
+    problems += unknown_keys(opt)
+    if problems:
+        raise OptionsError([_with_line(problem, lines or {}) for problem in dict.fromkeys(problems)])
+
+
+def _check_sections(opt: Options) -> None:
+    for key in ("path", "train", "val", "logger", "dist_params"):
+        if opt.get(key) is not None and not isinstance(opt[key], dict):
+            raise UserError(f"{key}: expected options as `key: value`, got {opt[key]!r}.")
+
+
+def _checks(opt: Options, plugins: Sequence[str], needs_network: bool) -> Iterator[Callable[[], object]]:
+    for key, registry, section in _components(opt):
+        yield partial(_check_component, key, registry, section, plugins)
+    for key, metric in _metrics(opt).items():
+        yield partial(_check_direction, key, metric)
+    yield from _number_checks(opt)
+    yield from _path_checks(opt)
+    yield partial(_check_phase, opt, needs_network)
+
+
+def _check_phase(opt: Options, needs_network: bool) -> None:
     if needs_network and not opt["is_train"] and opt["path"].get("pretrain_network_g") is None:
         raise UserError("path:pretrain_network_g: missing, so there is nothing to test. Name the trained weights.")
     if opt["is_train"] and (opt.get("val") or {}).get("set_metrics"):
         raise UserError("val:set_metrics: measured by `basicsr test` only. Remove it from the training's options.")
+
+
+def _with_line(problem: str, lines: Mapping[str, int]) -> str:
+    """Put the line of the deepest key of the file before a problem that starts with a key path."""
+    parts = problem.split(": ")[0].split(":")
+    for length in range(len(parts), 0, -1):
+        if (line := lines.get(":".join(parts[:length]))) is not None:
+            return f"line {line}: {problem}"
+    return problem
 
 
 def check_metrics(opt: Options, dataset: object, name: str) -> None:
@@ -78,23 +122,36 @@ def try_metrics(opt: Options) -> None:
                 raise UserError(f"val:metrics:{key}: {reason or type(error).__name__}") from error
 
 
-def _components(opt: Options) -> Iterator[tuple[str, Registry, object, dict]]:
-    """Yield (key, registry, type, other options) of every component that the options name."""
-    yield "model_type", MODEL_REGISTRY, opt["model_type"], {}
-    sections = [(f"datasets:{key}", DATASET_REGISTRY, section) for key, section in opt["datasets"].items()]
-    sections += [
-        (key, ARCH_REGISTRY, section) for key, section in opt.items() if key.startswith("network_") and section
-    ]
-    train = opt.get("train") or {}
-    sections += [
-        (f"train:{key}", LOSS_REGISTRY, section) for key, section in train.items() if key.endswith("_opt") and section
-    ]
-    metrics = (opt.get("val") or {}).get("metrics") or {}
-    sections += [(f"val:metrics:{key}", METRIC_REGISTRY, section) for key, section in metrics.items()]
-    for key, registry, section in sections:
-        if not isinstance(section, dict):
-            raise UserError(f"{key}: expected options with a `type`, got {section!r}.")
-        yield f"{key}:type", registry, section.get("type"), {k: v for k, v in section.items() if k != "type"}
+def _components(opt: Options) -> Iterator[tuple[str, Registry, object]]:
+    """Yield (key, registry, section) of every component that the options name."""
+    yield "model_type", MODEL_REGISTRY, {"type": opt["model_type"]}
+    for key, section in opt["datasets"].items():
+        yield f"datasets:{key}", DATASET_REGISTRY, section
+    for key, section in opt.items():
+        if key.startswith("network_") and section:
+            yield key, ARCH_REGISTRY, section
+    for key, section in (opt.get("train") or {}).items():
+        if key.endswith("_opt") and section:
+            yield f"train:{key}", LOSS_REGISTRY, section
+    for key, section in _metrics(opt).items():
+        yield f"val:metrics:{key}", METRIC_REGISTRY, section
+
+
+def _metrics(opt: Options) -> dict:
+    metrics = (opt.get("val") or {}).get("metrics")
+    if metrics is not None and not isinstance(metrics, dict):
+        raise UserError(f"val:metrics: expected a name and options for each metric, got {metrics!r}.")
+    return metrics or {}
+
+
+def _check_component(key: str, registry: Registry, section: object, plugins: Sequence[str]) -> None:
+    if not isinstance(section, dict):
+        raise UserError(f"{key}: expected options with a `type`, got {section!r}.")
+    type_key = key if registry is MODEL_REGISTRY else f"{key}:type"
+    component = _look_up(type_key, registry, section.get("type"), plugins)
+    if registry in (ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY):
+        arguments = {k: v for k, v in section.items() if k != "type"}
+        _check_arguments(key, component, arguments, GIVEN if registry is METRIC_REGISTRY else ())
 
 
 def _look_up(key: str, registry: Registry, name: object, plugins: Sequence[str]) -> object:
@@ -113,26 +170,27 @@ def _look_up(key: str, registry: Registry, name: object, plugins: Sequence[str])
 def _check_arguments(key: str, component: object, arguments: dict, given: Sequence[str] = ()) -> None:
     parameters = inspect.signature(component).parameters  # type: ignore[arg-type]
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        check_keys(key.removesuffix(":type"), arguments, set(parameters) - set(given))
+        check_keys(key, arguments, set(parameters) - set(given))
     for name, p in parameters.items():
         is_needed = p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
         if is_needed and name not in (*arguments, *given):
-            raise UserError(f"{key.removesuffix(':type')}: the key {name!r} is missing.")
+            raise UserError(f"{key}: the key {name!r} is missing.")
 
 
-def _check_directions(opt: Options) -> None:
+def _check_direction(key: str, metric: dict) -> None:
     """Refuse a metric that would be taken for better the wrong way: BasicSR reads all but `lower` as `higher`."""
-    for key, metric in ((opt.get("val") or {}).get("metrics") or {}).items():
-        check_choice(f"val:metrics:{key}:better", metric.get("better", HIGHER), (HIGHER, LOWER))
-        function = _look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric["type"], ())
-        own = inspect.signature(function).parameters.get("better")  # type: ignore[arg-type]
-        if own is not None and own.default == LOWER and "better" not in metric:
-            raise UserError(f"val:metrics:{key}: better: is missing, which means higher. Add `better: lower`.")
+    if not isinstance(metric, dict):
+        return
+    check_choice(f"val:metrics:{key}:better", metric.get("better", HIGHER), (HIGHER, LOWER))
+    function = _look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric.get("type"), ())
+    own = inspect.signature(function).parameters.get("better")  # type: ignore[arg-type]
+    if own is not None and own.default == LOWER and "better" not in metric:
+        raise UserError(f"val:metrics:{key}: better: is missing, which means higher. Add `better: lower`.")
 
 
-def _check_numbers(opt: Options) -> None:
+def _number_checks(opt: Options) -> Iterator[Callable[[], None]]:
     for phase in opt["datasets"]:
-        check_choice(f"datasets:{phase}", phase.split("_")[0], PHASES[opt["is_train"]])
+        yield partial(check_choice, f"datasets:{phase}", phase.split("_")[0], PHASES[opt["is_train"]])
     if not opt["is_train"]:
         return
     counts: dict = {
@@ -143,27 +201,43 @@ def _check_numbers(opt: Options) -> None:
     }
     if opt.get("val") is not None:
         counts["val:val_freq"] = opt["val"].get("val_freq")
+    if (keep := opt["logger"].get("keep_checkpoints")) is not None:
+        counts["logger:keep_checkpoints"] = keep
     for key, value in counts.items():
-        check_positive(key, value)
-        if not float(value).is_integer():
-            raise UserError(f"{key}: expected a whole number, got {value!r}.")
+        yield partial(_check_whole, key, value)
     for key, section in opt["train"].items():
         if key.startswith("optim_"):
-            check_positive(f"train:{key}:lr", (section or {}).get("lr"))
+            yield partial(_check_optimizer, f"train:{key}", section)
+    yield partial(_check_prefetch, opt)
+
+
+def _check_whole(key: str, value: object) -> None:
+    check_positive(key, value)
+    if not float(value).is_integer():  # type: ignore[arg-type]
+        raise UserError(f"{key}: expected a whole number, got {value!r}.")
+
+
+def _check_optimizer(key: str, section: object) -> None:
+    if not isinstance(section, dict):
+        raise UserError(f"{key}: expected options with a `type`, got {section!r}.")
+    check_positive(f"{key}:lr", section.get("lr"))
+
+
+def _check_prefetch(opt: Options) -> None:
     prefetch = opt["datasets"]["train"].get("prefetch_mode")
     check_choice("datasets:train:prefetch_mode", prefetch, (None, "cuda"))  # `cpu` hangs on a damaged image
     if prefetch == "cuda" and opt["num_gpu"] == 0:
         raise UserError("datasets:train:prefetch_mode: cuda needs a GPU, and none is used here. Remove it.")
 
 
-def _check_paths(opt: Options) -> None:
+def _path_checks(opt: Options) -> Iterator[Callable[[], object]]:
     for phase, dataset in opt["datasets"].items():
         for key, value in dataset.items():
             if key.startswith("dataroot_") and isinstance(value, str):
-                _check_exists(f"datasets:{phase}:{key}", value)
+                yield partial(_check_exists, f"datasets:{phase}:{key}", value)
     for key, value in opt["path"].items():
         if key.startswith("pretrain_network_") and value is not None:
-            check_file(f"path:{key}", value)
+            yield partial(check_file, f"path:{key}", value)
 
 
 def _check_exists(key: str, value: str) -> None:

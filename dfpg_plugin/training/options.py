@@ -12,6 +12,7 @@ import yaml
 from dfpg_plugin.checks import UserError, check_file, close_names
 
 Options = dict
+MOST_VALUES = 100_000
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ def read_yaml(text: str, source: str) -> object:
     """Parse YAML; raise UserError, naming ``source`` and the line, for what is not plain data."""
     try:
         return yaml.load(text, _Loader)
+    except RecursionError as error:
+        raise UserError(f"{source}: nested too deeply.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -47,16 +50,68 @@ def read_yaml(text: str, source: str) -> object:
 
 
 def read_option_file(path: str) -> Options:
-    """Read an option YAML; raise UserError where it is missing or not a mapping."""
-    file = check_file("-opt", path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"-opt: {file} is not a text file in UTF-8.") from error
+    """Read an option YAML; raise UserError where it is missing or not a mapping, or a key stands in it twice."""
+    file, text = _read_text(path)
     opt = read_yaml(text, str(file))
     if not isinstance(opt, dict):
         raise UserError(f"{file}: expected options as `key: value`, got {type(opt).__name__}.")
+    key_lines(path)  # which has checks of its own
     return opt
+
+
+def key_lines(path: str) -> dict[str, int]:
+    """Return the line of every key of an option YAML, by key paths such as ``train:optim_g:lr``.
+
+    Raises UserError for a key that stands twice in a section, of which YAML would silently take the last, and for
+    aliases that repeat more than :data:`MOST_VALUES` values, or themselves.
+    """
+    file, text = _read_text(path)
+    root = yaml.compose(text, _Loader)
+    if root is None:
+        return {}
+    if _expanded_size(root, {}, str(file)) > MOST_VALUES:
+        raise UserError(f"{file}: its aliases repeat more than {MOST_VALUES} values. Write options without them.")
+    lines: dict[str, int] = {}
+    pending: list[tuple[str, yaml.Node]] = [("", root)]
+    while pending:
+        prefix, node = pending.pop()
+        own: set[str] = set()
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            name, line = f"{prefix}{key.value}", key.start_mark.line + 1
+            if name in own and key.value != "<<":
+                raise UserError(
+                    f"{file}, line {line}: {name} stands in line {lines[name]} already. Remove one of them."
+                )
+            own.add(name)
+            lines[name] = line
+            pending.append((f"{name}:", value))
+    return lines
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, int], file: str) -> int:
+    """Return how many values a node stands for; raise UserError for one that holds itself."""
+    if id(node) in sizes:
+        if sizes[id(node)] == 0:
+            raise UserError(
+                f"{file}, line {node.start_mark.line + 1}: an alias holds itself. Write options without it."
+            )
+        return sizes[id(node)]
+    sizes[id(node)] = 0  # not known yet
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        children = [child for pair in node.value for child in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        children = node.value
+    sizes[id(node)] = 1 + sum(_expanded_size(child, sizes, file) for child in children)
+    return sizes[id(node)]
+
+
+def _read_text(path: str) -> tuple[Path, str]:
+    file = check_file("-opt", path)
+    try:
+        return file, file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"-opt: {file} is not a text file in UTF-8.") from error
 
 
 def force(opt: Options, entries: Sequence[str]) -> None:
@@ -142,7 +197,6 @@ def _complete_training(opt: Options, root: Path) -> None:
     logger.setdefault("print_freq", 100)
     logger.setdefault("save_checkpoint_freq", 5000)
     logger.setdefault("use_tb_logger", False)
-    logger.setdefault("keep_checkpoints", None)  # all
     train_set = opt["datasets"]["train"]
     train_set.setdefault("num_worker_per_gpu", 0)
     if "debug" in opt["name"]:
