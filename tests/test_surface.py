@@ -34,7 +34,7 @@ def test_command_and_flags() -> None:
         ["-opt", "--opt", "--launcher", "--auto_resume", "--debug", "--local_rank", "--local-rank", "--force_yml"]
     )
     assert flags == {
-        "train": sorted([*shared, "--stock"]),
+        "train": sorted([*shared, "--stock", "--dry-run"]),
         "test": sorted([*shared, "--images", "--workers"]),
         "report": sorted(
             [

@@ -2,6 +2,7 @@
 
 import argparse
 
+from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli.arguments import add_basicsr_arguments, read_options, to_arguments
 
 
@@ -10,6 +11,9 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser = commands.add_parser("train", help="train a model", description=__doc__)
     add_basicsr_arguments(parser)
     parser.add_argument("--stock", action="store_true", help="use BasicSR's own training loop, unmodified")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check the options, build everything, train one step, and write nothing"
+    )
     parser.set_defaults(run=run)
 
 
@@ -20,7 +24,9 @@ def run(args: argparse.Namespace) -> None:
 
     arguments = to_arguments(args)
     opt = read_options(arguments, is_train=True, join_group=not args.stock)
+    if args.stock and args.dry_run:
+        raise UserError("--dry-run: BasicSR's own loop has none. Leave --stock out.")
     if args.stock:
         train_stock(opt, arguments)
     else:
-        train(opt, args.opt)
+        train(opt, args.opt, args.dry_run)

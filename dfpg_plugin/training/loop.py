@@ -32,8 +32,11 @@ from dfpg_plugin.training.stream import EpochSampler, SeededDataset
 from dfpg_plugin.training.summary import summarise
 
 
-def train(opt: Options, option_file: str) -> None:
-    """Train what completed and checked options describe, to the end. Raises UserError and FloatingPointError."""
+def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
+    """Train what completed and checked options describe, to the end. Raises UserError and FloatingPointError.
+
+    ``dry_run``: build everything and train one step, and leave no file and no folder.
+    """
     opt["rank"], opt["world_size"] = get_dist_info()
     set_random_seed(opt["manual_seed"] + opt["rank"])
     torch.backends.cudnn.benchmark = True
@@ -46,6 +49,9 @@ def train(opt: Options, option_file: str) -> None:
         model = build_model(opt)
         if state is not None:
             resume(model, state)
+        if dry_run:
+            try_step(opt, model, sampler, loader)
+            return
         with lock_run(opt), listening() as requests:
             prepare_output(opt, option_file, open_log, new=state is None)
             tb_logger = init_tb_loggers(opt)
@@ -58,6 +64,19 @@ def train(opt: Options, option_file: str) -> None:
             finally:
                 if tb_logger:
                     tb_logger.close()
+
+
+def try_step(opt: Options, model: BaseModel, sampler: EpochSampler, loader: DataLoader) -> None:
+    """Train one step, and say what it took."""
+    logger = get_root_logger()
+    sampler.set_position(0, 0)
+    data = next(iter(batches(loader, opt)))
+    started = time.time()
+    model.update_learning_rate(1, warmup_iter=opt["train"].get("warmup_iter", -1))
+    model.feed_data(data)
+    model.optimize_parameters(1)
+    losses = ", ".join(f"{name}: {value:.4e}" for name, value in model.get_current_log().items())
+    logger.info(f"Dry run: the options, the files and one step of {time.time() - started:.1f} s are in order. {losses}")
 
 
 def resume(model: BaseModel, state: dict) -> None:

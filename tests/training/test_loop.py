@@ -199,3 +199,12 @@ def test_two_processes_train_on_cpus_and_one_writes(basicsr: Callable, option_fi
         assert shared == pytest.approx(single, rel=1e-3, abs=1e-4)
     for key, value in weights(whole)["params"].items():
         torch.testing.assert_close(weights(run)["params"][key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_dry_run_trains_a_step_and_writes_nothing(
+    command: Callable, option_file: Path, tmp_path: Path, capsys
+) -> None:
+    assert command("train", "-opt", option_file, "--dry-run") == 0
+    assert re.search(r"Dry run: .* in order\. l_d_real: ", capsys.readouterr().err)
+    assert not (tmp_path / "experiments").exists()
+    assert command("train", "-opt", option_file, "--dry-run", "--stock") == 2

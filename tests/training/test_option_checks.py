@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import pytest
 from basicsr.data.single_image_dataset import SingleImageDataset
 from basicsr.utils.registry import ARCH_REGISTRY
+from conftest import write_yaml
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.training.option_checks import check_metrics, check_options, try_metrics
-from dfpg_plugin.training.options import Arguments, complete
+from dfpg_plugin.training.option_keys import unknown_keys
+from dfpg_plugin.training.options import Arguments, complete, key_lines, read_option_file
 
 
 def check(opt: dict, tmp_path: Path, is_train: bool = True) -> None:
@@ -68,6 +70,53 @@ def test_what_would_fail_later_is_named(
     demo_options["num_gpu"] = 0
     with pytest.raises(UserError, match=message):
         check(demo_options, tmp_path)
+
+
+def test_all_mistakes_are_named_at_once_with_their_lines(tmp_path: Path, demo_options: dict) -> None:
+    demo_options["network_g"]["num_feats"] = 3
+    demo_options["train"]["totl_iter"] = 3
+    demo_options["datasets"]["train"]["gt_sise"] = 8
+    demo_options["train"]["optim_g"]["betta"] = 1
+    demo_options["train"]["scheduler"]["gama"] = 1
+    demo_options["logger"]["print_frequency"] = 1
+    demo_options["networkg"] = {"type": "DFPGNet"}
+    demo_options["path"]["strict_load_h"] = True
+    file = write_yaml(tmp_path / "t.yml", demo_options)
+    text = file.read_text().splitlines()
+
+    def line(part: str) -> int:
+        return next(i for i, row in enumerate(text, start=1) if part in row)
+
+    opt = complete(read_option_file(str(file)), Arguments(str(file)), tmp_path, is_train=True)
+    with pytest.raises(UserError) as caught:
+        check_options(opt, ["dfpg_plugin"], lines=key_lines(str(file)))
+    head, *problems = str(caught.value).split("\n  ")
+    assert head == "8 mistakes in the options:"
+    assert sorted(problems) == sorted(
+        [
+            f"line {line('network_g:')}: network_g: unknown key 'num_feats'. Did you mean num_feat? Known keys: "
+            + problems[0].split("Known keys: ")[1],
+            f"line {line('totl_iter')}: train:totl_iter: unknown key. Did you mean total_iter?",
+            f"line {line('gt_sise')}: datasets:train:gt_sise: unknown key. Did you mean gt_size?",
+            f"line {line('betta')}: train:optim_g:betta: unknown key. Did you mean betas?",
+            f"line {line('gama')}: train:scheduler:gama: unknown key. Did you mean gamma?",
+            f"line {line('print_frequency')}: logger:print_frequency: unknown key. Did you mean print_freq?",
+            f"line {line('networkg:')}: networkg: unknown key. Did you mean network_g or network_d or network_prior?",
+            f"line {line('strict_load_h')}: path:strict_load_h: unknown key. "
+            "Did you mean strict_load_g or strict_load_d or strict_load_prior?",
+        ]
+    )
+
+
+def test_what_a_model_or_data_set_of_others_reads_is_no_mistake(tmp_path: Path, demo_options: dict) -> None:
+    demo_options["model_type"] = "RealESRGANModel"
+    del demo_options["network_prior"], demo_options["train"]["prior_opt"]
+    demo_options.update(resize_prob=[0.2, 0.7, 0.1], l1_gt_usm=True)
+    demo_options["datasets"]["val"] = {"type": "RealESRGANDataset", "blur_kernel_size": 21, "final_sinc_prob": 0.8}
+    opt = complete(demo_options, Arguments("t.yml"), tmp_path, is_train=True)
+    assert list(unknown_keys(opt)) == []
+    opt["resize_probb"] = 1
+    assert list(unknown_keys(opt)) == ["resize_probb: unknown key. Did you mean resize_prob or resize_prob2?"]
 
 
 def test_components_of_other_plugins_with_any_arguments_pass(

@@ -129,3 +129,21 @@ def test_missing_sections_are_named(tmp_path: Path, demo_options: dict, key: str
     del demo_options[key]
     with pytest.raises(UserError, match=f"'{key}' is missing"):
         complete(demo_options, Arguments("t.yml"), tmp_path, is_train=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb:\n  c: 1\n  c: 2\n", r"line 4: b:c stands in line 3 already"),
+        ("a: &x [1, *x]\n", r"line 1: an alias holds itself"),
+        (
+            "a0: &a0 [1,1]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 30)),
+            "repeat more than",
+        ),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+    ],
+)
+def test_what_yaml_would_take_and_nobody_means_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.yml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_option_file(str(tmp_path / "t.yml"))
