@@ -32,8 +32,9 @@ class DFPGModel(MendedModel):
       ``feature_opt`` (a loss between the extractor's features of the restored and of the sharp face), each a registered
       loss; BasicSR's ``perceptual_opt``; ``optim_g``, ``optim_d``, ``scheduler``, ``ema_decay``, ``grad_clip_norm``.
 
-    Logged each time: every term, the mean logits ``out_d_real`` and ``out_d_fake``, and ``cos_p1`` to ``cos_p3``, the
-    mean cosine between the channel vectors of P_i and P^_i.
+    Logged each time: every term, the mean logits ``out_d_real`` and ``out_d_fake``, the norms of the gradients
+    ``norm_d`` and ``norm_g``, and ``cos_p1`` to ``cos_p3``, the mean cosine between the channel vectors of P_i and
+    P^_i.
     """
 
     def init_training_settings(self) -> None:
@@ -67,12 +68,12 @@ class DFPGModel(MendedModel):
         log: Losses = {}
         if self.net_d is not None:
             losses, logits = self._discriminator_losses(target, estimated)
-            self._step(losses, self.net_d, self.optimizer_d, current_iter)
-            log.update(losses, **logits)
+            norm = self._step(losses, self.net_d, self.optimizer_d, current_iter)
+            log.update(losses, **logits, norm_d=norm)
         with self._frozen_discriminator():
             losses = self._generator_losses(restored, estimated, target)
-            self._step(losses, self.net_g, self.optimizer_g, current_iter)
-        log.update(losses)
+            norm = self._step(losses, self.net_g, self.optimizer_g, current_iter)
+        log.update(losses, norm_g=norm)
         log.update(self._cosines(estimated, target))
         self.output = restored.detach()
         self.log_dict = self.reduce_loss_dict({name: value.detach() for name, value in log.items()})
@@ -138,7 +139,8 @@ class DFPGModel(MendedModel):
             losses["l_g_gan"] = self.cri_gan(logits, True, is_disc=False)
         return losses
 
-    def _step(self, losses: Losses, net: nn.Module, optimizer: torch.optim.Optimizer, current_iter: int) -> None:
+    def _step(self, losses: Losses, net: nn.Module, optimizer: torch.optim.Optimizer, current_iter: int) -> Tensor:
+        """Update a network; return the norm of its gradient, before it is clipped."""
         self.check_finite(losses, current_iter)
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
@@ -147,6 +149,7 @@ class DFPGModel(MendedModel):
         if (clip := self.opt["train"].get("grad_clip_norm")) is not None:
             nn.utils.clip_grads_with_norm_(net.parameters(), clip, norm)
         optimizer.step()
+        return norm
 
     @staticmethod
     def _check_shapes(estimated: list[Tensor], target: list[Tensor] | None) -> None:

@@ -91,14 +91,20 @@ class MendedModel(SRModel):
     def check_finite(self, losses: Mapping[str, Tensor], current_iter: int) -> None:
         """Raise NonFiniteLossError for the first value that is NaN or infinite: BasicSR trains on and saves it.
 
-        For subclasses to call before they update anything.
+        For subclasses to call before they update anything. Where one process raises it, all do: the others would wait
+        for its gradients.
         """
-        for name, value in losses.items():
-            if not torch.isfinite(value).all():
-                raise NonFiniteLossError(
-                    f"{name} is {value.item()} at iteration {current_iter}. Nothing was updated or saved with it; "
-                    "lower the learning rate or set train.grad_clip_norm, then resume."
-                )
+        bad = next((name for name, value in losses.items() if not torch.isfinite(value).all()), None)
+        if self.opt["dist"]:
+            count = torch.tensor(float(bad is not None), device=self.device)
+            torch.distributed.all_reduce(count)
+            if count > 0 and bad is None:
+                raise NonFiniteLossError(f"A loss of another process is not finite at iteration {current_iter}.")
+        if bad is not None:
+            raise NonFiniteLossError(
+                f"{bad} is {losses[bad].item()} at iteration {current_iter}. Nothing was updated or saved with it; "
+                "lower the learning rate or set train.grad_clip_norm, then resume."
+            )
 
     @torch.no_grad()
     def test(self) -> None:

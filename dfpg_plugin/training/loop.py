@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.training.checkpoints import LATEST, save_checkpoint
+from dfpg_plugin.training.guards import Guard, NonFiniteOptions
 from dfpg_plugin.training.option_checks import check_metrics, try_metrics
 from dfpg_plugin.training.options import Options
 from dfpg_plugin.training.output import lock_run, prepare_output, run_log
@@ -74,7 +75,7 @@ def try_step(opt: Options, model: BaseModel, sampler: EpochSampler, loader: Data
     started = time.time()
     model.update_learning_rate(1, warmup_iter=opt["train"].get("warmup_iter", -1))
     model.feed_data(data)
-    model.optimize_parameters(1)
+    Guard(NonFiniteOptions()).step(model, data, 1)
     losses = ", ".join(f"{name}: {value:.4e}" for name, value in model.get_current_log().items())
     logger.info(f"Dry run: the options, the files and one step of {time.time() - started:.1f} s are in order. {losses}")
 
@@ -104,6 +105,7 @@ def run(
     total_iter, per_epoch = int(opt["train"]["total_iter"]), len(loader)
     log_freq, save_freq = opt["logger"]["print_freq"], opt["logger"]["save_checkpoint_freq"]
     val_freq = opt["val"]["val_freq"] if opt.get("val") else None
+    guard = Guard(NonFiniteOptions.read(opt["train"].get("non_finite")))
     messages = MessageLogger(opt, current_iter + 1, tb_logger)
     started = time.time()
     logger.info(f"Start training at iteration {current_iter} of {total_iter}, {per_epoch} an epoch.")
@@ -116,9 +118,9 @@ def run(
             current_iter += 1
             model.update_learning_rate(current_iter, warmup_iter=opt["train"].get("warmup_iter", -1))
             model.feed_data(data)
-            model.optimize_parameters(current_iter)
+            trained = guard.step(model, data, current_iter)
             iter_timer.record()
-            if current_iter % log_freq == 0:
+            if trained and current_iter % log_freq == 0:
                 times = {"time": iter_timer.get_avg_time(), "data_time": data_timer.get_avg_time()}
                 rates = {"epoch": epoch, "iter": current_iter, "lrs": model.get_current_learning_rate()}
                 messages({**rates, **times, **model.get_current_log()})

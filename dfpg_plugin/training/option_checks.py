@@ -18,6 +18,7 @@ from basicsr.utils.registry import (
 )
 
 from dfpg_plugin.checks import UserError, check_choice, check_file, check_keys, check_positive, close_names
+from dfpg_plugin.training.guards import NonFiniteOptions
 from dfpg_plugin.training.option_keys import unknown_keys
 from dfpg_plugin.training.options import Options
 
@@ -188,7 +189,7 @@ def _check_direction(key: str, metric: dict) -> None:
         raise UserError(f"val:metrics:{key}: better: is missing, which means higher. Add `better: lower`.")
 
 
-def _number_checks(opt: Options) -> Iterator[Callable[[], None]]:
+def _number_checks(opt: Options) -> Iterator[Callable[[], object]]:
     for phase in opt["datasets"]:
         yield partial(check_choice, f"datasets:{phase}", phase.split("_")[0], PHASES[opt["is_train"]])
     if not opt["is_train"]:
@@ -208,6 +209,7 @@ def _number_checks(opt: Options) -> Iterator[Callable[[], None]]:
     for key, section in opt["train"].items():
         if key.startswith("optim_"):
             yield partial(_check_optimizer, f"train:{key}", section)
+    yield partial(NonFiniteOptions.read, opt["train"].get("non_finite"))
     yield partial(_check_prefetch, opt)
 
 

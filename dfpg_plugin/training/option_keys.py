@@ -6,7 +6,6 @@ neither in the list below nor, as a string or a field, in a file that defines th
 
 import ast
 import inspect
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
@@ -23,7 +22,7 @@ TOP = {
     *("is_train", "auto_resume", "dist", "root_path", "rank", "world_size"),  # added by BasicSR and by complete()
 }
 SECTIONS = {
-    "train": {"total_iter", "warmup_iter"},
+    "train": {"total_iter", "warmup_iter", "non_finite"},
     "val": {"val_freq", "save_img", "suffix", "metrics", "set_metrics", "batch_size", "pbar"},
     "path": {
         *("resume_state", "ignore_resume_networks", "experiments_root", "results_root", "models", "training_states"),
@@ -35,6 +34,7 @@ CLOSED_SECTIONS = {
     "dist_params": {"backend", "port"},
 }
 OF_A_NETWORK = ("pretrain_network_{}", "param_key_{}", "strict_load_{}")  # in `path`
+NOT_READERS = ("torch", "abc", "typing")
 OF_A_LOADER = {
     *("name", "type", "phase", "scale", "seed", "batch_size_per_gpu", "num_worker_per_gpu", "dataset_enlarge_ratio"),
     *("prefetch_mode", "num_prefetch_queue", "pin_memory", "persistent_workers", "io_backend", "use_shuffle"),
@@ -64,21 +64,19 @@ def unknown_keys(opt: Options) -> Iterator[str]:
 @cache
 def keys_read_by(component: type | None) -> frozenset[str] | None:
     """Return the strings and fields in the sources of a class and its bases; None where there is no source to read."""
-    modules = {base.__module__ for base in getattr(component, "__mro__", ()) if base is not object}
+    bases = [base for base in getattr(component, "__mro__", ()) if base is not object]
     found: set[str] = set()
-    for name in modules:
-        if name.split(".")[0] in ("torch", "abc", "typing"):
-            continue
+    for module in {inspect.getmodule(base) for base in bases if base.__module__.split(".")[0] not in NOT_READERS}:
         try:
-            tree = ast.parse(inspect.getsource(sys.modules[name]))
-        except (OSError, TypeError, KeyError):
+            tree = ast.parse(inspect.getsource(module))  # type: ignore[arg-type]
+        except (OSError, TypeError):
             return None
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value)
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 found.add(node.target.id)
-    return frozenset(found) if modules else None
+    return frozenset(found) if bases else None
 
 
 def _find(registry: Registry, name: object) -> type | None:

@@ -1,0 +1,74 @@
+"""What a training does about a step whose losses or gradients are not finite: ``train:non_finite``."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from basicsr.models.base_model import BaseModel
+from basicsr.utils import get_root_logger
+
+from dfpg_plugin.checks import UserError, check_choice, check_fields, check_keys
+from dfpg_plugin.models.mended_model import NonFiniteLossError
+
+STOP, SKIP = "stop", "skip"
+MOST_NAMES = 8
+PATHS = ("lq_path", "gt_path")
+
+
+@dataclass(frozen=True)
+class NonFiniteOptions:
+    """The keys of ``train:non_finite``."""
+
+    action: str = STOP  # or skip: leave the weights as they are and go on with the next batch
+    limit: int = 10  # batches that may be skipped in one start of the training
+
+    @classmethod
+    def read(cls, given: object) -> "NonFiniteOptions":
+        """Check and read the section; None is the default. Raises UserError."""
+        key = "train:non_finite"
+        if not isinstance(given or {}, Mapping):
+            raise UserError(f"{key}: expected options such as `action: skip`, got {given!r}.")
+        options: Mapping = given or {}  # type: ignore[assignment]
+        check_keys(key, options, ("action", "limit"))
+        check_fields(key, cls, options)
+        check_choice(f"{key}:action", options.get("action", STOP), (STOP, SKIP))
+        if options.get("limit", 0) < 0:
+            raise UserError(f"{key}:limit: expected a whole number from 0, got {options['limit']}.")
+        return cls(**options)
+
+
+class Guard:
+    """Trains steps, and counts those that were left out."""
+
+    def __init__(self, options: NonFiniteOptions) -> None:
+        self.options = options
+        self.skipped = 0
+
+    def step(self, model: BaseModel, data: Mapping, current_iter: int) -> bool:
+        """Train one step; return whether it was, or was skipped. Raises NonFiniteLossError, naming the batch's files.
+
+        A model of BasicSR updates its weights before anybody can look at its losses: it can only be stopped.
+        """
+        try:
+            model.optimize_parameters(current_iter)
+        except NonFiniteLossError as error:
+            self.skipped += 1
+            if self.options.action == STOP or self.skipped > self.options.limit:
+                raise NonFiniteLossError(f"{error} {_files(data)}") from error
+            get_root_logger().warning(
+                f"Skipped, {self.skipped} of at most {self.options.limit}: {error} {_files(data)}"
+            )
+            return False
+        for name, value in model.get_current_log().items():
+            if not math.isfinite(value):
+                raise NonFiniteLossError(
+                    f"{name} is {value} at iteration {current_iter}, and {type(model).__name__} has updated its "
+                    f"weights with it. Nothing of it is saved; lower the learning rate, then resume. {_files(data)}"
+                )
+        return True
+
+
+def _files(data: Mapping) -> str:
+    names = next((list(data[key]) for key in PATHS if key in data), [])
+    rest = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"The batch: {', '.join(map(str, names[:MOST_NAMES]))}{rest}." if names else "The batch has no names."
