@@ -22,6 +22,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".pp
 BACKENDS = ("disk", "lmdb")
 JPEG_START = b"\xff\xd8"
 OPAQUE = 255
+MOST_PIXELS = 2**27  # 0.4 GB decoded; a few bytes of a file may claim OpenCV's 2**30
 CLIENT_KEY = "gt"  # any name; BasicSR's LMDB client wants one
 
 
@@ -146,15 +147,29 @@ def decode_image(content: bytes, name: str) -> Image:
     transparent: what colour is meant there is unknown.
     """
     try:
+        _check_size(content)
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
         transparent = image is not None and not content.startswith(JPEG_START) and is_transparent(content)
     except (cv2.error, PillowImage.DecompressionBombError) as error:
-        raise UserError(f"{name}: has more pixels than OpenCV or Pillow reads. Scale it down, or remove it.") from error
+        raise UserError(f"{name}: has more than {MOST_PIXELS} pixels. Scale it down, or remove it.") from error
     if image is None:
         raise UserError(f"{name}: not an image that OpenCV can read, or damaged. Replace it, or remove it.")
     if transparent:
         raise UserError(f"{name}: is partly transparent. Flatten it onto a background, or remove it.")
     return np.asarray(image, np.uint8)
+
+
+def _check_size(content: bytes) -> None:
+    """Raise PIL.Image.DecompressionBombError for too many pixels, by the file's head; of few kinds Pillow knows none."""
+    try:
+        with PillowImage.open(io.BytesIO(content)) as image:
+            width, height = image.size
+    except PillowImage.DecompressionBombError:
+        raise
+    except Exception:  # what is no image is found when it is decoded
+        return
+    if width * height > MOST_PIXELS:
+        raise PillowImage.DecompressionBombError
 
 
 def is_transparent(content: bytes) -> bool:

@@ -7,7 +7,9 @@ where it was, in the data and in every random number.
 
 import datetime
 import time
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from basicsr.data import build_dataloader, build_dataset
@@ -47,7 +49,7 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
         val_loaders = build_loaders(opt, "val")
         if opt["rank"] == 0:  # which validates
             try_metrics(opt)
-        model = build_model(opt)
+        model = build(opt)
         if state is not None:
             resume(model, state)
         if dry_run:
@@ -65,6 +67,34 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
             finally:
                 if tb_logger:
                     tb_logger.close()
+
+
+def build(opt: Options) -> BaseModel:
+    """Build the model with its networks, losses and optimizers; raise UserError for what they do not accept."""
+    try:
+        return build_model(opt)
+    except UserError:
+        raise
+    except (
+        ArithmeticError,
+        AssertionError,
+        LookupError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        get_root_logger().debug("The model can't be built.", exc_info=True)
+        raise UserError(
+            f"{opt['model_type']} can't be built with these options: {_where(error)}: {type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no reason given'}."
+        ) from error
+
+
+def _where(error: BaseException) -> str:
+    """Return the file and line that raised an error."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}, line {last.lineno}"
 
 
 def try_step(opt: Options, model: BaseModel, sampler: EpochSampler, loader: DataLoader) -> None:

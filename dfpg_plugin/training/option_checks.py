@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from basicsr.data.single_image_dataset import SingleImageDataset
 from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import (
@@ -20,6 +21,7 @@ from basicsr.utils.registry import (
 from dfpg_plugin.checks import UserError, check_choice, check_file, check_keys, check_positive, close_names
 from dfpg_plugin.training.guards import NonFiniteOptions
 from dfpg_plugin.training.option_keys import unknown_keys
+from dfpg_plugin.training.option_kinds import wrong_kinds
 from dfpg_plugin.training.options import Options
 
 BASICSR_SUFFIX = "_basicsr"  # BasicSR looks a name up with it, too
@@ -46,8 +48,7 @@ def check_options(
     ``plugins`` are those loaded; ``needs_network``: whether a test has to have trained weights. ``lines``: those of the
     option file, by key path, to be named in the error.
     """
-    _check_sections(opt)  # without which nothing else can be looked at
-    problems = []
+    problems = list(wrong_kinds(opt))
     for check in _checks(opt, plugins, needs_network):
         try:
             check()
@@ -55,13 +56,8 @@ def check_options(
             problems.append(str(error))
     problems += unknown_keys(opt)
     if problems:
-        raise OptionsError([_with_line(problem, lines or {}) for problem in dict.fromkeys(problems)])
-
-
-def _check_sections(opt: Options) -> None:
-    for key in ("path", "train", "val", "logger", "dist_params"):
-        if opt.get(key) is not None and not isinstance(opt[key], dict):
-            raise UserError(f"{key}: expected options as `key: value`, got {opt[key]!r}.")
+        of_keys = {problem.split(": ")[0]: problem for problem in reversed(problems)}  # the first one of each key
+        raise OptionsError([_with_line(problem, lines or {}) for problem in reversed(of_keys.values())])
 
 
 def _checks(opt: Options, plugins: Sequence[str], needs_network: bool) -> Iterator[Callable[[], object]]:
@@ -129,10 +125,10 @@ def _components(opt: Options) -> Iterator[tuple[str, Registry, object]]:
     for key, section in opt["datasets"].items():
         yield f"datasets:{key}", DATASET_REGISTRY, section
     for key, section in opt.items():
-        if key.startswith("network_") and section:
+        if key.startswith("network_") and section is not None:
             yield key, ARCH_REGISTRY, section
     for key, section in (opt.get("train") or {}).items():
-        if key.endswith("_opt") and section:
+        if key.endswith("_opt") and section is not None:
             yield f"train:{key}", LOSS_REGISTRY, section
     for key, section in _metrics(opt).items():
         yield f"val:metrics:{key}", METRIC_REGISTRY, section
@@ -140,9 +136,7 @@ def _components(opt: Options) -> Iterator[tuple[str, Registry, object]]:
 
 def _metrics(opt: Options) -> dict:
     metrics = (opt.get("val") or {}).get("metrics")
-    if metrics is not None and not isinstance(metrics, dict):
-        raise UserError(f"val:metrics: expected a name and options for each metric, got {metrics!r}.")
-    return metrics or {}
+    return metrics if isinstance(metrics, dict) else {}
 
 
 def _check_component(key: str, registry: Registry, section: object, plugins: Sequence[str]) -> None:
@@ -152,12 +146,13 @@ def _check_component(key: str, registry: Registry, section: object, plugins: Seq
     component = _look_up(type_key, registry, section.get("type"), plugins)
     if registry in (ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY):
         arguments = {k: v for k, v in section.items() if k != "type"}
-        _check_arguments(key, component, arguments, GIVEN if registry is METRIC_REGISTRY else ())
+        given, extra = (GIVEN, ("better",)) if registry is METRIC_REGISTRY else ((), ())
+        _check_arguments(key, component, arguments, given, extra)
 
 
 def _look_up(key: str, registry: Registry, name: object, plugins: Sequence[str]) -> object:
     known = dict(iter(registry))
-    found = known.get(name, known.get(f"{name}{BASICSR_SUFFIX}"))
+    found = known.get(name, known.get(f"{name}{BASICSR_SUFFIX}")) if isinstance(name, str) else None
     if found is None:
         kind = registry._name
         hint = close_names(str(name), (k.removesuffix(BASICSR_SUFFIX) for k in known))
@@ -168,14 +163,28 @@ def _look_up(key: str, registry: Registry, name: object, plugins: Sequence[str])
     return found
 
 
-def _check_arguments(key: str, component: object, arguments: dict, given: Sequence[str] = ()) -> None:
-    parameters = inspect.signature(component).parameters  # type: ignore[arg-type]
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        check_keys(key, arguments, set(parameters) - set(given))
+def _check_arguments(
+    key: str, component: object, arguments: dict, given: Sequence[str] = (), extra: Sequence[str] = ()
+) -> None:
+    """Compare arguments with a signature. ``given``: those that are passed later; ``extra``: others that may stand."""
+    parameters = dict(inspect.signature(component).parameters)  # type: ignore[arg-type]
+    rest = [name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD]
+    for name in rest:
+        del parameters[name]
+    if not rest or (extra and not _is_read(component, rest[0])):
+        check_keys(key, arguments, {*parameters, *extra} - set(given))
     for name, p in parameters.items():
         is_needed = p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
         if is_needed and name not in (*arguments, *given):
             raise UserError(f"{key}: the key {name!r} is missing.")
+
+
+def _is_read(function: object, rest: str) -> bool:
+    """Tell whether a metric reads its ``**kwargs``: BasicSR's take them for the sake of one, and swallow all."""
+    try:
+        return inspect.getsource(function).count(rest) > 1  # type: ignore[arg-type]
+    except (OSError, TypeError):
+        return True
 
 
 def _check_direction(key: str, metric: dict) -> None:
@@ -222,6 +231,8 @@ def _check_whole(key: str, value: object) -> None:
 def _check_optimizer(key: str, section: object) -> None:
     if not isinstance(section, dict):
         raise UserError(f"{key}: expected options with a `type`, got {section!r}.")
+    known = [name for name, value in vars(torch.optim).items() if isinstance(value, type)]
+    check_choice(f"{key}:type", section.get("type"), known)
     check_positive(f"{key}:lr", section.get("lr"))
 
 
@@ -238,7 +249,7 @@ def _path_checks(opt: Options) -> Iterator[Callable[[], object]]:
             if key.startswith("dataroot_") and isinstance(value, str):
                 yield partial(_check_exists, f"datasets:{phase}:{key}", value)
     for key, value in opt["path"].items():
-        if key.startswith("pretrain_network_") and value is not None:
+        if key.startswith("pretrain_network_") and isinstance(value, str):
             yield partial(check_file, f"path:{key}", value)
 
 

@@ -32,6 +32,7 @@ SECTIONS = {
 CLOSED_SECTIONS = {
     "logger": {"print_freq", "save_checkpoint_freq", "use_tb_logger", "wandb", "keep_checkpoints"},
     "dist_params": {"backend", "port"},
+    "logger:wandb": {"project", "resume_id"},
 }
 OF_A_NETWORK = ("pretrain_network_{}", "param_key_{}", "strict_load_{}")  # in `path`
 NOT_READERS = ("torch", "abc", "typing")
@@ -52,7 +53,9 @@ def unknown_keys(opt: Options) -> Iterator[str]:
             extra = of_networks if section == "path" else set()
             yield from _unknown(section, opt.get(section), known | extra | by_model)
     for section, known in CLOSED_SECTIONS.items():
-        yield from _unknown(section, opt.get(section), known)
+        *above, last = section.split(":")
+        parent = opt.get(above[0]) if above else opt
+        yield from _unknown(section, parent.get(last) if isinstance(parent, Mapping) else None, known)
     for phase, options in opt["datasets"].items():
         by_dataset = keys_read_by(_find(DATASET_REGISTRY, options.get("type")))
         if by_dataset is not None:
@@ -81,7 +84,7 @@ def keys_read_by(component: type | None) -> frozenset[str] | None:
 
 def _find(registry: Registry, name: object) -> type | None:
     known = dict(iter(registry))
-    return known.get(name, known.get(f"{name}_basicsr"))
+    return known.get(name, known.get(f"{name}_basicsr")) if isinstance(name, str) else None
 
 
 def _unknown(section: str, options: object, known: Iterable[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ import yaml
 from dfpg_plugin.checks import UserError, check_file, close_names
 
 Options = dict
+SECTIONS = ("datasets", "path", "train", "val", "logger", "dist_params")
 MOST_VALUES = 100_000
 
 
@@ -140,6 +141,9 @@ def complete(opt: Options, args: Arguments, root: Path, is_train: bool) -> Optio
     for key in ("name", "model_type", "datasets"):
         if not opt.get(key):
             raise UserError(f"{args.opt}: the key {key!r} is missing.{close_names(key, opt)}")
+    for key in SECTIONS:
+        if opt.get(key) is not None and not isinstance(opt[key], dict):
+            raise UserError(f"{args.opt}: {key}: expected options as `key: value`, got {opt[key]!r}.")
     if not isinstance(opt["name"], str) or "/" in opt["name"]:
         raise UserError(f"{args.opt}: name: expected text without a slash, got {opt['name']!r}.")
     opt.update(is_train=is_train, auto_resume=args.auto_resume, dist=args.launcher != "none", root_path=str(root))
@@ -175,7 +179,7 @@ def _complete_dataset(opt: Options, name: str, dataset: object) -> None:
     if "scale" in opt:
         dataset["scale"] = opt["scale"]
     for key in ("dataroot_gt", "dataroot_lq"):
-        if dataset.get(key) is not None:
+        if isinstance(dataset.get(key), str):
             dataset[key] = str(Path(dataset[key]).expanduser())
     if dataset["phase"] == "train":
         dataset.setdefault("seed", opt["manual_seed"])
