@@ -160,7 +160,7 @@ def decode_image(content: bytes, name: str) -> Image:
 
 
 def _check_size(content: bytes) -> None:
-    """Raise PIL.Image.DecompressionBombError for too many pixels, by the file's head; of few kinds Pillow knows none."""
+    """Raise PIL.Image.DecompressionBombError for too many pixels, by the file's head."""
     try:
         with PillowImage.open(io.BytesIO(content)) as image:
             width, height = image.size

@@ -212,6 +212,8 @@ class MendedModel(SRModel):
             found = next((key for key in keys if key is not None and key in content), None)
             content = content if found is None else content[found]
         state = state_dict_of(load_path, content)
+        if bad := [name for name, value in state.items() if value.is_complex() or not torch.isfinite(value).all()]:
+            raise UserError(f"{load_path}: {len(bad)} of its weights are not finite real numbers, {bad[0]} first.")
         bare = self.get_bare_model(net)
         get_root_logger().info(f"Loading {type(bare).__name__} from {load_path}, with param key: [{found}].")
         self._print_different_keys_loading(bare, state, strict)

@@ -44,11 +44,12 @@ KINDS: dict[str, Kind] = {
     "path:resume_state": TEXT, "path:ignore_resume_networks": TEXTS,
     "train:warmup_iter": WHOLE, "train:ema_decay": SHARE, "train:grad_clip_norm": POSITIVE, "train:scheduler": SECTION,
     "train:optim_*": SECTION, "train:*_opt:*_weight": NUMBER, "train:non_finite": SECTION,
-    "val:save_img": YES_OR_NO, "val:suffix": TEXT, "val:pbar": YES_OR_NO, "val:batch_size": FROM_1, "val:pad_to": FROM_1,
-    "val:metrics": SECTION, "val:metrics:*": SECTION, "val:set_metrics": SECTION, "val:set_metrics:*": SECTION,
+    "val:save_img": YES_OR_NO, "val:suffix": TEXT, "val:pbar": YES_OR_NO, "val:batch_size": FROM_1,
+    "val:pad_to": FROM_1, "val:metrics": SECTION, "val:metrics:*": SECTION, "val:set_metrics": SECTION,
+    "val:set_metrics:*": SECTION,
     "logger:use_tb_logger": YES_OR_NO, "logger:wandb": SECTION, "logger:keep_checkpoints": FROM_1,
     "logger:wandb:project": TEXT, "logger:wandb:resume_id": TEXT,
-    "*:type": TEXT,
+    "train:scheduler:step_size": FROM_1, "train:scheduler:gamma": POSITIVE, "*:type": TEXT,
 }  # fmt: skip
 LEFT_OUT = (None,)  # stands for the default, as in BasicSR
 

@@ -138,14 +138,7 @@ def complete(opt: Options, args: Arguments, root: Path, is_train: bool) -> Optio
 
     Unlike BasicSR's, the seed of ``--force_yml`` counts, and optional keys may be left out.
     """
-    for key in ("name", "model_type", "datasets"):
-        if not opt.get(key):
-            raise UserError(f"{args.opt}: the key {key!r} is missing.{close_names(key, opt)}")
-    for key in SECTIONS:
-        if opt.get(key) is not None and not isinstance(opt[key], dict):
-            raise UserError(f"{args.opt}: {key}: expected options as `key: value`, got {opt[key]!r}.")
-    if not isinstance(opt["name"], str) or "/" in opt["name"]:
-        raise UserError(f"{args.opt}: name: expected text without a slash, got {opt['name']!r}.")
+    _check_outline(opt, args.opt)
     opt.update(is_train=is_train, auto_resume=args.auto_resume, dist=args.launcher != "none", root_path=str(root))
     if args.debug and not opt["name"].startswith("debug"):
         opt["name"] = f"debug_{opt['name']}"
@@ -161,6 +154,18 @@ def complete(opt: Options, args: Arguments, root: Path, is_train: bool) -> Optio
         opt["val"].setdefault("suffix", None)
     (_complete_training if is_train else _complete_test)(opt, root)
     return opt
+
+
+def _check_outline(opt: Options, source: str) -> None:
+    """Raise UserError where the keys are missing, or sections are none, without which nothing else can be looked at."""
+    for key in ("name", "model_type", "datasets"):
+        if not opt.get(key):
+            raise UserError(f"{source}: the key {key!r} is missing.{close_names(key, opt)}")
+    for key in SECTIONS:
+        if opt.get(key) is not None and not isinstance(opt[key], dict):
+            raise UserError(f"{source}: {key}: expected options as `key: value`, got {opt[key]!r}.")
+    if not isinstance(opt["name"], str) or "/" in opt["name"]:
+        raise UserError(f"{source}: name: expected text without a slash, got {opt['name']!r}.")
 
 
 def _complete_paths(path: dict) -> dict:
