@@ -4,10 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from basicsr.utils.dist_util import get_dist_info
+
 from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli import doctor, list_components, prepare, report, study, test, train
-from dfpg_plugin.training.distribution import stop_group
+from dfpg_plugin.training.distribution import LostProcessError, stop_group
 from dfpg_plugin.training.option_checks import OptionsError
 from dfpg_plugin.training.signals import StoppedBySignalError
 
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("basicsr: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except FloatingPointError as error:
+    except (FloatingPointError, LostProcessError) as error:
         return _fail(error, FAILURE)
     except StoppedBySignalError as stopped:
         print(f"basicsr: {stopped}", file=sys.stderr)
@@ -49,7 +51,8 @@ def _fail(error: Exception, status: int) -> int:
     message = str(error).strip()
     if not isinstance(error, OptionsError):  # from a data worker it comes with the worker's traceback before it
         message = message.split("\n")[-1].split("UserError: ")[-1]
-    print(f"basicsr: error: {message}", file=sys.stderr)
+    rank, world_size = get_dist_info()
+    print(f"basicsr: error: {f'process {rank}: ' if world_size > 1 else ''}{message}", file=sys.stderr, flush=True)
     return status
 
 

@@ -1,7 +1,11 @@
 """Start the processes' group: nccl on GPUs, gloo on CPUs, by LOCAL_RANK."""
 
 import os
+import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from torch import distributed
@@ -10,13 +14,16 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.training.options import Arguments
 
 DEFAULT_PORT = 29500  # torch.distributed's
+LOST = r"connection (closed|reset)|broken pipe|timed out|timeout"
+DEFAULT_TIMEOUT = 1800  # seconds
 
 
 def start_group(args: Arguments, dist_params: dict | None, num_gpu: int) -> None:
     """Join the group that ``args.launcher`` started, by nccl if ``num_gpu`` is not 0; does nothing for ``none``.
 
     BasicSR needs a GPU and nccl for this, and ignores LOCAL_RANK (utils/dist_util.py:22-24). Raises UserError where the
-    launcher's environment is not there.
+    launcher's environment is not there. ``dist_params: timeout``: seconds after which a process that waits for another
+    gives up and ends the run; longer than a validation, for which the others wait.
     """
     if args.launcher == "none":
         return
@@ -29,7 +36,27 @@ def start_group(args: Arguments, dist_params: dict | None, num_gpu: int) -> None
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", args.local_rank)))
     backend = params.get("backend", "nccl")
-    distributed.init_process_group("gloo" if backend == "nccl" and not cuda else backend)
+    timeout = timedelta(seconds=params.get("timeout", DEFAULT_TIMEOUT))
+    distributed.init_process_group("gloo" if backend == "nccl" and not cuda else backend, timeout=timeout)
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the group has ended, or does not answer."""
+
+
+@contextmanager
+def telling_lost_processes() -> Iterator[None]:
+    """Raise LostProcessError for what torch's backends raise where another process does not take part any more."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[0]
+        if distributed.is_initialized() and re.search(LOST, reason, re.IGNORECASE):
+            raise LostProcessError(
+                f"another process has ended or does not answer ({reason[:100]}). Its own error stands above, or in its "
+                "log; checkpoints are whole."
+            ) from error
+        raise
 
 
 def stop_group() -> None:

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.training.checkpoints import LATEST, save_checkpoint
+from dfpg_plugin.training.distribution import telling_lost_processes
 from dfpg_plugin.training.guards import Guard, NonFiniteOptions
 from dfpg_plugin.training.option_checks import check_metrics, try_metrics
 from dfpg_plugin.training.options import Options
@@ -55,7 +56,7 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
         if dry_run:
             try_step(opt, model, sampler, loader)
             return
-        with lock_run(opt), listening() as requests:
+        with lock_run(opt), telling_lost_processes(), listening() as requests:
             prepare_output(opt, option_file, open_log, new=state is None)
             tb_logger = init_tb_loggers(opt)
             if state is not None:

@@ -31,7 +31,7 @@ SECTIONS = {
 }
 CLOSED_SECTIONS = {
     "logger": {"print_freq", "save_checkpoint_freq", "use_tb_logger", "wandb", "keep_checkpoints"},
-    "dist_params": {"backend", "port"},
+    "dist_params": {"backend", "port", "timeout"},
     "logger:wandb": {"project", "resume_id"},
 }
 OF_A_NETWORK = ("pretrain_network_{}", "param_key_{}", "strict_load_{}")  # in `path`

@@ -36,6 +36,7 @@ SECTION: Kind = ("options as `key: value`", lambda value: isinstance(value, dict
 KINDS: dict[str, Kind] = {
     "model_type": TEXT, "scale": FROM_1, "num_gpu": DEVICES, "manual_seed": FROM_0, "find_unused_parameters": YES_OR_NO,
     "datasets:*": SECTION, "dist_params:backend": TEXT, "dist_params:port": FROM_1,
+    "dist_params:timeout": POSITIVE,
     "datasets:*:name": TEXT, "datasets:*:type": TEXT, "datasets:*:dataroot_*": TEXT,
     "datasets:*:batch_size_per_gpu": FROM_1, "datasets:*:num_worker_per_gpu": FROM_0,
     "datasets:*:dataset_enlarge_ratio": POSITIVE, "datasets:*:pin_memory": YES_OR_NO,

@@ -1,12 +1,17 @@
 """Joining a group of processes: the backend, the device and the environment of each launcher."""
 
+import re
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT, write_yaml
 from torch import distributed
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.training.checkpoints import load_set
 from dfpg_plugin.training.distribution import start_group
 from dfpg_plugin.training.options import Arguments
 
@@ -15,7 +20,7 @@ from dfpg_plugin.training.options import Arguments
 def joined(monkeypatch: pytest.MonkeyPatch) -> dict:
     """Record what would be joined instead of joining it; no GPU unless a test adds one."""
     calls: dict = {}
-    monkeypatch.setattr(distributed, "init_process_group", lambda backend: calls.update(backend=backend))
+    monkeypatch.setattr(distributed, "init_process_group", lambda backend, timeout: calls.update(backend=backend))
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.update(device=device))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
@@ -72,3 +77,59 @@ def test_without_its_environment_a_launcher_says_how_to_start(joined: dict) -> N
         start_group(Arguments("t.yml", launcher="pytorch"), None, 0)
     with pytest.raises(UserError, match="SLURM_NODELIST"):
         start_group(Arguments("t.yml", launcher="slurm"), None, 0)
+
+
+FAILING = """
+import os, time
+import torch
+from torch import nn
+from basicsr.utils.registry import ARCH_REGISTRY
+
+
+@ARCH_REGISTRY.register()
+class Failing(nn.Module):
+    def __init__(self, way):
+        super().__init__()
+        self.body, self.way, self.calls = nn.Conv2d(3, 3, 3, 1, 1), way, 0
+
+    def forward(self, x):
+        self.calls += self.training
+        if self.training and self.calls == 4 and os.environ["RANK"] == "1":
+            if self.way == "hang":
+                time.sleep(10_000)
+            if self.way == "die":
+                os._exit(7)
+            x = x * torch.nan
+        return self.body(x)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "error"), [("hang", "process 0: another"), ("die", "process 0: another"), ("nan", "l_g_pix is nan")]
+)
+def test_one_process_that_fails_ends_the_run_and_checkpoints_stay(
+    basicsr: Callable, demo_options: dict, tmp_path: Path, way: str, error: str
+) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    demo_options.update(plugins=["failing"], path={}, dist_params={"timeout": 15})
+    demo_options["network_g"] = {"type": "Failing", "way": way}
+    demo_options["train"] = {
+        "total_iter": 8, "pixel_opt": {"type": "L1Loss"}, "optim_g": {"type": "Adam", "lr": 1e-3},
+        "scheduler": {"type": "MultiStepLR", "milestones": [9]},
+    }  # fmt: skip
+    for key in ("network_d", "network_prior"):
+        del demo_options[key]
+    file = write_yaml(tmp_path / "small.yml", demo_options)
+    code = "import sys; from torch.distributed.run import main; main(sys.argv[1:])"
+    done = basicsr(
+        *("--nproc_per_node=2", "--master_port=29617", "-m", "dfpg_plugin.cli.main"),
+        *("train", "-opt", file, "--launcher", "pytorch"),
+        code=code,
+        env={"PYTHONPATH": f"{ROOT}:{tmp_path}"},
+    )
+    assert done.returncode != 0
+    messages = re.findall(r"^basicsr: error: .*", done.stderr, re.M)
+    assert error in messages[0], done.stderr[-3000:]
+    assert "Traceback" not in re.split(r"^E\d{4} ", done.stderr, flags=re.M)[0]  # the rest is torchrun's
+    assert load_set(tmp_path / "experiments" / "small", 2)["iter"] == 2
