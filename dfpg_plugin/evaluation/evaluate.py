@@ -35,6 +35,7 @@ from dfpg_plugin.evaluation.set_metrics import Partners, SetOptions, Verificatio
 from dfpg_plugin.files import read_json, whole_file
 from dfpg_plugin.metrics.verification import verify
 from dfpg_plugin.models.mended_model import MendedModel
+from dfpg_plugin.training.lock import locked
 from dfpg_plugin.training.loop import build_loaders, validate
 from dfpg_plugin.training.option_checks import try_metrics
 from dfpg_plugin.training.options import Options
@@ -77,14 +78,15 @@ def evaluate(opt: Options, option_file: str, images: str = RESTORED, workers: in
         workers = _default_workers(opt) if workers is None else workers
         manifest = describe(opt, option_file, images, model, plans, set_metrics, workers)
         folder = Path(opt["path"]["results_root"])
-        earlier = read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {"finished": "never"}
-        continued = goes_on(earlier, manifest)
-        prepare_output(opt, option_file, open_log, new=not continued)
-        chunks.chunks = plan_chunks(plans, folder, batch_size)
-        _write_manifest(folder, {**manifest, "started": earlier["started"]} if continued else manifest)
-        measure_chunks(chunks, folder, workers)
-        _write_manifest(folder, {**read_json(folder / MANIFEST), "finished": now()})
-        log_means(folder, plans, set_metrics)
+        with locked(folder):
+            earlier = read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {"finished": "never"}
+            continued = goes_on(earlier, manifest)
+            prepare_output(opt, option_file, open_log, new=not continued)
+            chunks.chunks = plan_chunks(plans, folder, batch_size)
+            _write_manifest(folder, {**manifest, "started": earlier["started"]} if continued else manifest)
+            measure_chunks(chunks, folder, workers)
+            _write_manifest(folder, {**read_json(folder / MANIFEST), "finished": now()})
+            log_means(folder, plans, set_metrics)
 
 
 def plan_set(dataset: Dataset, images: str, set_metrics: Mapping[str, SetOptions]) -> SetPlan:
