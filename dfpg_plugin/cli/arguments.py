@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from dfpg_plugin.checks import check_folder
 from dfpg_plugin.training.distribution import start_group
 from dfpg_plugin.training.option_checks import check_options
 from dfpg_plugin.training.options import Arguments, Options, complete, force, key_lines, read_option_file
@@ -42,7 +43,9 @@ def to_arguments(args: argparse.Namespace) -> Arguments:
 
 
 def read_options(args: Arguments, is_train: bool, join_group: bool = True, needs_network: bool = True) -> Options:
-    """Read, complete and check the options, with outputs below the working directory; join the processes' group.
+    """Read, complete and check the options; join the processes' group.
+
+    Outputs go below ``path:root``, by default the working directory.
 
     Without ``needs_network`` it does not matter whether the trained weights are there.
     """
@@ -51,8 +54,14 @@ def read_options(args: Arguments, is_train: bool, join_group: bool = True, needs
     if not needs_network and isinstance(opt.get("path"), dict):
         opt["path"] = {key: v for key, v in opt["path"].items() if not key.startswith("pretrain_network_")}
     plugins = load_plugins(opt.get("plugins") or [])
-    complete(opt, args, Path.cwd(), is_train)
+    complete(opt, args, _root(opt), is_train)
     check_options(opt, plugins, needs_network, key_lines(args.opt))
     if join_group:
         start_group(args, opt.get("dist_params"), opt["num_gpu"])
     return opt
+
+
+def _root(opt: Options) -> Path:
+    path = opt.get("path")
+    given = path.get("root") if isinstance(path, dict) else None
+    return check_folder("path:root", given).resolve() if isinstance(given, str) else Path.cwd()

@@ -25,7 +25,15 @@ SECTIONS = {
     "train": {"total_iter", "warmup_iter", "non_finite"},
     "val": {"val_freq", "save_img", "suffix", "metrics", "set_metrics", "batch_size", "pbar"},
     "path": {
-        *("resume_state", "ignore_resume_networks", "experiments_root", "results_root", "models", "training_states"),
+        *(
+            "root",
+            "resume_state",
+            "ignore_resume_networks",
+            "experiments_root",
+            "results_root",
+            "models",
+            "training_states",
+        ),
         *("log", "visualization"),
     },
 }

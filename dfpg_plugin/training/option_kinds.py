@@ -42,7 +42,7 @@ KINDS: dict[str, Kind] = {
     "datasets:*:dataset_enlarge_ratio": POSITIVE, "datasets:*:pin_memory": YES_OR_NO,
     "datasets:*:persistent_workers": YES_OR_NO, "datasets:*:num_prefetch_queue": FROM_1,
     "path:pretrain_network_*": TEXT, "path:param_key_*": TEXT, "path:strict_load_*": YES_OR_NO,
-    "path:resume_state": TEXT, "path:ignore_resume_networks": TEXTS,
+    "path:resume_state": TEXT, "path:root": TEXT, "path:ignore_resume_networks": TEXTS,
     "train:warmup_iter": WHOLE, "train:ema_decay": SHARE, "train:grad_clip_norm": POSITIVE, "train:scheduler": SECTION,
     "train:optim_*": SECTION, "train:*_opt:*_weight": NUMBER, "train:non_finite": SECTION,
     "val:save_img": YES_OR_NO, "val:suffix": TEXT, "val:pbar": YES_OR_NO, "val:batch_size": FROM_1,

@@ -208,3 +208,15 @@ def test_a_dry_run_trains_a_step_and_writes_nothing(
     assert re.search(r"Dry run: .* in order\. l_d_real: ", capsys.readouterr().err)
     assert not (tmp_path / "experiments").exists()
     assert command("train", "-opt", option_file, "--dry-run", "--stock") == 2
+
+
+def test_row_30_a_run_is_found_from_any_folder(
+    command: Callable, option_file: Path, tmp_path: Path, monkeypatch
+) -> None:
+    part = ["train", "-opt", option_file, "--auto_resume", "--force_yml", f"path:root={tmp_path}"]
+    assert command(*part, "train:total_iter=2") == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert command(*part) == 0
+    assert [i for i, _ in logged(tmp_path / "experiments" / "small")] == [1, 2, 3, 4, 5, 6]
+    assert not list((tmp_path / "elsewhere").iterdir())
