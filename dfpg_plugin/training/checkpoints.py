@@ -21,7 +21,6 @@ from dfpg_plugin.training.randomness import random_states
 
 STAGING = ".saving"
 MODELS, STATES = "models", "training_states"
-NETWORK = re.compile(r"net_.+_(\d+)\.pth")
 CHECKSUM = re.compile(rf"([0-9a-f]{{64}})  ((?:{MODELS}|{STATES})/[\w.-]+)")
 LATEST = -1  # BasicSR's number for the networks at the end, which have no state
 NEEDED = {"iter", "optimizers", "schedulers"}
@@ -86,14 +85,12 @@ def remove_old(folder: Path, keep: int) -> None:
             network.unlink(missing_ok=True)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what a killed process left of a set that it had not finished."""
-    shutil.rmtree(folder / STAGING, ignore_errors=True)
-    whole = set(iterations_of(folder))
-    for network in (folder / MODELS).glob("net_*.pth"):
-        match = NETWORK.fullmatch(network.name)
-        if match and int(match[1]) not in whole:
-            network.unlink()
+def settle(folder: Path) -> None:
+    """Finish the move that a killed process had begun, and remove what it had not finished writing."""
+    staging = folder / STAGING
+    if _is_complete(staging):
+        _move(staging, folder)
+    shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
@@ -108,8 +105,16 @@ def _beside_the_run(opt: Options) -> Iterator[Path]:
         yield staging
     finally:
         opt["path"].update(places)
-        if opt["rank"] == 0:
+        if opt["rank"] == 0 and not _is_complete(staging):
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_complete(staging: Path) -> bool:
+    """Tell whether a set was written: its checksums are, last of all, and are the last to be moved."""
+    try:
+        return any((staging / STATES).glob("*.sha256"))
+    except OSError:
+        return False
 
 
 def _make_empty(staging: Path) -> None:
@@ -169,8 +174,8 @@ def _read_checksums(folder: Path, current_iter: int) -> dict[str, str]:
 
 def _move(staging: Path, folder: Path) -> None:
     """Move everything to its place: networks, the state, its checksums, so that a state has its networks."""
-    order = sorted(path for path in (staging / MODELS).iterdir())
-    order += sorted((staging / STATES).iterdir(), key=lambda path: path.suffix == ".sha256")
+    order = sorted((staging / MODELS).glob("*"))
+    order += sorted((staging / STATES).glob("*"), key=lambda path: path.suffix == ".sha256")
     with _explained(folder):
         for path in order:
             _flush(path)

@@ -13,7 +13,7 @@ from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.options import dict2str
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.training.checkpoints import remove_unfinished
+from dfpg_plugin.training.checkpoints import settle
 from dfpg_plugin.training.lock import locked
 from dfpg_plugin.training.options import Options
 
@@ -69,7 +69,7 @@ def lock_run(opt: Options) -> Iterator[None]:
         return
     folder = Path(opt["path"]["experiments_root"])
     with locked(folder):
-        remove_unfinished(folder)
+        settle(folder)
         yield
 
 

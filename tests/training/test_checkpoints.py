@@ -18,8 +18,8 @@ from dfpg_plugin.training.checkpoints import (
     STAGING,
     iterations_of,
     load_set,
-    remove_unfinished,
     save_checkpoint,
+    settle,
 )
 
 
@@ -158,17 +158,28 @@ def test_row_41_a_read_only_folder_is_named(tmp_path: Path) -> None:
     assert load_set(tmp_path, 8)["iter"] == 8
 
 
-def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    model = StockModel(tmp_path)
-    save_checkpoint(model, 0, 8)
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_a_move_that_a_kill_broke_off_is_finished(tmp_path: Path, moved: int) -> None:
+    save_checkpoint(StockModel(tmp_path), 0, 8)
     wanted = names(tmp_path)
-    for name in ("net_g_best.pth", "my_net_g_9.pth", "net_g_latest.pth"):
+    for name in wanted[moved:]:  # in the order of the move but for the last two
+        place = tmp_path / STAGING / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).rename(place)
+    settle(tmp_path)
+    assert names(tmp_path) == wanted
+    assert load_set(tmp_path, 8)["iter"] == 8
+
+
+def test_what_a_kill_left_half_written_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    save_checkpoint(StockModel(tmp_path), 0, 8)
+    for name in ("net_g_best.pth", "net_g_9.pth", "net_g_latest.pth"):  # of the user's, without a state
         torch.save({}, tmp_path / "models" / name)
-        wanted.append(f"models/{name}")
-    torch.save({}, tmp_path / "models" / "net_g_9.pth")  # moved to its place, its state not yet
+    wanted = names(tmp_path)
     (tmp_path / STAGING / "models").mkdir(parents=True)
-    remove_unfinished(tmp_path)
-    assert names(tmp_path) == sorted(wanted)
+    (tmp_path / STAGING / "models" / "net_g_10.pth").write_bytes(b"half")
+    settle(tmp_path)
+    assert names(tmp_path) == wanted
     assert not (tmp_path / STAGING).exists()
 
 

@@ -18,6 +18,8 @@ import pytest
 import torch
 from conftest import ROOT, small_options, write_yaml
 
+from dfpg_plugin.training.checkpoints import STAGING
+
 PARTS = '''
 import torch
 from torch import nn
@@ -85,6 +87,11 @@ class Trainings:
             assert self.running[-1].poll() is None, (self.folder / f"{name}.out").read_text()[-3000:]
             time.sleep(0.02)
 
+    def wait_for_save(self, name: str) -> None:
+        """Wait until a checkpoint is being written, if the training has not ended before."""
+        while self.running[-1].poll() is None and not (self.folder / "experiments" / name / STAGING).exists():
+            time.sleep(0.001)
+
     def result(self, name: str) -> dict:
         """Return everything that the last iteration left, and every value that was logged, by iteration."""
         run = self.folder / "experiments" / name
@@ -147,8 +154,11 @@ def kill_until_done(trainings: Trainings, kills: int, seed: int) -> int:
     for number in range(kills):
         name = f"killed_{number}"
         process = trainings.start(name)
-        trainings.wait_for(name, random.randrange(1, TOTAL))
-        time.sleep(random.uniform(0, 0.2))
+        trainings.wait_for(name, random.randrange(1, TOTAL - 2))
+        if number % 2:  # inside a save
+            trainings.wait_for_save(name)
+        else:
+            time.sleep(random.uniform(0, 0.2))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         trainings.finish(name)
