@@ -220,3 +220,27 @@ def test_row_30_a_run_is_found_from_any_folder(
     assert command(*part) == 0
     assert [i for i, _ in logged(tmp_path / "experiments" / "small")] == [1, 2, 3, 4, 5, 6]
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("model", ["SRModel", "SRGANModel", "ESRGANModel"])
+def test_basicsrs_models_resume_exactly_too(
+    command: Callable, demo_options: dict, option_file: Path, tmp_path: Path, model: str
+) -> None:
+    demo_options.update(model_type=model, path={})
+    del demo_options["network_prior"], demo_options["train"]["prior_opt"], demo_options["network_d"]
+    demo_options["train"]["scheduler"] = {"type": "MultiStepLR", "milestones": [5]}
+    if model == "SRModel":
+        del demo_options["train"]["gan_opt"], demo_options["train"]["optim_d"]
+    else:
+        demo_options["network_d"] = {"type": "UNetDiscriminatorSN", "num_in_ch": 3, "num_feat": 8}
+    file = write_yaml(option_file, demo_options)
+    whole, broken = tmp_path / "experiments" / "small", tmp_path / "experiments" / "broken"
+    assert command("train", "-opt", file) == 0
+    part = ["train", "-opt", file, "--force_yml", "name=broken", "logger:save_checkpoint_freq=3"]
+    assert command(*part, "train:total_iter=3") == 0
+    assert command(*part, "--auto_resume") == 0
+    assert same(weights(broken), weights(whole))
+    states = [torch.load(run / "training_states" / "6.state", weights_only=True) for run in (whole, broken)]
+    assert states[0]["best_metric_results"] == states[1]["best_metric_results"] != {}
+    assert str(states[0]["optimizers"]) == str(states[1]["optimizers"])
+    assert str(states[0]["random"]) == str(states[1]["random"])
