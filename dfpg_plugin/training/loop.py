@@ -31,7 +31,7 @@ from dfpg_plugin.training.options import Options
 from dfpg_plugin.training.output import lock_run, prepare_output, run_log
 from dfpg_plugin.training.randomness import restore_random_state
 from dfpg_plugin.training.resume import load_resume_state
-from dfpg_plugin.training.signals import Requests, StoppedBySignalError, leave_to_main_process, listening
+from dfpg_plugin.training.signals import Requests, StoppedBySignalError, WorkerSignals, listening, worker_signals
 from dfpg_plugin.training.stream import EpochSampler, SeededDataset
 from dfpg_plugin.training.summary import summarise
 
@@ -44,9 +44,9 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
     opt["rank"], opt["world_size"] = get_dist_info()
     set_random_seed(opt["manual_seed"] + opt["rank"])
     torch.backends.cudnn.benchmark = True
-    with run_log() as open_log:
+    with run_log() as open_log, worker_signals() as signals:
         state = load_resume_state(opt)
-        sampler, loader = build_train_loader(opt)
+        sampler, loader = build_train_loader(opt, signals)
         val_loaders = build_loaders(opt, "val")
         if opt["rank"] == 0:  # which validates
             try_metrics(opt)
@@ -192,7 +192,7 @@ def validate(opt: Options, model: BaseModel, loaders: list[DataLoader], current_
         model.validation(loader, current_iter, tb_logger, opt["val"]["save_img"])
 
 
-def build_train_loader(opt: Options) -> tuple[EpochSampler, DataLoader]:
+def build_train_loader(opt: Options, signals: WorkerSignals) -> tuple[EpochSampler, DataLoader]:
     """Build the training set, its sampler and its loader. Raises UserError where it holds less than one batch."""
     options = opt["datasets"]["train"]
     dataset = build_dataset(options)
@@ -200,7 +200,7 @@ def build_train_loader(opt: Options) -> tuple[EpochSampler, DataLoader]:
     sampler = EpochSampler(dataset, opt["world_size"], opt["rank"], ratio)
     seeded = SeededDataset(dataset, opt["manual_seed"])
     loader = build_dataloader(seeded, options, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
-    loader.worker_init_fn = start_worker
+    loader.worker_init_fn = signals.start_worker
     keep_out_of_the_random_stream(loader)
     sampler.batch_size = loader.batch_size  # several GPUs in one process share a larger one
     if len(loader) == 0:
@@ -236,9 +236,3 @@ def keep_out_of_the_random_stream(loader: DataLoader) -> None:
     It draws them whenever an epoch is begun, which a resumed run does once more.
     """
     loader.generator = torch.Generator().manual_seed(0)
-
-
-def start_worker(worker: int) -> None:
-    """Start a data worker; its samples are seeded one by one."""
-    del worker
-    leave_to_main_process()

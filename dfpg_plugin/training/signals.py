@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.sharedctypes import RawValue
 from types import FrameType
 
 import torch
@@ -59,16 +60,33 @@ def listening() -> Iterator[Requests]:
             signal.signal(number, handler)
 
 
-def leave_to_main_process() -> None:
-    """In a data worker: leave Ctrl-C and a scheduler's SIGTERM, which reach every process, to the main one.
+class WorkerSignals:
+    """What data workers do about signals, which reach every process: they leave them to the main one until it is over.
 
-    A second SIGTERM ends it: the one by which the main process ends workers that hang.
+    torch takes a worker that a signal ends for a failure of the training.
     """
-    signal.signal(SAVING, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _pass_over_once)
+
+    def __init__(self) -> None:
+        self.over = RawValue("b", 0)  # shared with the workers
+
+    def start_worker(self, worker: int) -> None:
+        """Start a data worker; its samples are seeded one by one."""
+        del worker
+        signal.signal(SAVING, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._end)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self.over.value:  # then it is Python, which waits for the workers at its exit
+            os._exit(0)
 
 
-def _pass_over_once(number: int, frame: FrameType | None) -> None:
-    del frame
-    signal.signal(number, signal.SIG_DFL)
+@contextmanager
+def worker_signals() -> Iterator[WorkerSignals]:
+    """Let the workers that are started inside end by SIGTERM only when it is left."""
+    signals = WorkerSignals()
+    try:
+        yield signals
+    finally:
+        signals.over.value = 1

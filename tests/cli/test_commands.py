@@ -1,5 +1,6 @@
 """The command line as a user meets it: subcommands, errors of one line with status 2."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,9 +60,14 @@ def test_misspelt_network(basicsr: Callable, tmp_path: Path, demo_options: dict)
     assert "Did you mean DFPGNet" in line
 
 
-def test_missing_data_folder_of_the_papers_options(basicsr: Callable) -> None:
-    line = error_line(basicsr("train", "-opt", ROOT / "options" / "train_dfpg_mspl.yml"))
-    assert "datasets:train:dataroot_gt: the folder datasets/MSPL/train_img does not exist" in line
+def test_all_missing_data_folders_of_the_papers_options(basicsr: Callable) -> None:
+    done = basicsr("train", "-opt", ROOT / "options" / "train_dfpg_mspl.yml")
+    assert done.returncode == 2
+    head, *lines = done.stderr.splitlines()
+    assert head == f"basicsr: error: {len(lines)} mistakes in the options:"
+    missing = [re.search(r"^  line \d+: (\S+): the folder (\S+) does not exist", line).groups() for line in lines]
+    assert missing[0] == ("datasets:train:dataroot_gt", "datasets/MSPL/train_img")
+    assert ("datasets:train:dataroot_kernels", "datasets/MSPL/trainkernels") in missing
 
 
 def test_file_that_is_not_vggface(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
