@@ -70,6 +70,11 @@ def load_state(path: Path) -> dict:
     return state
 
 
+def has_checksums(folder: Path, current_iter: int) -> bool:
+    """Tell whether a set was written here, and so names its files itself."""
+    return (folder / STATES / f"{current_iter}.sha256").is_file()
+
+
 def iterations_of(folder: Path) -> list[int]:
     """Return the iterations of which there is a state, whole or not, the newest first."""
     found = [path.stem for path in (folder / STATES).glob("*.state") if re.fullmatch(r"\d+", path.stem)]
@@ -162,9 +167,9 @@ def _write_checksums(staging: Path, current_iter: int) -> None:
 
 
 def _read_checksums(folder: Path, current_iter: int) -> dict[str, str]:
-    path = folder / STATES / f"{current_iter}.sha256"
-    if not path.is_file():
+    if not has_checksums(folder, current_iter):
         return {}
+    path = folder / STATES / f"{current_iter}.sha256"
     lines = path.read_bytes().decode(errors="replace").splitlines()
     sums = {match[2]: match[1] for line in lines if (match := CHECKSUM.fullmatch(line))}
     if len(sums) != len(lines) or f"{STATES}/{current_iter}.state" not in sums:

@@ -9,6 +9,7 @@ import datetime
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -35,6 +36,10 @@ from dfpg_plugin.training.signals import Requests, StoppedBySignalError, WorkerS
 from dfpg_plugin.training.stream import EpochSampler, SeededDataset
 from dfpg_plugin.training.summary import summarise
 
+REFUSALS = (
+    *(ArithmeticError, AssertionError, LookupError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError),
+)  # what components raise for arguments, files and states that they do not accept
+
 
 def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
     """Train what completed and checked options describe, to the end. Raises UserError and FloatingPointError.
@@ -50,9 +55,11 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
         val_loaders = build_loaders(opt, "val")
         if opt["rank"] == 0:  # which validates
             try_metrics(opt)
-        model = build(opt)
+        with explained(f"{opt['model_type']} can't be built with these options"):
+            model = build_model(opt)
         if state is not None:
-            resume(model, state)
+            with explained(f"{opt['path']['resume_state']} does not fit these options"):
+                resume(model, state)
         if dry_run:
             try_step(opt, model, sampler, loader)
             return
@@ -70,26 +77,20 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
                     tb_logger.close()
 
 
-def build(opt: Options) -> BaseModel:
-    """Build the model with its networks, losses and optimizers; raise UserError for what they do not accept."""
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn what a component of any package raises while it is built into a UserError of one line.
+
+    BasicSR's log has the traceback at the level DEBUG.
+    """
     try:
-        return build_model(opt)
+        yield
     except UserError:
         raise
-    except (
-        ArithmeticError,
-        AssertionError,
-        LookupError,
-        NotImplementedError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        get_root_logger().debug("The model can't be built.", exc_info=True)
-        raise UserError(
-            f"{opt['model_type']} can't be built with these options: {_where(error)}: {type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no reason given'}."
-        ) from error
+    except REFUSALS as error:
+        get_root_logger().debug(what, exc_info=True)
+        reason = str(error).strip().split("\n")[0] or "no reason given"
+        raise UserError(f"{what}: {_where(error)}: {type(error).__name__}: {reason}.") from error
 
 
 def _where(error: BaseException) -> str:

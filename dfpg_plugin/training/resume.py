@@ -7,7 +7,7 @@ from pathlib import Path
 from basicsr.utils import check_resume
 
 from dfpg_plugin.checks import UserError, check_file
-from dfpg_plugin.training.checkpoints import MODELS, STATES, iterations_of, load_set, load_state
+from dfpg_plugin.training.checkpoints import MODELS, STATES, has_checksums, iterations_of, load_set, load_state
 from dfpg_plugin.training.options import Options
 
 
@@ -33,25 +33,29 @@ def _newest_whole_set(opt: Options) -> dict | None:
     folder = Path(opt["path"]["training_states"]).parent
     # not get_root_logger: called before BasicSR's own loop opens its log, it would leave that without one
     logger = logging.getLogger("basicsr")
-    found = iterations_of(folder)
+    found, reasons = iterations_of(folder), []
     for current_iter in found:
         try:
             state = load_set(folder, current_iter)
             _check_networks(opt, folder, current_iter)
         except UserError as error:
             logger.warning(f"Iteration {current_iter} is skipped for an older one: {error}")
+            reasons.append(str(error))
             continue
         return _chosen(opt, state, folder / STATES / f"{current_iter}.state")
     if found:
         raise UserError(
-            f"--auto_resume: none of the {len(found)} states in {folder / STATES} is whole. Restore one of them with "
-            "its networks, or start without --auto_resume, which puts this run aside."
+            f"--auto_resume: none of the {len(found)} states in {folder / STATES} is whole. The newest: {reasons[0]} "
+            "Restore one of them with its networks, or start without --auto_resume, which puts this run aside."
         )
     logger.info(f"No state to resume in {folder / STATES}: a new run.")
     return None
 
 
 def _check_networks(opt: Options, folder: Path, current_iter: int) -> None:
+    """Raise UserError where a set of BasicSR's own, which has no checksums, lacks a network of the options."""
+    if has_checksums(folder, current_iter):
+        return
     for key in opt:
         if key.startswith("network_") and key not in (opt["path"].get("ignore_resume_networks") or []):
             file = folder / MODELS / f"net_{key.removeprefix('network_')}_{current_iter}.pth"

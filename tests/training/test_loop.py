@@ -244,3 +244,14 @@ def test_basicsrs_models_resume_exactly_too(
     assert states[0]["best_metric_results"] == states[1]["best_metric_results"] != {}
     assert str(states[0]["optimizers"]) == str(states[1]["optimizers"])
     assert str(states[0]["random"]) == str(states[1]["random"])
+
+
+def test_a_state_of_another_model_is_named(
+    command: Callable, demo_options: dict, option_file: Path, tmp_path: Path, capsys
+) -> None:
+    assert command("train", "-opt", option_file, "--force_yml", "train:total_iter=2") == 0
+    demo_options["path"] = {}
+    del demo_options["network_d"], demo_options["train"]["gan_opt"], demo_options["train"]["optim_d"]
+    assert command("train", "-opt", write_yaml(option_file, demo_options), "--auto_resume") == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"2\.state does not fit these options: .*: AssertionError: Wrong lengths of optimizers\.$", last)
