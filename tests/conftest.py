@@ -17,6 +17,10 @@ ROOT = Path(__file__).parents[1]
 DEMO_YAML = ROOT / "options" / "train_dfpg_orl.yml"
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several at a time: more threads than CPUs wait for one another
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     torch.manual_seed(0)

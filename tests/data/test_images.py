@@ -77,7 +77,7 @@ def test_a_picture_beyond_pillows_limit_is_named(
 ) -> None:
     face.save(tmp_path / "big.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    with pytest.raises(UserError, match=r"big\.png: has more pixels than"):
+    with pytest.raises(UserError, match=r"big\.png: has more than 134217728 pixels"):
         read_image(tmp_path / "big.png")
 
 

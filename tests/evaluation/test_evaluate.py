@@ -208,9 +208,9 @@ def test_the_manifest_says_what_was_measured(small_set: Callable) -> None:
 
 def test_wrong_batch_sizes_and_sets_of_one_name_are_refused(small_set: Callable) -> None:
     files = small_set(batch_size=0)
-    with pytest.raises(UserError, match="val:batch_size: expected a number above 0, got 0"):
+    with pytest.raises(UserError, match="val:batch_size: expected a whole number from 1, got 0"):
         files.run()
-    with pytest.raises(UserError, match=r"val:batch_size: expected a whole number, got 0\.5"):
+    with pytest.raises(UserError, match=r"val:batch_size: expected a whole number from 1, got 0\.5"):
         files.run("val:batch_size=0.5")
     other = "datasets:test_2={name: Small, type: FaceDeblurTestDataset, dataroot: set}"
     with pytest.raises(UserError, match=r"datasets: two sets would be written to Small\.jsonl"):

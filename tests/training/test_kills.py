@@ -43,7 +43,7 @@ class Noisy(nn.Module):
 '''
 TOTAL = 24
 COMMAND = (sys.executable, "-m", "dfpg_plugin.cli.main")
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
 
 @dataclass
@@ -52,16 +52,13 @@ class Trainings:
 
     folder: Path
     processes: int = 1
-    started: int = 0
     running: list[subprocess.Popen] = field(default_factory=list)
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen:
         """Start a training that goes on where the last one of that name was."""
-        self.started += 1
         command = [*COMMAND, "train", "-opt", "small.yml", "--auto_resume", *arguments]
         if self.processes > 1:
-            port = f"--master_port={29700 + self.started}"
-            command = [*TORCHRUN, port, "-m", *command[2:], "--launcher", "pytorch"]
+            command = [*TORCHRUN, "-m", *command[2:], "--launcher", "pytorch"]
         log = open(self.folder / f"{name}.out", "a")  # noqa: SIM115 - the process's
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{self.folder}"}
         command += ["--force_yml", f"name={name}"]

@@ -183,7 +183,7 @@ def test_two_processes_train_on_cpus_and_one_writes(basicsr: Callable, option_fi
     # with Adam's own eps a weight whose gradient is nearly 0 moves a whole step by the sign of a rounding error
     eps = [f"train:{optimizer}:eps=1.0e-4" for optimizer in ("optim_g", "optim_d")]
     done = basicsr(
-        *("--nproc_per_node=2", "--master_port=29611", "-m", "dfpg_plugin.cli.main"),
+        *("--nproc_per_node=2", "--standalone", "-m", "dfpg_plugin.cli.main"),
         *("train", "-opt", option_file, "--launcher", "pytorch"),
         *("--force_yml", "datasets:train:batch_size_per_gpu=2", *eps),
         code=code,
