@@ -144,7 +144,7 @@ def test_log_names_every_term(options: dict) -> None:
     model = build(options)
     model.optimize_parameters(1)
     assert list(model.get_current_log()) == [
-        *("l_d_real", "l_d_fake", "out_d_real", "out_d_fake", "l_g_pix", "l_g_prior", "l_g_gan"),
+        *("l_d_real", "l_d_fake", "out_d_real", "out_d_fake", "norm_d", "l_g_pix", "l_g_prior", "l_g_gan", "norm_g"),
         *("cos_p1", "cos_p2", "cos_p3"),
     ]
 
