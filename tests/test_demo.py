@@ -34,6 +34,6 @@ def test_the_readmes_commands_name_what_is_there() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"```bash\n(.*?)\n```", readme, re.DOTALL)
     assert f"basicsr train -opt {DEMO_YAML.relative_to(ROOT)}" in commands[0]
-    assert 'pytest -m "slow or not slow"' in commands[1]
+    assert 'pytest -n 2 -m "not harness"' in commands[1]
     for target in re.findall(r"\]\((?!http)([^)]+)\)", readme):
         assert (ROOT / target).exists(), target

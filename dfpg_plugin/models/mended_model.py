@@ -98,8 +98,14 @@ class MendedModel(SRModel):
         if self.opt["dist"]:
             count = torch.tensor(float(bad is not None), device=self.device)
             torch.distributed.all_reduce(count)
-            if count > 0 and bad is None:
-                raise NonFiniteLossError(f"A loss of another process is not finite at iteration {current_iter}.")
+            if count > 0:
+                names: list = [None] * self.opt["world_size"]
+                torch.distributed.all_gather_object(names, bad)
+                if bad is None:
+                    rank = next(rank for rank, name in enumerate(names) if name is not None)
+                    raise NonFiniteLossError(
+                        f"{names[rank]} of process {rank} is not finite at iteration {current_iter}."
+                    )
         if bad is not None:
             raise NonFiniteLossError(
                 f"{bad} is {losses[bad].item()} at iteration {current_iter}. Nothing was updated or saved with it; "

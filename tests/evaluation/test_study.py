@@ -88,7 +88,9 @@ def test_a_run_that_fails_ends_the_study_with_its_own_words(
     monkeypatch.chdir(tmp_path)
     demo_options["network_g"]["type"] = "DFPGNte"
     full, _, test = write_models(tmp_path, demo_options)
-    with pytest.raises(UserError, match=r"full_seed0: training ended with status 2: network_g:type: no arch is called"):
+    with pytest.raises(
+        UserError, match=r"full_seed0: training ended with status 2: line 33: network_g:type: no arch is called"
+    ):
         run_study([str(full)], [0], str(test), 1, tmp_path / "logs")
 
 
