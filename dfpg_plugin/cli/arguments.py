@@ -31,7 +31,7 @@ def add_basicsr_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-opt", "--opt", required=True, metavar="YAML", help="the option file")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="job launcher")
     parser.add_argument("--auto_resume", action="store_true", help="go on from the newest state of the run, if any")
-    parser.add_argument("--debug", action="store_true", help="log every iteration, validate and save every 8")
+    parser.add_argument("--debug", action="store_true", help="log every iteration, save every 8, show tracebacks")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by torch.distributed.launch")
     text = "options that replace those of the YAML"
     parser.add_argument("--force_yml", nargs="+", action="extend", default=[], metavar="KEY:SUBKEY=VALUE", help=text)

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 
 from basicsr.utils.dist_util import get_dist_info
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.run(args)
         stop_group()
     except UserError as error:
+        if getattr(args, "debug", False):  # for those who write a component
+            traceback.print_exception(error)
         return _fail(error, USER_ERROR)
     except KeyboardInterrupt:
         print("basicsr: interrupted", file=sys.stderr)

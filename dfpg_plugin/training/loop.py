@@ -79,16 +79,12 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn what a component of any package raises while it is built into a UserError of one line.
-
-    BasicSR's log has the traceback at the level DEBUG.
-    """
+    """Turn what a component of any package raises while it is built into a UserError of one line."""
     try:
         yield
     except UserError:
         raise
     except REFUSALS as error:
-        get_root_logger().debug(what, exc_info=True)
         reason = str(error).strip().split("\n")[0] or "no reason given"
         raise UserError(f"{what}: {_where(error)}: {type(error).__name__}: {reason}.") from error
 

@@ -255,3 +255,12 @@ def test_a_state_of_another_model_is_named(
     assert command("train", "-opt", write_yaml(option_file, demo_options), "--auto_resume") == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.search(r"2\.state does not fit these options: .*: AssertionError: Wrong lengths of optimizers\.$", last)
+
+
+def test_debug_shows_where_a_component_failed(command: Callable, option_file: Path, capsys) -> None:
+    wrong = ["train", "-opt", option_file, "--force_yml", "train:optim_g:betas={a: 1}"]
+    for flags, shown in (([], False), (["--debug"], True)):
+        assert command(*wrong, *flags) == 2
+        error = capsys.readouterr().err
+        assert ("Traceback" in error) == shown
+        assert error.splitlines()[-1].startswith("basicsr: error: DFPGModel can't be built with these options: ")
