@@ -3,6 +3,7 @@
 import torch
 from basicsr.archs.rcan_arch import ChannelAttention
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 NEGATIVE_SLOPE = 0.2  # not in the paper: the laboratory's follow-up network (SAPPGAN) uses it throughout
 
@@ -45,16 +46,24 @@ class ResBlock(nn.Module):
 class ResGroup(nn.Module):
     """``num_block`` residual blocks with a skip around all of them, (B,C,H,W) -> (B,C,H,W).
 
-    Not in the paper: no convolution at the end (RCAN has one), as in SAPPGAN.
+    Not in the paper: no convolution at the end (RCAN has one), as in SAPPGAN. With ``use_checkpoint``, what is inside a
+    block is not kept for the backward pass but computed once more.
     """
 
     def __init__(self, channels: int, num_block: int, squeeze_factor: int = 16) -> None:
         super().__init__()
         self.blocks = nn.Sequential(*(ResBlock(channels, squeeze_factor) for _ in range(num_block)))
+        self.use_checkpoint = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` plus the output of the blocks."""
-        return x + self.blocks(x)
+        out = x
+        for block in self.blocks:
+            if self.use_checkpoint and torch.is_grad_enabled():
+                out = checkpoint(block, out, use_reentrant=False, preserve_rng_state=False)  # nothing in it is random
+            else:
+                out = block(out)
+        return x + out
 
 
 def _affine_branch(condition_channels: int, channels: int) -> nn.Sequential:

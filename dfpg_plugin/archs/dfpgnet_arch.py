@@ -111,6 +111,8 @@ class DFPGNet(nn.Module):
     - ``feature_transform``: False leaves out SSFT and adds the prior in SFT's place (model B3).
     - ``squeeze_factor``: reduction of the channel attention in every Resblock.
     - ``init_scale``: factor on the Kaiming initialisation; not in the paper, 0.1 in the laboratory's code.
+    - ``use_checkpoint``: True computes the inside of every Resblock once more for the backward pass instead of keeping
+      it, for less memory (``benchmarks/memory.py``).
     """
 
     def __init__(
@@ -126,9 +128,11 @@ class DFPGNet(nn.Module):
         feature_transform: bool = True,
         squeeze_factor: int = 16,
         init_scale: float = 0.1,
+        use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("prior_stream", prior_stream), ("feature_transform", feature_transform)):
+        switches = {"prior_stream": prior_stream, "feature_transform": feature_transform}
+        for name, value in {**switches, "use_checkpoint": use_checkpoint}.items():
             check_choice(f"DFPGNet {name}", value, (True, False))
         if num_feat < squeeze_factor:
             raise UserError(f"DFPGNet num_feat: {num_feat} is below squeeze_factor {squeeze_factor}. Lower the latter.")
@@ -146,6 +150,9 @@ class DFPGNet(nn.Module):
             num_out_ch, widths, prior_channels if prior_stream else None, num_block, squeeze_factor, feature_transform
         )
         init_kaiming(self, init_scale)
+        for module in self.modules():
+            if isinstance(module, ResGroup):
+                module.use_checkpoint = use_checkpoint
 
     def forward(self, x: Tensor, return_priors: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Deblur RGB images.

@@ -60,16 +60,16 @@ def transform_back(
     height: int,
     width: int,
     bias: NDArray[np.float32],
-    relu: bool,
+    slope: float,
     step: int,
     pixels: NDArray[np.float32],
 ) -> None:
-    """Write A^T y A, then bias, ReLU and pooling (``step`` 2): (36,tiles,K) -> pixels (B,H//step,W//step,K)."""
+    """Write A^T y A, then bias, pooling (``step`` 2) and activation: (36,tiles,K) -> pixels (B,H//step,W//step,K)."""
     across = (width + TILE - 1) // TILE
     tiles = (height + TILE - 1) // TILE * across
     half = np.empty((4, 6, BLOCK), np.float32)  # A^T y
     full = np.empty((4, 4, BLOCK), np.float32)
-    least = np.float32(0 if relu else -np.inf)
+    factor = np.float32(slope)
     for t in range(products.shape[1]):
         n, tile = (first + t) // tiles, (first + t) % tiles
         top, left = TILE // step * (tile // across), TILE // step * (tile % across)
@@ -87,23 +87,25 @@ def transform_back(
                     full[i, 0, k], full[i, 1, k], full[i, 2, k], full[i, 3, k] = _times_a(
                         half[i, 0, k], half[i, 1, k], half[i, 2, k], half[i, 3, k], half[i, 4, k], half[i, 5, k]
                     )
-            _write(full, bias, least, step, pixels, n, top, left, c)
+            _write(full, bias, factor, step, pixels, n, top, left, c)
 
 
 @compiled
-def _write(full, bias, least, step, pixels, n, top, left, c):  # noqa: ANN001, ANN202 - numba finds the types
+def _write(full, bias, factor, step, pixels, n, top, left, c):  # noqa: ANN001, ANN202 - numba finds the types
     b, size = bias[c:], min(BLOCK, len(bias) - c)
     for i in range(min(TILE // step, pixels.shape[1] - top)):
         for j in range(min(TILE // step, pixels.shape[2] - left)):
             out = pixels[n, top + i, left + j, c:]
             if step == 1:
                 for k in range(size):
-                    out[k] = max(full[i, j, k] + b[k], least)
+                    value = full[i, j, k] + b[k]
+                    out[k] = max(value, factor * value)
             else:
                 for k in range(size):
                     above = max(full[2 * i, 2 * j, k], full[2 * i, 2 * j + 1, k])
                     below = max(full[2 * i + 1, 2 * j, k], full[2 * i + 1, 2 * j + 1, k])
-                    out[k] = max(max(above, below) + b[k], least)
+                    value = max(above, below) + b[k]
+                    out[k] = max(value, factor * value)
 
 
 @compiled

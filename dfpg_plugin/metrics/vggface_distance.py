@@ -45,18 +45,30 @@ def vggface_distances(
 ) -> list[float]:
     """Return d_VGG of each pair of uint8 BGR images (H,W,3) of one size.
 
-    Made for many: each different image is run once (a set may hold 80 blurred pictures of one face), on a processor by
-    Winograd's algorithm.
+    Made for many: each different image is run once (a set may hold 80 blurred pictures of one face), also where the
+    last sharp one comes again in the next call, on a processor by Winograd's algorithm.
     """
+    last = _last_sharp(network)
     images = [*restored, *sharp]
-    different = {image.tobytes(): image for image in images}
-    places = {pixels: place for place, pixels in enumerate(different)}
-    which = torch.tensor([places[image.tobytes()] for image in images])
+    keys = [(image.shape, image.tobytes()) for image in images]
+    new = {key: image for key, image in zip(keys, images, strict=True) if key not in last}
     device = next(network.parameters()).device
     fast = winograd_features(network) if device.type == "cpu" and torch.get_num_threads() <= MOST_THREADS else network
-    features = fast(to_rgb_batch(list(different.values()), device))
-    first, second = which.to(device).split([len(restored), len(sharp)])
-    return feature_distance([f[first] for f in features], [f[second] for f in features]).tolist()
+    features = fast(to_rgb_batch(list(new.values()), device)) if new else []
+    known = {**last, **{key: [f[i] for f in features] for i, key in enumerate(new)}}
+    rows = [known[key] for key in keys]
+    columns = [torch.stack(layer) for layer in zip(*rows, strict=True)]
+    last.clear()
+    last[keys[-1]] = [f.clone() for f in known[keys[-1]]]  # clone: else all of the batch's would be kept
+    count = len(restored)
+    return feature_distance([f[:count] for f in columns], [f[count:] for f in columns]).tolist()
+
+
+@cache
+def _last_sharp(network: VGGFaceFeatureExtractor) -> dict[tuple, list[Tensor]]:
+    """Return the features of the last sharp face that a network was given, by its pixels; for its caller to fill."""
+    del network
+    return {}
 
 
 @METRIC_REGISTRY.register()

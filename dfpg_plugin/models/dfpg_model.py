@@ -1,8 +1,9 @@
 """The training step of DFPGNet, sections 3.4 and 4.1: discriminator, then generator, from one generator forward."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from inspect import signature
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from basicsr.archs import build_network
@@ -11,12 +12,25 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
-from dfpg_plugin.checks import UserError, check_positive
+from dfpg_plugin.checks import check_positive
+from dfpg_plugin.models.acceleration import autocast
 from dfpg_plugin.models.mended_model import MendedModel
+from dfpg_plugin.models.requirements import check_parts, check_same_prior, check_shapes
 
 Losses = dict[str, Tensor]
-PRIOR_IDENTITY = ("weights_sha256", "input", "layers", "feature_scale")  # of its record; the file's name may change
+
+
+@dataclass
+class Part:
+    """Some images of a batch, and what the networks make of them; nothing yet where ``restored`` is None."""
+
+    lq: Tensor
+    gt: Tensor
+    restored: Tensor | None = None
+    estimated: Sequence[Tensor] = ()  # [P^1, P^2, P^3]
+    target: Sequence[Tensor] = ()  # [P1, P2, P3]
 
 
 @MODEL_REGISTRY.register()
@@ -30,7 +44,8 @@ class DFPGModel(MendedModel):
     - ``network_d``: the feature discriminator; with ``gan_opt``. If it has ``attend``, that weights the prior loss too.
     - ``train``: ``pixel_opt`` (Eq. 7), ``prior_opt`` (Eq. 9), ``gan_opt`` (Eq. 6, 8), and for model B2 of Table 4
       ``feature_opt`` (a loss between the extractor's features of the restored and of the sharp face), each a registered
-      loss; BasicSR's ``perceptual_opt``; ``optim_g``, ``optim_d``, ``scheduler``, ``ema_decay``, ``grad_clip_norm``.
+      loss; BasicSR's ``perceptual_opt``; ``optim_g``, ``optim_d``, ``scheduler``, ``ema_decay``, ``grad_clip_norm``;
+      and the keys of :class:`dfpg_plugin.models.acceleration.Acceleration`.
 
     Logged each time: every term, the mean logits ``out_d_real`` and ``out_d_fake``, the norms of the gradients
     ``norm_d`` and ``norm_g``, and ``cos_p1`` to ``cos_p3``, the mean cosine between the channel vectors of P_i and
@@ -44,7 +59,7 @@ class DFPGModel(MendedModel):
         self.cri_gan = self._build_loss("gan_opt")
         self.cri_feature = self._build_loss("feature_opt")
         self.uses_priors = self.cri_prior is not None or self.cri_gan is not None
-        self._check_parts()
+        check_parts(self.opt, self.get_bare_model(self.net_g), self.uses_priors)
         if (clip := train.get("grad_clip_norm")) is not None:
             check_positive("train.grad_clip_norm", clip)
         self.net_prior = self._build_prior()
@@ -61,22 +76,18 @@ class DFPGModel(MendedModel):
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One step of D, then one of G (section 4.1). Raises NonFiniteLossError before anything is updated with it."""
-        with torch.no_grad():
-            target = None if self.net_prior is None else self.net_prior(self.gt)
-        restored, estimated = self._generate()
-        self._check_shapes(estimated, target)
+        self.check.begin(current_iter)
+        parts = self._parts()
+        if len(parts) == 1:
+            self._estimate(parts[0])  # the only forward: its graph serves both updates
         log: Losses = {}
         if self.net_d is not None:
-            losses, logits = self._discriminator_losses(target, estimated)
-            norm = self._step(losses, self.net_d, self.optimizer_d, current_iter)
-            log.update(losses, **logits, norm_d=norm)
+            log.update(self._update(parts, self.net_d, self.optimizer_d, self._discriminator_losses, "norm_d"))
         with self._frozen_discriminator():
-            losses = self._generator_losses(restored, estimated, target)
-            norm = self._step(losses, self.net_g, self.optimizer_g, current_iter)
-        log.update(losses, norm_g=norm)
-        log.update(self._cosines(estimated, target))
-        self.output = restored.detach()
-        self.log_dict = self.reduce_loss_dict({name: value.detach() for name, value in log.items()})
+            log.update(self._update(parts, self.net_g, self.optimizer_g, self._generator_losses, "norm_g"))
+        self.scaler.update()
+        self.output = torch.cat([part.restored.detach() for part in parts])
+        self.log_dict = self.reduce_loss_dict(log)
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
 
@@ -88,78 +99,111 @@ class DFPGModel(MendedModel):
         self.save_training_state(epoch, current_iter)
 
     def extra_state(self) -> dict:
-        """Return ``prior``: the record of the prior network, where it keeps one."""
+        """Return ``prior``, the record of the prior network where it keeps one, and ``scaler`` for float16."""
         record = getattr(self.net_prior, "record", None)
-        return {} if record is None else {"prior": record}
+        state = {} if record is None else {"prior": record}
+        return {**state, "scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else state
 
     def check_extra_state(self, resume_state: dict) -> None:
         """Refuse to go on with another prior; states without a record (BasicSR's, older ones) are taken as they are."""
-        then, now = resume_state.get("prior"), self.extra_state().get("prior", {})
-        if then is None:
-            return
-        if differing := [key for key in PRIOR_IDENTITY if then.get(key) != now.get(key)]:
-            raise UserError(
-                f"network_prior: another {', '.join(differing)}. This run was started with {_describe_prior(then)}, "
-                f"now {_describe_prior(now)}. Use the same, or start a new run with path:pretrain_network_g."
-            )
+        check_same_prior(resume_state.get("prior"), self.extra_state().get("prior", {}))
 
-    def _generate(self) -> tuple[Tensor, list[Tensor]]:
-        """Return the restored face and, where a loss needs them, [P^1, P^2, P^3]."""
-        if not self.uses_priors:
-            return self.net_g(self.lq), []
-        return self.net_g(self.lq, return_priors=True)
+    def resume_training(self, resume_state: dict) -> None:
+        """Go on from a state, with the scale of the losses that it had."""
+        super().resume_training(resume_state)
+        if self.scaler.is_enabled() and "scaler" in resume_state:
+            self.scaler.load_state_dict(resume_state["scaler"])
 
-    def _discriminator_losses(self, target: list[Tensor], estimated: list[Tensor]) -> tuple[Losses, Losses]:
+    def _parts(self) -> list[Part]:
+        count = self.acceleration.accumulate
+        return [Part(*pair) for pair in zip(self.lq.chunk(count), self.gt.chunk(count), strict=True)]
+
+    def _update(
+        self,
+        parts: Sequence[Part],
+        net: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        terms: Callable[[Part], tuple[Losses, Losses]],
+        norm_name: str,
+    ) -> Losses:
+        """Update a network with the losses of all parts of the batch; return them, the norm and what else is logged."""
+        optimizer.zero_grad(set_to_none=True)
+        losses: Losses = {}
+        others: Losses = {}
+        for i, part in enumerate(parts):
+            share = len(part.lq) / len(self.lq)
+            with self._gathering(net, last=i == len(parts) - 1):
+                of_part, beside = terms(part)
+                self.scaler.scale(share * torch.stack(list(of_part.values())).sum()).backward()
+            for total, values in ((losses, of_part), (others, beside)):
+                for name, value in values.items():
+                    total[name] = total.get(name, 0) + share * value.detach()
+        self.scaler.unscale_(optimizer)
+        norm = nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
+        if (clip := self.opt["train"].get("grad_clip_norm")) is not None:
+            nn.utils.clip_grads_with_norm_(net.parameters(), clip, norm)
+        checked = None if self.scaler.is_enabled() else norm
+        self.check.update(losses, checked, optimizer, partial(self.scaler.step, optimizer))
+        return {**losses, norm_name: norm, **others}
+
+    @staticmethod
+    def _gathering(net: nn.Module, last: bool) -> AbstractContextManager:
+        """Let processes exchange the gradients of the last part only, which are then those of all parts."""
+        return nullcontext() if last or not isinstance(net, DistributedDataParallel) else net.no_sync()
+
+    def _estimate(self, part: Part) -> None:
+        """Fill in the prior's features, the restored faces and, where a loss needs them, [P^1, P^2, P^3]."""
+        with autocast(self.acceleration.amp, self.device):
+            if self.net_prior is not None and not part.target:
+                with torch.no_grad():
+                    part.target = self.net_prior(part.gt)
+            if self.uses_priors:
+                part.restored, part.estimated = self.net_g(part.lq, return_priors=True)
+            else:
+                part.restored = self.net_g(part.lq)
+        check_shapes(part.estimated, part.target)
+
+    def _discriminator_losses(self, part: Part) -> tuple[Losses, Losses]:
         """Eq. 6 on logits: the two terms, and the mean logits."""
-        real = self.net_d(target)
-        fake = self.net_d([p.detach() for p in estimated])
+        if part.restored is None:
+            with torch.no_grad():
+                self._estimate(part)
+        with autocast(self.acceleration.amp, self.device):
+            real = self.net_d(part.target)
+            fake = self.net_d([p.detach() for p in part.estimated])
+        real, fake = real.float(), fake.float()
         losses = {
             "l_d_real": self.cri_gan(real, True, is_disc=True),
             "l_d_fake": self.cri_gan(fake, False, is_disc=True),
         }
         return losses, {"out_d_real": real.mean(), "out_d_fake": fake.mean()}
 
-    def _generator_losses(self, restored: Tensor, estimated: list[Tensor], target: list[Tensor] | None) -> Losses:
-        """The weighted terms of Eq. 10, and those of the ablations."""
+    def _generator_losses(self, part: Part) -> tuple[Losses, Losses]:
+        """The weighted terms of Eq. 10, and those of the ablations; and the cosines of P and its estimate."""
+        if part.restored is None or not part.restored.requires_grad:
+            self._estimate(part)
+        with autocast(self.acceleration.amp, self.device):
+            features = None if self.cri_feature is None else self.net_prior(part.restored)
+            attended = None if self.cri_prior is None else self._attend(part.estimated)
+            # bare: no gradient of D to share out
+            logits = None if self.cri_gan is None else self.get_bare_model(self.net_d)(part.estimated)
+            with torch.no_grad():
+                target = None if self.cri_prior is None else self._attend(part.target)
+        restored = part.restored.float()
         losses: Losses = {}
         if self.cri_pix is not None:
-            losses["l_g_pix"] = self.cri_pix(restored, self.gt)
+            losses["l_g_pix"] = self.cri_pix(restored, part.gt)
         if self.cri_perceptual is not None:
-            percep, style = self.cri_perceptual(restored, self.gt)
+            percep, style = self.cri_perceptual(restored, part.gt)
             losses.update({k: v for k, v in (("l_g_percep", percep), ("l_g_style", style)) if v is not None})
         if self.cri_feature is not None:
-            pairs = zip(self.net_prior(restored), target, strict=True)
-            losses["l_g_feature"] = torch.stack([self.cri_feature(p_hat, p) for p_hat, p in pairs]).sum()
+            pairs = zip(features, part.target, strict=True)
+            losses["l_g_feature"] = torch.stack([self.cri_feature(a.float(), b.float()) for a, b in pairs]).sum()
         if self.cri_prior is not None:
-            with torch.no_grad():
-                weighted_target = self._attend(target)
-            losses["l_g_prior"] = self.cri_prior(self._attend(estimated), weighted_target)
+            losses["l_g_prior"] = self.cri_prior(attended, target)
         if self.cri_gan is not None:
-            logits = self.get_bare_model(self.net_d)(estimated)  # bare: no gradient of D to share out
-            losses["l_g_gan"] = self.cri_gan(logits, True, is_disc=False)
-        return losses
-
-    def _step(self, losses: Losses, net: nn.Module, optimizer: torch.optim.Optimizer, current_iter: int) -> Tensor:
-        """Update a network; return the norm of its gradient, before it is clipped."""
-        self.check_finite(losses, current_iter)
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()
-        norm = nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
-        self.check_finite({f"the gradient of {' + '.join(losses)}": norm}, current_iter)
-        if (clip := self.opt["train"].get("grad_clip_norm")) is not None:
-            nn.utils.clip_grads_with_norm_(net.parameters(), clip, norm)
-        optimizer.step()
-        return norm
-
-    @staticmethod
-    def _check_shapes(estimated: list[Tensor], target: list[Tensor] | None) -> None:
-        """Refuse estimates that can't be compared with the prior, naming what sets their channels."""
-        shapes = [[tuple(p.shape[1:]) for p in features] for features in (estimated, target or [])]
-        if estimated and shapes[0] != shapes[1]:
-            raise UserError(
-                f"network_g: its prior estimates have shapes {shapes[0]}, network_prior's features {shapes[1]}. "
-                "Set network_g's prior_channels, or network_prior's layers."
-            )
+            losses["l_g_gan"] = self.cri_gan(logits.float(), True, is_disc=False)
+        return losses, self._cosines(part)
 
     def _attend(self, features: list[Tensor]) -> list[Tensor]:
         """Weight the channels with the discriminator's attention (Eq. 4), where it has one."""
@@ -180,9 +224,9 @@ class DFPGModel(MendedModel):
 
     @staticmethod
     @torch.no_grad()
-    def _cosines(estimated: list[Tensor], target: list[Tensor] | None) -> Losses:
-        pairs = enumerate(zip(estimated, target or [], strict=False), start=1)
-        return {f"cos_p{i}": F.cosine_similarity(p_hat.float(), p, dim=1).mean() for i, (p_hat, p) in pairs}
+    def _cosines(part: Part) -> Losses:
+        pairs = enumerate(zip(part.estimated, part.target, strict=False), start=1)
+        return {f"cos_p{i}": F.cosine_similarity(a.float(), b.float(), dim=1).mean() for i, (a, b) in pairs}
 
     def _build_loss(self, key: str) -> nn.Module | None:
         options: Mapping | None = self.opt["train"].get(key)
@@ -192,7 +236,7 @@ class DFPGModel(MendedModel):
         if self.opt.get("network_prior") is None:
             return None
         net = build_network(self.opt["network_prior"]).to(self.device).to(memory_format=torch.channels_last)
-        net.requires_grad_(False)
+        self.acceleration.compiled(net.requires_grad_(False))
         get_root_logger().info(f"Prior features: {type(net).__name__} from {getattr(net, 'source', 'its options')}.")
         return net
 
@@ -205,27 +249,3 @@ class DFPGModel(MendedModel):
         if path.get("pretrain_network_d") is not None:
             self.load_network(net, path["pretrain_network_d"], path.get("strict_load_d", True), path.get("param_key_d"))
         return net.train()
-
-    def _check_parts(self) -> None:
-        """Refuse losses without the network that they need, and a discriminator that nothing trains."""
-        needs_prior = self.uses_priors or self.cri_feature is not None
-        if needs_prior and self.opt.get("network_prior") is None:
-            raise UserError("network_prior: missing, but train.prior_opt, gan_opt or feature_opt needs its features.")
-        if (self.cri_gan is None) != (self.opt.get("network_d") is None):
-            raise UserError("network_d and train.gan_opt: one is there without the other. Add it, or remove both.")
-        if self.opt.get("network_d") is not None and self.opt["train"].get("optim_d") is None:
-            raise UserError("train.optim_d: missing, network_d needs an optimizer.")
-        net = self.get_bare_model(self.net_g)
-        if self.uses_priors and "return_priors" not in signature(net.forward).parameters:
-            raise UserError(
-                f"network_g: {type(net).__name__} estimates no prior, but train.prior_opt or gan_opt needs one. "
-                "Use DFPGNet, or remove both."
-            )
-
-
-def _describe_prior(record: Mapping) -> str:
-    if not record:
-        return "no known prior"
-    origin = f"{record.get('file')}, {record.get('channel_order')}, {record.get('input')}"
-    details = f"layers {record.get('layers')}, feature_scale {record.get('feature_scale')}"
-    return f"weights {str(record.get('weights_sha256'))[:12]}... ({origin}, {details})"

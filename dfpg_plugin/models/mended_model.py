@@ -5,27 +5,28 @@ Each method names what it mends in BasicSR 1.4.2.
 
 import os
 from collections.abc import Iterable, Mapping
+from inspect import signature
 from types import ModuleType
 
 import torch
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError, close_names
 from dfpg_plugin.files import load_pytorch, save_whole, state_dict_of
+from dfpg_plugin.models.acceleration import Acceleration, autocast
+from dfpg_plugin.models.finite import StepCheck
+from dfpg_plugin.models.validation import validate
 
 NEEDS_A_METRIC = "ReduceLROnPlateau"
 BASICSR_SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
 BEST = "best"
-
-
-class NonFiniteLossError(FloatingPointError):
-    """A loss term became NaN or infinite; the message names it and the iteration."""
 
 
 class MendedModel(SRModel):
@@ -36,23 +37,41 @@ class MendedModel(SRModel):
             # the small initial weights make denormal activations, which are slow on a CPU; threads that start later
             # inherit the flag, hence before the first tensor
             torch.set_flush_denormal(True)
+        train = opt.get("train") or {}
+        self.acceleration = Acceleration.read({key: train.get(key) for key in ("amp", "accumulate", "compile", "tf32")})
+        self.acceleration.start()
         super().__init__(opt)
+        self.scaler = self.acceleration.scaler(self.device)
+        self.check = StepCheck(self.device, opt.get("world_size", 1) if opt["dist"] else 1)
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Wrap for several processes on CPUs too: BasicSR asks for a CUDA device (base_model.py:98)."""
-        net = net.to(self.device).to(memory_format=torch.channels_last)
+        net = self.acceleration.compiled(net.to(self.device).to(memory_format=torch.channels_last))
         if self.opt["dist"] and self.device.type == "cpu":
             return DistributedDataParallel(net, find_unused_parameters=self.opt.get("find_unused_parameters", False))
         return super().model_to_device(net)
 
     def feed_data(self, data: Mapping[str, Tensor]) -> None:
-        """Take ``lq`` and, where there is one, ``gt``, both (B,3,H,W), in the memory layout of the network."""
-        super().feed_data(data)
-        self.lq: Tensor = self.lq.contiguous(memory_format=torch.channels_last)
+        """Take ``lq`` and, where there is one, ``gt``, both (B,3,H,W), in the memory layout of the network.
+
+        Pinned memory is copied while the GPU still works on the last batch, for which BasicSR waits (sr_model.py:90).
+        """
+        self.lq: Tensor = self._on_device(data["lq"])
+        if "gt" in data:
+            self.gt: Tensor = self._on_device(data["gt"])
+
+    def _on_device(self, images: Tensor) -> Tensor:
+        return images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
 
     def get_optimizer(self, optim_type: str, params: Iterable, lr: float, **kwargs: object) -> torch.optim.Optimizer:
-        """Build any optimizer of ``torch.optim``: BasicSR knows Adam only (base_model.py:107)."""
-        return _from_torch("optimizer", torch.optim, optim_type)(params, lr=lr, **kwargs)
+        """Build any optimizer of ``torch.optim``, fused where torch has it so: BasicSR knows Adam only.
+
+        ``fused: false`` in the options asks for torch's plain one (base_model.py:107).
+        """
+        kind = _from_torch("optimizer", torch.optim, optim_type)
+        if "fused" in signature(kind).parameters and not kwargs.get("foreach"):
+            kwargs.setdefault("fused", True)
+        return kind(params, lr=lr, **kwargs)
 
     def setup_schedulers(self) -> None:
         """Build any scheduler of ``torch.optim.lr_scheduler``; a constant rate where none is named.
@@ -81,36 +100,27 @@ class MendedModel(SRModel):
             scheduled = [scheduler.get_last_lr() for scheduler in self.schedulers]
             self._set_lr([[lr * current_iter / warmup_iter for lr in rates] for rates in scheduled])
 
+    @torch.no_grad()
     def model_ema(self, decay: float = 0.999) -> None:
         """Average the weights and copy the buffers, which BasicSR leaves at their first values (base_model.py:75)."""
-        super().model_ema(decay)
-        source = dict(self.get_bare_model(self.net_g).named_buffers())
-        for name, buffer in self.net_g_ema.named_buffers():
-            buffer.copy_(source[name])
+        net = self.get_bare_model(self.net_g)
+        average_all = get_ema_multi_avg_fn(decay)
+        average_all(list(self.net_g_ema.parameters()), list(net.parameters()), None)
+        for average, buffer in zip(self.net_g_ema.buffers(), net.buffers(), strict=True):
+            average.copy_(buffer)
 
-    def check_finite(self, losses: Mapping[str, Tensor], current_iter: int) -> None:
-        """Raise NonFiniteLossError for the first value that is NaN or infinite: BasicSR trains on and saves it.
-
-        For subclasses to call before they update anything. Where one process raises it, all do: the others would wait
-        for its gradients.
-        """
-        bad = next((name for name, value in losses.items() if not torch.isfinite(value).all()), None)
+    @torch.no_grad()
+    def reduce_loss_dict(self, loss_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Average over the processes; BasicSR waits for the GPU besides (base_model.py:384)."""
+        values = torch.stack([value.detach().float().mean() for value in loss_dict.values()])
         if self.opt["dist"]:
-            count = torch.tensor(float(bad is not None), device=self.device)
-            torch.distributed.all_reduce(count)
-            if count > 0:
-                names: list = [None] * self.opt["world_size"]
-                torch.distributed.all_gather_object(names, bad)
-                if bad is None:
-                    rank = next(rank for rank, name in enumerate(names) if name is not None)
-                    raise NonFiniteLossError(
-                        f"{names[rank]} of process {rank} is not finite at iteration {current_iter}."
-                    )
-        if bad is not None:
-            raise NonFiniteLossError(
-                f"{bad} is {losses[bad].item()} at iteration {current_iter}. Nothing was updated or saved with it; "
-                "lower the learning rate or set train.grad_clip_norm, then resume."
-            )
+            distributed.all_reduce(values)
+            values /= self.opt["world_size"]
+        return dict(zip(loss_dict, values, strict=True))
+
+    def get_current_log(self) -> dict[str, float]:
+        """Return the logged values, which are fetched from the GPU here."""
+        return dict(zip(self.log_dict, torch.stack(list(self.log_dict.values())).tolist(), strict=True))
 
     @torch.no_grad()
     def test(self) -> None:
@@ -126,12 +136,13 @@ class MendedModel(SRModel):
         was_training = net.training
         net.eval()
         scale = self.opt.get("scale", 1)
-        self.output = net(padded)[..., : height * scale, : width * scale]
+        with autocast(self.opt["val"].get("amp"), self.device):
+            self.output = net(padded)[..., : height * scale, : width * scale].float()
         net.train(was_training)
 
     def nondist_validation(self, dataloader: DataLoader, current_iter: int, tb_logger: object, save_img: bool) -> None:
         """Validate as BasicSR does; keep ``net_g_best.pth`` by the first metric on the first set validated."""
-        super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
+        validate(self, dataloader, current_iter, tb_logger, save_img)
         records = getattr(self, "best_metric_results", None)
         if not self.is_train or not records:
             return
@@ -139,6 +150,10 @@ class MendedModel(SRModel):
         record = next(iter(records[first].values()))
         if dataloader.dataset.opt["name"] == first and record["iter"] == current_iter:  # type: ignore[attr-defined]
             self.save_generator(BEST)
+
+    def dist_validation(self, dataloader: DataLoader, current_iter: int, tb_logger: object, save_img: bool) -> None:
+        """Validate in all processes, an image in each: BasicSR does in the first alone (sr_model.py:134)."""
+        self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
 
     def save_generator(self, label: int | str) -> None:
         """Save ``net_g_{label}.pth`` in BasicSR's layout: ``params`` and, with an EMA, ``params_ema``."""

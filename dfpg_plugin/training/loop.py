@@ -53,8 +53,7 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
         state = load_resume_state(opt)
         sampler, loader = build_train_loader(opt, signals)
         val_loaders = build_loaders(opt, "val")
-        if opt["rank"] == 0:  # which validates
-            try_metrics(opt)
+        try_metrics(opt)
         with explained(f"{opt['model_type']} can't be built with these options"):
             model = build_model(opt)
         if state is not None:
@@ -103,7 +102,7 @@ def try_step(opt: Options, model: BaseModel, sampler: EpochSampler, loader: Data
     started = time.time()
     model.update_learning_rate(1, warmup_iter=opt["train"].get("warmup_iter", -1))
     model.feed_data(data)
-    Guard(NonFiniteOptions()).step(model, data, 1)
+    Guard(NonFiniteOptions()).step(model, data, 1, settle=True)
     losses = ", ".join(f"{name}: {value:.4e}" for name, value in model.get_current_log().items())
     logger.info(f"Dry run: the options, the files and one step of {time.time() - started:.1f} s are in order. {losses}")
 
@@ -146,7 +145,7 @@ def run(
             current_iter += 1
             model.update_learning_rate(current_iter, warmup_iter=opt["train"].get("warmup_iter", -1))
             model.feed_data(data)
-            trained = guard.step(model, data, current_iter)
+            trained = guard.step(model, data, current_iter, settle=current_iter % log_freq == 0)
             iter_timer.record()
             if trained and current_iter % log_freq == 0:
                 times = {"time": iter_timer.get_avg_time(), "data_time": data_timer.get_avg_time()}
@@ -165,6 +164,7 @@ def run(
                 break
             data_timer.start()
             iter_timer.start()
+    guard.settle(model, current_iter)
     logger.info(f"End of training. Time consumed: {datetime.timedelta(seconds=int(time.time() - started))}")
     save_checkpoint(model, LATEST, LATEST)
     if val_freq and current_iter % val_freq != 0:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
+from dfpg_plugin.models.acceleration import PRECISIONS
 from dfpg_plugin.training.options import Options
 
 Kind = tuple[str, Callable[[object], bool]]  # what is expected, in words, and whether a value is that
@@ -31,6 +32,7 @@ FROM_1: Kind = ("a whole number from 1", lambda value: _is_whole(value, 1))
 WHOLE: Kind = ("a whole number", lambda value: _is_whole(value, -(2**63)))
 SHARE: Kind = ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)  # type: ignore[operator]
 DEVICES: Kind = ("auto or a whole number from 0", lambda value: value == "auto" or _is_whole(value, 0))
+PRECISION: Kind = (" or ".join(PRECISIONS), lambda value: value in tuple(PRECISIONS))
 SECTION: Kind = ("options as `key: value`", lambda value: isinstance(value, dict))
 
 KINDS: dict[str, Kind] = {
@@ -45,6 +47,8 @@ KINDS: dict[str, Kind] = {
     "path:resume_state": TEXT, "path:root": TEXT, "path:ignore_resume_networks": TEXTS,
     "train:warmup_iter": WHOLE, "train:ema_decay": SHARE, "train:grad_clip_norm": POSITIVE, "train:scheduler": SECTION,
     "train:optim_*": SECTION, "train:*_opt:*_weight": NUMBER, "train:non_finite": SECTION,
+    "train:amp": PRECISION, "train:accumulate": FROM_1, "train:compile": YES_OR_NO, "train:tf32": YES_OR_NO,
+    "val:amp": PRECISION,
     "val:save_img": YES_OR_NO, "val:suffix": TEXT, "val:pbar": YES_OR_NO, "val:batch_size": FROM_1,
     "val:pad_to": FROM_1, "val:metrics": SECTION, "val:metrics:*": SECTION, "val:set_metrics": SECTION,
     "val:set_metrics:*": SECTION,

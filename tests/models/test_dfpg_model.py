@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.models.dfpg_model import DFPGModel
-from dfpg_plugin.models.mended_model import NonFiniteLossError
+from dfpg_plugin.models.dfpg_model import DFPGModel, Part
+from dfpg_plugin.models.finite import NonFiniteLossError
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def build(options: dict) -> DFPGModel:
     return model
 
 
-def forward(model: DFPGModel) -> tuple:
-    with torch.no_grad():
-        target = model.net_prior(model.gt)
-    return *model._generate(), target
+def forward(model: DFPGModel) -> Part:
+    (part,) = model._parts()
+    model._estimate(part)
+    return part
 
 
 def gradients(net: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -53,9 +53,9 @@ def test_generator_terms_reach_the_generator_and_nothing_else(
     options: dict, term: str, without_gradient: tuple
 ) -> None:
     model = build(options)
-    restored, estimated, target = forward(model)
+    part = forward(model)
     with model._frozen_discriminator():
-        model._generator_losses(restored, estimated, target)[term].backward()
+        model._generator_losses(part)[0][term].backward()
     reached = gradients(model.net_g)
     every = {name for name, _ in model.net_g.named_parameters()}
     assert set(reached) == {name for name in every if not name.startswith(without_gradient or "nothing")}
@@ -65,8 +65,7 @@ def test_generator_terms_reach_the_generator_and_nothing_else(
 
 def test_discriminator_terms_reach_the_discriminator_and_nothing_else(options: dict) -> None:
     model = build(options)
-    _, estimated, target = forward(model)
-    losses, _ = model._discriminator_losses(target, estimated)
+    losses, _ = model._discriminator_losses(forward(model))
     sum(losses.values()).backward()
     assert set(gradients(model.net_d)) == {name for name, _ in model.net_d.named_parameters()}
     assert gradients(model.net_g) == {}
@@ -76,7 +75,7 @@ def test_discriminator_terms_reach_the_discriminator_and_nothing_else(options: d
 def test_gradient_of_the_prior_loss_flows_through_the_attention_weights(options: dict) -> None:
     """With weights taken as constants the gradient would be another one."""
     model = build(options)
-    _, _, target = forward(model)
+    target = forward(model).target
     leaves = [(3 * torch.rand_like(p) + 0.1).requires_grad_() for p in target]
     with model._frozen_discriminator():
         with torch.no_grad():
@@ -93,19 +92,20 @@ def test_losses_are_equations_6_8_and_10(options: dict) -> None:
     options["train"]["gan_opt"]["loss_weight"] = 0.05
     model = build(options)
     model.net_d.eval()  # no further power iterations, so that every call sees the same weights
-    restored, estimated, target = forward(model)
+    part = forward(model)
+    estimated, target = part.estimated, part.target
     with torch.no_grad():
         for attention in model.net_d.channel_attention:
             attention.attention[3].bias.normal_(std=2)  # at first all channels weigh nearly the same
         real, fake = model.net_d(target).double(), model.net_d(estimated).double()
-        losses, logits = model._discriminator_losses(target, estimated)
-        terms = model._generator_losses(restored, estimated, target)
+        losses, logits = model._discriminator_losses(part)
+        terms, _ = model._generator_losses(part)
         p, p_hat = model.net_d.attend(target), model.net_d.attend(estimated)
     assert losses["l_d_real"].item() == pytest.approx(-torch.log(torch.sigmoid(real)).mean().item(), rel=1e-5)
     assert losses["l_d_fake"].item() == pytest.approx(-torch.log(1 - torch.sigmoid(fake)).mean().item(), rel=1e-5)
     assert logits["out_d_real"].item() == pytest.approx(real.mean().item(), rel=1e-4)
     assert terms["l_g_gan"].item() == pytest.approx(-0.05 * torch.log(torch.sigmoid(fake)).mean().item(), rel=1e-5)
-    assert terms["l_g_pix"].item() == pytest.approx((restored - model.gt).double().abs().mean().item(), rel=1e-5)
+    assert terms["l_g_pix"].item() == pytest.approx((part.restored - model.gt).double().abs().mean().item(), rel=1e-5)
     unit = [[x.double() / x.double().norm(dim=1, keepdim=True).clamp(min=1e-12) for x in f] for f in (p, p_hat)]
     prior = sum((a - b).square().mean() for a, b in zip(*unit, strict=True))
     assert terms["l_g_prior"].item() == pytest.approx(prior.item(), rel=1e-4)
@@ -144,16 +144,16 @@ def test_log_names_every_term(options: dict) -> None:
     model = build(options)
     model.optimize_parameters(1)
     assert list(model.get_current_log()) == [
-        *("l_d_real", "l_d_fake", "out_d_real", "out_d_fake", "norm_d", "l_g_pix", "l_g_prior", "l_g_gan", "norm_g"),
+        *("l_d_real", "l_d_fake", "norm_d", "out_d_real", "out_d_fake", "l_g_pix", "l_g_prior", "l_g_gan", "norm_g"),
         *("cos_p1", "cos_p2", "cos_p3"),
     ]
 
 
 def test_cosines_compare_channel_vectors_of_p_and_its_estimate(options: dict) -> None:
     model = build(options)
-    _, estimated, target = forward(model)
-    for i, value in enumerate(model._cosines(estimated, target).values()):
-        a, b = estimated[i].detach().double(), target[i].double()
+    part = forward(model)
+    for i, value in enumerate(model._cosines(part).values()):
+        a, b = part.estimated[i].detach().double(), part.target[i].double()
         cosine = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-8)
         assert value.item() == pytest.approx(cosine.mean().item(), abs=1e-5)
 
@@ -187,9 +187,9 @@ def test_one_step_of_g_follows_the_gradient_of_the_sum_of_equation_10(options: d
         m.optimizer_g.step = lambda: None
         m.net_d.eval()  # no further power iterations, so that every call sees the same weights
     model.optimize_parameters(1)
-    restored, estimated, target = forward(reference)
+    part = forward(reference)
     with reference._frozen_discriminator():
-        terms = reference._generator_losses(restored, estimated, target)
+        terms, _ = reference._generator_losses(part)
         for term in terms.values():
             term.backward(retain_graph=True)
     expected = gradients(reference.net_g)
@@ -223,10 +223,9 @@ def test_a_term_that_is_not_finite_stops_before_the_networks_are_updated(
     original = getattr(model, broken)
 
     def poisoned(*args: object) -> object:
-        result = original(*args)
-        losses = result[0] if isinstance(result, tuple) else result
+        losses, others = original(*args)
         losses[term] = losses[term] * float("nan")
-        return result
+        return losses, others
 
     monkeypatch.setattr(model, broken, poisoned)
     generator = {k: v.clone() for k, v in model.net_g.named_parameters()}
@@ -269,9 +268,9 @@ def test_every_model_of_table_4_trains(options: dict, name: str) -> None:
 def test_feature_loss_of_b2_compares_features_of_restored_and_sharp(options: dict) -> None:
     options["train"]["feature_opt"] = {"type": "MSELoss", "loss_weight": 0.5}
     model = build(options)
-    restored, estimated, target = forward(model)
-    expected = sum(0.5 * F.mse_loss(a, b) for a, b in zip(model.net_prior(restored), target, strict=True))
-    torch.testing.assert_close(model._generator_losses(restored, estimated, target)["l_g_feature"], expected)
+    part = forward(model)
+    expected = sum(0.5 * F.mse_loss(a, b) for a, b in zip(model.net_prior(part.restored), part.target, strict=True))
+    torch.testing.assert_close(model._generator_losses(part)[0]["l_g_feature"], expected)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,206 @@
+"""Seconds of a training step against those of a plain implementation of the paper, on the same CPUs.
+
+    python benchmarks/train_step.py                      # freshly initialised, then after 200 iterations (an hour)
+    python benchmarks/train_step.py --iterations 0       # freshly initialised only
+
+The paper's networks and losses at batch 2 and 128 px, with the demo's prior in VGGFace's place, on real faces. The
+plain step is written below as one would in BasicSR: channels first, a generator forward for each update, the prior of
+the sharp face once for each, torch's default Adam, denormal numbers as they come. Both sides are processes of their
+own, start from the same weights and optimizer states, and take turns, step by step, on the same batches. The share of
+convolutions is that of the step's own convolutions, forward and backward, measured alone in the same process.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from side_by_side import Convolutions, batches, publish, seconds_of, spread
+from torch.nn import functional as F
+
+import dfpg_plugin  # noqa: F401 - before basicsr
+
+# isort: split
+from basicsr.archs import build_network
+from basicsr.models import build_model
+
+from dfpg_plugin.losses.prior_loss import prior_loss
+
+NETWORKS = {
+    "network_g": {"type": "DFPGNet"},
+    "network_d": {"type": "CAFeatureDiscriminator"},
+    "network_prior": {"type": "VGGFaceFeatureExtractor", "weights": "stand-in"},
+}
+LEARNING_RATES = {"g": 1e-4, "d": 1e-5}
+LOSSES = ("l_d_real", "l_d_fake", "l_g_pix", "l_g_prior", "l_g_gan")
+Step = Callable[[torch.Tensor, torch.Tensor], dict[str, float]]
+
+
+class Ours:
+    """``DFPGModel``."""
+
+    def __init__(self, state: Path | None, world: tuple[int, int] = (0, 1), **train: object) -> None:
+        torch.manual_seed(0)
+        rank, processes = world
+        self.model = build_model({
+            "model_type": "DFPGModel", "num_gpu": 0, "is_train": True, "scale": 1, "path": {},
+            "dist": processes > 1, "rank": rank, "world_size": processes,
+            **{key: dict(options) for key, options in NETWORKS.items()},
+            "train": {
+                "pixel_opt": {"type": "L1Loss"}, "prior_opt": {"type": "PriorLoss"},
+                "gan_opt": {"type": "GANLoss", "gan_type": "vanilla", "loss_weight": 0.05},
+                **{f"optim_{key}": {"type": "Adam", "lr": lr} for key, lr in LEARNING_RATES.items()},
+                **train,
+            },
+        })  # fmt: skip
+        if state is not None:
+            load(state, self.model.net_g, self.model.net_d, self.model.optimizers)
+
+    def step(self, lq: torch.Tensor, gt: torch.Tensor) -> dict[str, float]:
+        """Train one step; return its losses."""
+        self.model.feed_data({"lq": lq, "gt": gt})
+        self.model.optimize_parameters(1)
+        return self.model.get_current_log()
+
+    def save(self, file: Path) -> None:
+        """Write the weights and the optimizers' states."""
+        optimizers = [optimizer.state_dict()["state"] for optimizer in self.model.optimizers]
+        torch.save([self.model.net_g.state_dict(), self.model.net_d.state_dict(), *optimizers], file)
+
+
+class Plain:
+    """The same step, written plainly."""
+
+    def __init__(self, state: Path) -> None:
+        torch.set_flush_denormal(False)
+        self.net_g, self.net_d, self.net_prior = (build_network(dict(options)) for options in NETWORKS.values())
+        self.optimizer_g = torch.optim.Adam(self.net_g.parameters(), lr=LEARNING_RATES["g"])
+        self.optimizer_d = torch.optim.Adam(self.net_d.parameters(), lr=LEARNING_RATES["d"])
+        load(state, self.net_g, self.net_d, [self.optimizer_g, self.optimizer_d])
+
+    def step(self, lq: torch.Tensor, gt: torch.Tensor) -> dict[str, float]:
+        """Train one step; return its losses."""
+        _, estimated = self.net_g(lq, return_priors=True)
+        target = self.net_prior(gt)
+        real, fake = self.net_d(target), self.net_d([p.detach() for p in estimated])
+        l_d_real = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
+        l_d_fake = F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+        self.optimizer_d.zero_grad()
+        (l_d_real + l_d_fake).backward()
+        self.optimizer_d.step()
+
+        self.net_d.requires_grad_(False)
+        restored, estimated = self.net_g(lq, return_priors=True)
+        target = self.net_prior(gt)
+        l_g_pix = F.l1_loss(restored, gt)
+        l_g_prior = prior_loss(self.net_d.attend(estimated), self.net_d.attend(target))
+        logits = self.net_d(estimated)
+        l_g_gan = 0.05 * F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+        self.optimizer_g.zero_grad()
+        (l_g_pix + l_g_prior + l_g_gan).backward()
+        self.optimizer_g.step()
+        self.net_d.requires_grad_(True)
+        losses = (l_d_real, l_d_fake, l_g_pix, l_g_prior, l_g_gan)
+        return {name: loss.item() for name, loss in zip(LOSSES, losses, strict=True)}
+
+
+def load(state: Path, net_g: torch.nn.Module, net_d: torch.nn.Module, optimizers: list) -> None:
+    """Load what ``Ours.save`` wrote."""
+    weights_g, weights_d, *states = torch.load(state, weights_only=True)
+    net_g.load_state_dict(weights_g)
+    net_d.load_state_dict(weights_d)
+    for optimizer, content in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": content})
+
+
+def serve(side: str, state: Path, connection: Connection) -> None:
+    """Train the batches that come, and answer with seconds and losses; after None, with the convolutions' seconds."""
+    trained = Ours(state) if side == "ours" else Plain(state)
+    connection.send("ready")
+    while (batch := connection.recv()) is not None:
+        start = time.perf_counter()
+        losses = trained.step(*batch)
+        connection.send((time.perf_counter() - start, losses))
+    last = connection.recv()
+    with Convolutions() as noted:
+        trained.step(*last)
+    connection.send(seconds_of(noted.calls))
+
+
+def compare(what: str, state: Path, args: argparse.Namespace) -> dict:
+    """Let both sides train in turns; return the table's row."""
+    context = get_context("spawn")
+    pipes, processes = {}, []
+    for side in ("plain", "ours"):
+        here, there = context.Pipe()
+        process = context.Process(target=serve, args=(side, state, there), daemon=True)
+        process.start()
+        here.recv()
+        pipes[side] = here
+        processes.append(process)
+    seconds: dict[str, list[float]] = {side: [] for side in pipes}
+    differences = []
+    data = list(batches(args.steps + 1, args.batch, args.size, seed=1))
+    for i, batch in enumerate(data):
+        losses = {}
+        for side, pipe in pipes.items():
+            pipe.send(batch)
+            taken, losses[side] = pipe.recv()
+            if i:
+                seconds[side].append(taken)
+        differences.append(max(abs(losses["plain"][name] - losses["ours"][name]) for name in LOSSES))
+        print(f"  step {i}: " + ", ".join(f"{side} {times[-1]:.2f} s" for side, times in seconds.items() if times))
+    share = {}
+    for side, pipe in pipes.items():
+        pipe.send(None)
+        pipe.send(data[-1])
+        share[side] = pipe.recv() / statistics.median(seconds[side])
+    for process in processes:
+        process.join()
+    ratios = [a / b for a, b in zip(seconds["plain"], seconds["ours"], strict=True)]
+    return {
+        "weights": what,
+        "plain, s": spread(seconds["plain"]),
+        "DFPGModel, s": spread(seconds["ours"]),
+        "times as fast": spread(ratios),
+        f"losses differ at most, {len(data)} steps": f"{max(differences):.1e}",
+        "convolutions alone / plain step": f"{share['plain']:.0%}",
+        "convolutions alone / our step": f"{share['ours']:.0%}",
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--iterations", type=int, default=200, help="of training before the second comparison")
+    parser.add_argument("--trained", type=Path, help="a file for what these give; used where it is there already")
+    parser.add_argument("--steps", type=int, default=10, help="that are timed, of each side")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--size", type=int, default=128, help="px")
+    parser.add_argument("--json", help="write the table to this file as well")
+    args = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / "fresh.pt"
+        Ours(None).save(fresh)
+        rows.append(compare("fresh", fresh, args))
+        if args.iterations:
+            trained = args.trained or Path(folder) / "trained.pt"
+            if not trained.exists():
+                ours = Ours(None)
+                for lq, gt in batches(args.iterations, args.batch, args.size):
+                    ours.step(lq, gt)
+                ours.save(trained)
+                del ours
+            rows.append(compare(f"after {args.iterations} iterations", trained, args))
+    title = f"A training step of DFPG at batch {args.batch}, {args.size} px; medians of {args.steps} steps in turns"
+    publish(rows, title, args.json)
+
+
+if __name__ == "__main__":
+    main()

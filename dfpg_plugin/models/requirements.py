@@ -1,0 +1,59 @@
+"""What the parts of a DFPGModel need of one another, and a resumed run of the one before."""
+
+from collections.abc import Mapping, Sequence
+from inspect import signature
+
+from torch import Tensor, nn
+
+from dfpg_plugin.checks import UserError
+
+PRIOR_IDENTITY = ("weights_sha256", "input", "layers", "feature_scale")  # of its record; the file's name may change
+
+
+def check_parts(opt: Mapping, net_g: nn.Module, uses_priors: bool) -> None:
+    """Refuse losses without the network that they need, and a discriminator that nothing trains.
+
+    ``uses_priors``: whether a loss needs the generator's estimates.
+    """
+    train, has_d = opt["train"], opt.get("network_d") is not None
+    needs_prior = uses_priors or train.get("feature_opt") is not None
+    if needs_prior and opt.get("network_prior") is None:
+        raise UserError("network_prior: missing, but train.prior_opt, gan_opt or feature_opt needs its features.")
+    if (train.get("gan_opt") is not None) != has_d:
+        raise UserError("network_d and train.gan_opt: one is there without the other. Add it, or remove both.")
+    if has_d and train.get("optim_d") is None:
+        raise UserError("train.optim_d: missing, network_d needs an optimizer.")
+    if uses_priors and "return_priors" not in signature(net_g.forward).parameters:
+        raise UserError(
+            f"network_g: {type(net_g).__name__} estimates no prior, but train.prior_opt or gan_opt needs one. "
+            "Use DFPGNet, or remove both."
+        )
+
+
+def check_shapes(estimated: Sequence[Tensor], target: Sequence[Tensor]) -> None:
+    """Refuse estimates that can't be compared with the prior, naming what sets their channels."""
+    shapes = [[tuple(p.shape[1:]) for p in features] for features in (estimated, target)]
+    if estimated and shapes[0] != shapes[1]:
+        raise UserError(
+            f"network_g: its prior estimates have shapes {shapes[0]}, network_prior's features {shapes[1]}. "
+            "Set network_g's prior_channels, or network_prior's layers."
+        )
+
+
+def check_same_prior(then: Mapping | None, now: Mapping) -> None:
+    """Refuse to go on with another prior; states without its record (BasicSR's, older ones) are taken as they are."""
+    if then is None:
+        return
+    if differing := [key for key in PRIOR_IDENTITY if then.get(key) != now.get(key)]:
+        raise UserError(
+            f"network_prior: another {', '.join(differing)}. This run was started with {_describe(then)}, "
+            f"now {_describe(now)}. Use the same, or start a new run with path:pretrain_network_g."
+        )
+
+
+def _describe(record: Mapping) -> str:
+    if not record:
+        return "no known prior"
+    origin = f"{record.get('file')}, {record.get('channel_order')}, {record.get('input')}"
+    details = f"layers {record.get('layers')}, feature_scale {record.get('feature_scale')}"
+    return f"weights {str(record.get('weights_sha256'))[:12]}... ({origin}, {details})"

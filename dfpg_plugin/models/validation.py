@@ -1,0 +1,77 @@
+"""A validation as BasicSR does it, its images shared out over the processes of a training."""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+
+from basicsr.metrics import calculate_metric
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import imwrite, tensor2img
+from torch import distributed
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+Row = tuple[int, list[float]]  # an image's number and the values of its metrics
+
+
+def validate(model: SRModel, loader: DataLoader, current_iter: int | str, tb_logger: object, save_img: bool) -> None:
+    """Restore and measure a set; set the model's ``metric_results`` and best metrics, and log them.
+
+    Every process measures each ``world_size``-th image and learns all values; they are added in the order of the
+    images, so that the means are those of one process. BasicSR lets the first process do everything while the others
+    wait (sr_model.py:134).
+    """
+    rows = _gathered(list(_measure(model, loader, current_iter, save_img)), model.opt)
+    metrics = model.opt["val"].get("metrics")
+    if not metrics:
+        return
+    name = loader.dataset.opt["name"]  # type: ignore[attr-defined]
+    model._initialize_best_metric_results(name)
+    model.metric_results = {}
+    for i, metric in enumerate(metrics):
+        mean = sum(values[i] for _, values in rows) / len(rows)
+        model.metric_results[metric] = mean
+        model._update_best_metric_result(name, metric, mean, current_iter)
+    if model.opt["rank"] == 0:
+        model._log_validation_metric_values(current_iter, name, tb_logger)
+
+
+def _measure(model: SRModel, loader: DataLoader, current_iter: int | str, save_img: bool) -> Iterator[Row]:
+    """Yield the values of this process's images."""
+    rank, processes = (model.opt["rank"], model.opt["world_size"]) if model.opt["dist"] else (0, 1)
+    dataset = loader.dataset
+    if processes > 1:
+        mine = range(rank, len(dataset), processes)  # type: ignore[arg-type]
+        loader = DataLoader(Subset(dataset, mine), generator=loader.generator)
+    metrics = model.opt["val"].get("metrics") or {}
+    shows = rank == 0 and model.opt["val"].get("pbar", False)
+    for number, data in zip(count(rank, processes), tqdm(loader, unit="image", disable=not shows), strict=False):
+        model.feed_data(data)
+        model.test()
+        images = {key: tensor2img([image]) for key, image in model.get_current_visuals().items() if key != "lq"}
+        del model.lq, model.output
+        if "gt" in images:
+            del model.gt
+        if save_img:
+            path = _path(model.opt, dataset.opt["name"], data["lq_path"][0], current_iter)  # type: ignore[attr-defined]
+            imwrite(images["result"], path)
+        pair = {"img": images["result"], **({"img2": images["gt"]} if "gt" in images else {})}
+        yield number, [float(calculate_metric(pair, options)) for options in metrics.values()]
+
+
+def _gathered(rows: list[Row], opt: dict) -> list[Row]:
+    """Return every process's rows, in the order of the images."""
+    if not opt["dist"]:
+        return rows
+    everyone: list[list[Row]] = [[]] * opt["world_size"]
+    distributed.all_gather_object(everyone, rows)
+    return sorted(row for part in everyone for row in part)
+
+
+def _path(opt: dict, set_name: str, lq_path: str, current_iter: int | str) -> str:
+    """Return where BasicSR saves a restored image (sr_model.py:176-186)."""
+    stem = os.path.splitext(os.path.basename(lq_path))[0]
+    folder = opt["path"]["visualization"]
+    if opt["is_train"]:
+        return os.path.join(folder, stem, f"{stem}_{current_iter}.png")
+    return os.path.join(folder, set_name, f"{stem}_{opt['val']['suffix'] or opt['name']}.png")
