@@ -42,7 +42,7 @@ from dfpg_plugin.training.options import Options
 from dfpg_plugin.training.output import prepare_output, run_log
 
 BATCH_SIZE = 16
-MAX_GPU_WORKERS = 4  # each holds the networks in the GPU's memory
+MAX_GPU_WORKERS = 4  # of each GPU, whose memory holds the networks of each
 
 
 def evaluate(opt: Options, option_file: str, images: str = RESTORED, workers: int | None = None) -> None:
@@ -206,11 +206,12 @@ def _validates_itself(model: BaseModel) -> bool:
 
 def _default_workers(opt: Options) -> int:
     count = len(os.sched_getaffinity(0))
-    return min(count, MAX_GPU_WORKERS) if opt["num_gpu"] else count
+    return min(count, MAX_GPU_WORKERS * torch.cuda.device_count()) if opt["num_gpu"] else count
 
 
 def _start_worker(worker: int) -> None:
-    del worker
+    if torch.cuda.is_available():
+        torch.cuda.set_device(worker % torch.cuda.device_count())
     get_root_logger(log_level=logging.WARNING)  # the first process has said everything
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

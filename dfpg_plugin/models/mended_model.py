@@ -22,11 +22,13 @@ from dfpg_plugin.checks import UserError, close_names
 from dfpg_plugin.files import load_pytorch, save_whole, state_dict_of
 from dfpg_plugin.models.acceleration import Acceleration, autocast
 from dfpg_plugin.models.finite import StepCheck
+from dfpg_plugin.models.tiles import restore_in_tiles
 from dfpg_plugin.models.validation import validate
 
 NEEDS_A_METRIC = "ReduceLROnPlateau"
 BASICSR_SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
 BEST = "best"
+TILE_OVERLAP = 32  # px
 
 
 class MendedModel(SRModel):
@@ -126,18 +128,26 @@ class MendedModel(SRModel):
     def test(self) -> None:
         """Restore ``lq`` with the EMA's weights where there are any, without the wrapper for several processes.
 
-        BasicSR calls the wrapper on one rank alone, whose buffers then wait for the others (sr_model.py:125), and does
-        not pad; ``val.pad_to`` pads by reflection to a multiple for networks that need one.
+        BasicSR calls the wrapper on one rank alone, whose buffers then wait for the others (sr_model.py:125). ``val``:
+        ``pad_to`` pads by reflection to a multiple for networks that need one, ``tile`` restores larger images in tiles
+        of so many px, which overlap by ``tile_overlap`` (32), ``amp`` computes in ``bfloat16`` or ``float16``.
         """
         net = getattr(self, "net_g_ema", None) or self.get_bare_model(self.net_g)
-        height, width = self.lq.shape[-2:]
-        multiple = self.opt["val"].get("pad_to", 1)
-        padded = F.pad(self.lq, (0, -width % multiple, 0, -height % multiple), mode="reflect")
+        val, scale = self.opt["val"], self.opt.get("scale", 1)
+        multiple = val.get("pad_to", 1)
+
+        def restore(image: Tensor) -> Tensor:
+            height, width = image.shape[-2:]
+            padded = F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="reflect")
+            with autocast(val.get("amp"), self.device):
+                return net(padded)[..., : height * scale, : width * scale].float()
+
         was_training = net.training
         net.eval()
-        scale = self.opt.get("scale", 1)
-        with autocast(self.opt["val"].get("amp"), self.device):
-            self.output = net(padded)[..., : height * scale, : width * scale].float()
+        if (tile := val.get("tile")) is None:
+            self.output = restore(self.lq)
+        else:
+            self.output = restore_in_tiles(restore, self.lq, tile, val.get("tile_overlap", TILE_OVERLAP), scale)
         net.train(was_training)
 
     def nondist_validation(self, dataloader: DataLoader, current_iter: int, tb_logger: object, save_img: bool) -> None:

@@ -23,7 +23,7 @@ TOP = {
 }
 SECTIONS = {
     "train": {"total_iter", "warmup_iter", "non_finite"},
-    "val": {"val_freq", "save_img", "suffix", "metrics", "set_metrics", "batch_size", "pbar"},
+    "val": {"val_freq", "save_img", "suffix", "metrics", "set_metrics", "batch_size", "pbar", "winograd"},
     "path": {
         *(
             "root",

@@ -125,3 +125,24 @@ def test_small_images_and_wrong_options_are_refused() -> None:
         DFPGNet(prior_channels=[64, 128])
     with pytest.raises(TypeError, match="num_feats"):
         DFPGNet(num_feats=16)
+
+
+def test_use_checkpoint_keeps_less_and_gives_the_same_gradients() -> None:
+    kept, gradients = [], []
+    for use_checkpoint in (False, True):
+        torch.manual_seed(0)
+        net = DFPGNet(num_feat=16, num_block=2, num_prior_block=2, squeeze_factor=4, use_checkpoint=use_checkpoint)
+        size = [0]
+
+        def pack(tensor: torch.Tensor, size: list = size) -> torch.Tensor:
+            size[0] += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            image, priors = net(torch.rand(1, 3, 32, 32), return_priors=True)
+        (image.sum() + sum(p.sum() for p in priors)).backward()
+        kept.append(size[0])
+        gradients.append({name: p.grad for name, p in net.named_parameters()})
+    assert kept[1] < 0.75 * kept[0]
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradients[1][name], gradient), name

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from dfpg_plugin.archs import winograd_transforms
 from dfpg_plugin.archs.vggface_arch import VGGFaceFeatureExtractor
-from dfpg_plugin.archs.winograd import DirectConv2d, WinogradConv2d, transform_weight, winograd_features
+from dfpg_plugin.archs.winograd import DirectConv2d, WinogradConv2d, transform_weight, winograd_features, with_winograd
 
 # B^T and A^T for the points 0, 1, -1, 2, -2 and infinity
 B = torch.tensor(
@@ -103,3 +103,41 @@ def test_it_compiles_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(winograd_transforms, "njit", without_a_place)
     assert winograd_transforms.compiled(lambda a: a + 1)(1) == 2
+
+
+def test_a_whole_network_restores_the_same() -> None:
+    from dfpg_plugin.archs.dfpgnet_arch import DFPGNet
+
+    torch.manual_seed(0)
+    net = DFPGNet(num_block=1, num_prior_block=1, init_scale=0.3).eval()
+    fast = with_winograd(net)
+    kinds = [type(layer).__name__ for layer in fast.modules()]
+    assert kinds.count("WinogradConv2d") > 20
+    assert not any(isinstance(layer, WinogradConv2d) for layer in net.modules())
+    image = torch.rand(2, 3, 45, 38)
+    with torch.no_grad():
+        (exact, priors), (image, fast_priors) = net(image, return_priors=True), fast(image, return_priors=True)
+    torch.testing.assert_close(image, exact, rtol=0, atol=1e-5)
+    for a, b in zip(fast_priors, priors, strict=True):
+        assert relative_error(a, b) < 1e-4
+
+
+def test_layers_that_compute_something_else_are_left_alone() -> None:
+    class Own(nn.Conv2d):
+        pass
+
+    kept = [
+        nn.Conv2d(64, 64, 3), nn.Conv2d(64, 64, 3, padding=1, stride=2), nn.Conv2d(64, 64, 3, padding=1, bias=False),
+        nn.Conv2d(64, 64, 3, padding=1, groups=2), nn.Conv2d(64, 64, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(64, 64, 3, padding=2, dilation=2), nn.Conv2d(64, 64, 1), nn.Conv2d(3, 64, 3, padding=1),
+        Own(64, 64, 3, padding=1),
+    ]  # fmt: skip
+    assert not any(isinstance(layer, WinogradConv2d) for layer in with_winograd(nn.Sequential(*kept)).modules())
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU(0.2), nn.LeakyReLU(-0.5), nn.PReLU(64), nn.Identity()])
+def test_an_activation_is_joined_or_left_alone(activation: nn.Module) -> None:
+    net = nn.Sequential(convolution(64, 64), activation, convolution(64, 64))
+    x = torch.randn(1, 64, 9, 13)
+    with torch.no_grad():
+        assert relative_error(with_winograd(net)(x), net(x)) < 1e-5

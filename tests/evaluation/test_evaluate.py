@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from basicsr.metrics import calculate_metric
 from basicsr.models import build_model
 from conftest import ROOT
@@ -103,6 +104,38 @@ def test_two_processes_measure_what_one_does(small_set: Callable) -> None:
     one, two = values_of(files.run("name=one")), values_of(files.run("name=two", workers=2))
     for name, values in one.items():
         assert two[name] == pytest.approx(values, rel=1e-5), name
+
+
+def test_winograds_convolutions_give_the_same_values(small_set: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dfpg_plugin.evaluation import measuring
+
+    files = small_set()
+    made = []
+    original = measuring.with_winograd
+    monkeypatch.setattr(measuring, "with_winograd", lambda net: made.append(original(net)) or made[-1])
+    direct = values_of(files.run("name=direct"))
+    assert not made
+    fast = values_of(files.run("name=fast", "val:winograd=true"))
+    assert "WinogradConv2d" in {type(layer).__name__ for layer in made[0].modules()}
+    for name, values in direct.items():
+        assert fast[name] == pytest.approx(values, abs=1e-3), name
+
+
+def test_the_processes_of_an_evaluation_share_the_gpus_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dfpg_plugin.evaluation import evaluate
+
+    devices = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", devices.append)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(cv2, "setNumThreads", lambda count: None)
+    monkeypatch.setattr(evaluate.os, "sched_getaffinity", lambda process: set(range(32)))
+    assert evaluate._default_workers({"num_gpu": 2}) == 8
+    assert evaluate._default_workers({"num_gpu": 0}) == 32
+    for worker in range(4):
+        evaluate._start_worker(worker)
+    assert devices == [0, 1, 0, 1]
 
 
 def kill_after(files: object, lines: int) -> None:

@@ -1,6 +1,7 @@
 """The training step: which loss reaches which network, Eq. 6, 8 and 10, the order of updates, what is refused."""
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from basicsr.models import build_model
 from basicsr.utils.registry import ARCH_REGISTRY
 from safetensors.torch import save_file
+from torch import distributed
 from torch.nn import functional as F
 
 from dfpg_plugin.checks import UserError
@@ -245,10 +247,10 @@ ABLATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
-def test_every_model_of_table_4_trains(options: dict, name: str) -> None:
+def ablation(options: dict, name: str, **train_options: object) -> dict:
     row = ABLATIONS[name]
     train = options["train"]
+    train.update(train_options)
     train["feature_opt"] = {"type": "MSELoss", "loss_weight": 0.1}
     for key in ("pixel_opt", "prior_opt", "gan_opt", "feature_opt"):
         if key not in row["losses"]:
@@ -258,11 +260,38 @@ def test_every_model_of_table_4_trains(options: dict, name: str) -> None:
         options["network_d"]["channel_attention"] = row["attention"]
     else:
         del options["network_d"]
-    model = build(options)
+    return options
+
+
+@pytest.fixture
+def one_process(tmp_path: Path) -> Iterator[None]:
+    """A group of this process alone."""
+    distributed.init_process_group("gloo", f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_model_of_table_4_trains(options: dict, name: str) -> None:
+    model = build(ablation(options, name))
     model.optimize_parameters(1)
     terms = [k for k in model.get_current_log() if k.startswith("l_g_")]
-    assert terms == row.get("terms", ["l_g_pix", "l_g_prior", "l_g_gan"])
+    assert terms == ABLATIONS[name].get("terms", ["l_g_pix", "l_g_prior", "l_g_gan"])
     assert [name for name, p in model.net_g.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_model_of_table_4_trains_in_several_processes_without_a_search_for_unused_parameters(
+    options: dict, one_process: None, name: str, accumulate: int
+) -> None:
+    """DistributedDataParallel raises in the second step where a parameter got no gradient in the first."""
+    options.update(dist=True, world_size=1)
+    model = build(ablation(options, name, accumulate=accumulate))
+    for current_iter in (1, 2):
+        model.optimize_parameters(current_iter)
+    assert isinstance(model.net_g, torch.nn.parallel.DistributedDataParallel)
+    assert not model.net_g.find_unused_parameters
 
 
 def test_feature_loss_of_b2_compares_features_of_restored_and_sharp(options: dict) -> None:

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from basicsr.models import build_model
 from conftest import write_yaml
+
+from dfpg_plugin.training.loop import build_loaders
+from dfpg_plugin.training.options import Arguments, complete, read_option_file
 
 KEYS = ("l_d_real", "l_d_fake", "l_g_pix", "l_g_prior", "l_g_gan", "cos_p1")
 
@@ -181,24 +185,38 @@ def test_workers_change_nothing(command: Callable, option_file: Path, tmp_path: 
 def test_two_processes_train_on_cpus_and_one_writes(basicsr: Callable, option_file: Path, tmp_path: Path) -> None:
     code = "import sys; from torch.distributed.run import main; main(sys.argv[1:])"
     # with Adam's own eps a weight whose gradient is nearly 0 moves a whole step by the sign of a rounding error
-    eps = [f"train:{optimizer}:eps=1.0e-4" for optimizer in ("optim_g", "optim_d")]
+    forced = [f"train:{optimizer}:eps=1.0e-4" for optimizer in ("optim_g", "optim_d")]
+    forced += ["train:total_iter=10", "val:val_freq=10", "logger:save_checkpoint_freq=10"]
     done = basicsr(
         *("--nproc_per_node=2", "--standalone", "-m", "dfpg_plugin.cli.main"),
         *("train", "-opt", option_file, "--launcher", "pytorch"),
-        *("--force_yml", "datasets:train:batch_size_per_gpu=2", *eps),
+        *("--force_yml", "datasets:train:batch_size_per_gpu=2", *forced),
         code=code,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "experiments" / "small"
-    assert [i for i, _ in logged(run)] == [1, 2, 3, 4, 5, 6]
+    assert [i for i, _ in logged(run)] == list(range(1, 11))
     assert len(list(run.glob("train_*.log"))) == 1
-    alone = basicsr("train", "-opt", option_file, "--force_yml", "name=alone", *eps, code=None)
+    alone = basicsr("train", "-opt", option_file, "--force_yml", "name=alone", *forced, code=None)
     assert alone.returncode == 0
     whole = tmp_path / "experiments" / "alone"
     for (_, shared), (_, single) in zip(logged(run), logged(whole), strict=True):  # the same 4 faces at each step
         assert shared == pytest.approx(single, rel=1e-3, abs=1e-4)
     for key, value in weights(whole)["params"].items():
-        torch.testing.assert_close(weights(run)["params"][key], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(weights(run)["params"][key], value, rtol=0, atol=1e-5)
+
+    state = torch.load(run / "training_states" / "10.state", weights_only=True)
+    forced = [f"path:pretrain_network_g={run}/models/net_g_10.pth", "path:param_key_g=params_ema"]
+    args = Arguments(str(option_file), force_yml=tuple(forced))
+    opt = complete(read_option_file(str(option_file)), args, tmp_path, is_train=False)
+    opt.update(rank=0, world_size=1)
+    model = build_model(opt)
+    for loader in build_loaders(opt, "val"):
+        model.validation(loader, 10, None, False)
+        shared = {
+            key: record["val"] for key, record in state["best_metric_results"][loader.dataset.opt["name"]].items()
+        }
+        assert shared == pytest.approx(model.metric_results, abs=1e-6)
 
 
 def test_a_dry_run_trains_a_step_and_writes_nothing(
