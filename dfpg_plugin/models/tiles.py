@@ -22,19 +22,17 @@ def restore_in_tiles(
     height, width = image.shape[-2:]
     if max(height, width) <= size:
         return restore(image)
-    result: Tensor | None = None
+    result = image.new_zeros(*image.shape[:2], height * scale, width * scale)
     weights = image.new_zeros(1, 1, height * scale, width * scale)
     for top in starts(height, size, overlap):
         for left in starts(width, size, overlap):
             tile = restore(image[..., top : top + size, left : left + size])
-            if result is None:
-                result = tile.new_zeros(*tile.shape[:2], height * scale, width * scale)
             share = torch.outer(*(_ramp(side, overlap * scale).to(tile) for side in tile.shape[-2:]))
             rows = slice(top * scale, top * scale + tile.shape[-2])
             columns = slice(left * scale, left * scale + tile.shape[-1])
             result[..., rows, columns] += share * tile
             weights[..., rows, columns] += share
-    return result / weights  # type: ignore[operator]
+    return result / weights
 
 
 def starts(length: int, size: int, overlap: int) -> list[int]:

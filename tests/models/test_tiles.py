@@ -1,5 +1,7 @@
 """Restoring in tiles: what looks at few pixels gives the same, what looks at all shows no seam."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from skimage import data
@@ -16,8 +18,8 @@ def test_tiles_cover_a_side_and_overlap(length: int, overlap: int) -> None:
     first = starts(length, 32, overlap)
     assert first[0] == 0
     assert first[-1] + 32 == length
-    steps = [b - a for a, b in zip(first, first[1:], strict=False)]
-    assert 0 < min(steps)
+    steps = [b - a for a, b in pairwise(first)]
+    assert min(steps) > 0
     assert max(steps) <= 32 - overlap
 
 
