@@ -16,6 +16,7 @@ from random import Random
 
 import pytest
 import torch
+import yaml
 from conftest import ROOT, small_options, write_yaml
 
 from dfpg_plugin.training.checkpoints import STAGING
@@ -176,6 +177,8 @@ def test_twenty_kills(trainings: Trainings) -> None:
 @pytest.mark.harness
 def test_five_kills_of_two_processes(trainings: Trainings) -> None:
     trainings.processes = 2
+    options = yaml.safe_load((trainings.folder / "small.yml").read_text())
+    write_yaml(trainings.folder / "small.yml", {**options, "model_type": "DFPGModel"})  # SRModel needs GPUs for it
     assert kill_until_done(trainings, kills=5, seed=2) == 5
 
 
