@@ -69,6 +69,14 @@ class Trainings:
         self.running.append(process)
         return process
 
+    def kill(self) -> None:
+        """Kill the last training, whatever processes it has: torchrun gives each a session of its own."""
+        process = self.running[-1]
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for group in (*(map(int, children) if self.processes > 1 else ()), process.pid):
+            os.killpg(group, signal.SIGKILL)
+        process.wait()
+
     def finish(self, name: str) -> None:
         """Run to the end."""
         process = self.start(name)
@@ -127,9 +135,8 @@ def trainings(tmp_path: Path, eight_faces: Path) -> Iterator[Trainings]:
     write_yaml(tmp_path / "small.yml", opt)
     made = Trainings(tmp_path)
     yield made
-    for process in made.running:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+    if made.running and made.running[-1].poll() is None:
+        made.kill()
 
 
 def same(a: object, b: object) -> bool:
@@ -151,14 +158,13 @@ def kill_until_done(trainings: Trainings, kills: int, seed: int) -> int:
     ended = 0
     for number in range(kills):
         name = f"killed_{number}"
-        process = trainings.start(name)
+        trainings.start(name)
         trainings.wait_for(name, random.randrange(1, TOTAL - 2))
         if number % 2:  # inside a save
             trainings.wait_for_save(name)
         else:
             time.sleep(random.uniform(0, 0.2))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        trainings.kill()
         trainings.finish(name)
         ended += same(trainings.result(name), whole)
     return ended
