@@ -85,6 +85,25 @@ def seconds_of(calls: Counter, repeats: int = 3) -> float:
     return total
 
 
+KINDS_OF_WORK = {
+    "convolutions": ("convolution", "conv2d", "conv_transpose"),
+    "optimizer": ("adam", "addcdiv", "addcmul", "lerp", "sqrt"),
+    "copies and layouts": ("copy_", "clone", "contiguous", "reorder", "to_copy", "fill_", "zero_", "empty", "cat"),
+    "activations, sums, products": ("leaky_relu", "add", "mul", "tanh", "sub", "threshold", "sigmoid", "div", "neg"),
+}
+
+
+def profile(function: Callable[[], object]) -> dict[str, float]:
+    """Return the share of a call's time that each kind of work takes, by torch's profiler."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+        function()
+    shares = dict.fromkeys([*KINDS_OF_WORK, "the rest"], 0.0)
+    for event in profiled.key_averages():
+        found = (kind for kind, names in KINDS_OF_WORK.items() if any(name in event.key.lower() for name in names))
+        shares[next(found, "the rest")] += event.self_cpu_time_total
+    return {kind: share / sum(shares.values()) for kind, share in shares.items()}
+
+
 def timed(function: Callable[[], object]) -> float:
     """Return the seconds that a call takes."""
     start = time.perf_counter()

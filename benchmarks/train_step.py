@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from side_by_side import Convolutions, batches, publish, seconds_of, spread
+from side_by_side import Convolutions, batches, profile, publish, seconds_of, spread
 from torch.nn import functional as F
 
 import dfpg_plugin  # noqa: F401 - before basicsr
@@ -119,7 +119,7 @@ def load(state: Path, net_g: torch.nn.Module, net_d: torch.nn.Module, optimizers
 
 
 def serve(side: str, state: Path, connection: Connection) -> None:
-    """Train the batches that come, and answer with seconds and losses; after None, with the convolutions' seconds."""
+    """Train the batches that come, and answer with seconds and losses; after None, with what the step spends."""
     trained = Ours(state) if side == "ours" else Plain(state)
     connection.send("ready")
     while (batch := connection.recv()) is not None:
@@ -129,7 +129,7 @@ def serve(side: str, state: Path, connection: Connection) -> None:
     last = connection.recv()
     with Convolutions() as noted:
         trained.step(*last)
-    connection.send(seconds_of(noted.calls))
+    connection.send((seconds_of(noted.calls), profile(lambda: trained.step(*last))))
 
 
 def compare(what: str, state: Path, args: argparse.Namespace) -> dict:
@@ -159,7 +159,9 @@ def compare(what: str, state: Path, args: argparse.Namespace) -> dict:
     for side, pipe in pipes.items():
         pipe.send(None)
         pipe.send(data[-1])
-        share[side] = pipe.recv() / statistics.median(seconds[side])
+        alone, work = pipe.recv()
+        share[side] = alone / statistics.median(seconds[side])
+        print(f"  {side}: " + ", ".join(f"{kind} {part:.0%}" for kind, part in work.items()))
     for process in processes:
         process.join()
     ratios = [a / b for a, b in zip(seconds["plain"], seconds["ours"], strict=True)]
