@@ -23,7 +23,7 @@ def start_group(args: Arguments, dist_params: dict | None, num_gpu: int) -> None
 
     BasicSR needs a GPU and nccl for this, and ignores LOCAL_RANK (utils/dist_util.py:22-24). Raises UserError where the
     launcher's environment is not there. ``dist_params: timeout``: seconds after which a process that waits for another
-    gives up and ends the run; longer than a validation, for which the others wait.
+    gives up and ends the run; longer than a process's share of a validation.
     """
     if args.launcher == "none":
         return
