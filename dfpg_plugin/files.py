@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -37,6 +37,22 @@ def state_dict_of(path: str | Path, content: object) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
         raise UserError(f"{path} holds no weights: expected names and tensors, found {type(content).__name__}.")
     return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def load_weights(path: str | Path, keys: Sequence[str | None]) -> tuple[dict[str, Tensor], str | None]:
+    """Return the weights under the first of ``keys`` that a PyTorch file has, and that key; None where they are bare.
+
+    Raises UserError, naming the file, where it holds none, or such that are not finite.
+    """
+    content = load_pytorch(path)
+    found = None
+    if isinstance(content, Mapping):
+        found = next((key for key in keys if key is not None and key in content), None)
+        content = content if found is None else content[found]
+    state = state_dict_of(path, content)
+    if bad := [name for name, value in state.items() if value.is_complex() or not torch.isfinite(value).all()]:
+        raise UserError(f"{path}: {len(bad)} of its weights are not finite real numbers, {bad[0]} first.")
+    return state, found
 
 
 def sha256_of(path: str | Path) -> str:

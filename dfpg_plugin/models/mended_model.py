@@ -19,7 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError, close_names
-from dfpg_plugin.files import load_pytorch, save_whole, state_dict_of
+from dfpg_plugin.files import load_weights, save_whole
 from dfpg_plugin.models.acceleration import Acceleration, autocast
 from dfpg_plugin.models.finite import StepCheck
 from dfpg_plugin.models.tiles import restore_in_tiles
@@ -236,15 +236,7 @@ class MendedModel(SRModel):
         BasicSR raises KeyError for the last three (base_model.py:290-295). Raises UserError, naming the file, where it
         is missing, damaged or does not fit.
         """
-        content = load_pytorch(load_path)
-        keys = [param_key, "params", "params_ema", "state_dict"]
-        found = None
-        if isinstance(content, Mapping):
-            found = next((key for key in keys if key is not None and key in content), None)
-            content = content if found is None else content[found]
-        state = state_dict_of(load_path, content)
-        if bad := [name for name, value in state.items() if value.is_complex() or not torch.isfinite(value).all()]:
-            raise UserError(f"{load_path}: {len(bad)} of its weights are not finite real numbers, {bad[0]} first.")
+        state, found = load_weights(load_path, (param_key, "params", "params_ema", "state_dict"))
         bare = self.get_bare_model(net)
         get_root_logger().info(f"Loading {type(bare).__name__} from {load_path}, with param key: [{found}].")
         self._print_different_keys_loading(bare, state, strict)

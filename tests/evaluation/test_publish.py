@@ -184,4 +184,5 @@ def test_pictures_keep_their_pixels(tmp_path: Path) -> None:
     publish(found, tmp_path / "out", PictureChoice(count=1))
     grid = cv2.imread(str(tmp_path / "out" / "set1_pictures.png"))
     for pixels in (np.kron(small, np.ones((2, 2, 1), np.uint8)), large[22:278, 72:328]):
-        assert cv2.matchTemplate(grid, pixels, cv2.TM_SQDIFF).min() < 1
+        _, _, (left, top), _ = cv2.minMaxLoc(cv2.matchTemplate(grid, pixels, cv2.TM_SQDIFF))
+        assert np.array_equal(grid[top : top + len(pixels), left : left + pixels.shape[1]], pixels)
