@@ -3,7 +3,7 @@
     python benchmarks/memory.py
 
 DFPG's complete step with the paper's networks and the demo's prior. Every row is a process of its own, on a CPU: its
-memory is the most that the process ever held, less what it held before the first step.
+memory is the most that the process ever held, less the most that it had held before the first step.
 """
 
 import argparse

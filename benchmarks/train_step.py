@@ -5,8 +5,8 @@
 
 The paper's networks and losses at batch 2 and 128 px, with the demo's prior in VGGFace's place, on real faces. The
 plain step is written below as one would in BasicSR: channels first, a generator forward for each update, the prior of
-the sharp face once for each, torch's default Adam, denormal numbers as they come. Both sides are processes of their
-own, start from the same weights and optimizer states, and take turns, step by step, on the same batches. The share of
+the sharp face once for each, torch's default Adam, denormal numbers as they come. All sides are processes of their own,
+start from the same weights and optimizer states, and take turns, step by step, on the same batches. The share of
 convolutions is that of the step's own convolutions, forward and backward, measured alone in the same process.
 """
 
@@ -37,6 +37,8 @@ NETWORKS = {
     "network_prior": {"type": "VGGFaceFeatureExtractor", "weights": "stand-in"},
 }
 LEARNING_RATES = {"g": 1e-4, "d": 1e-5}
+PLAIN = "plain"
+SIDES: dict[str, dict] = {PLAIN: {}, "DFPGModel": {}, "amp: bfloat16": {"amp": "bfloat16"}}  # and options under `train`
 LOSSES = ("l_d_real", "l_d_fake", "l_g_pix", "l_g_prior", "l_g_gan")
 Step = Callable[[torch.Tensor, torch.Tensor], dict[str, float]]
 
@@ -120,7 +122,7 @@ def load(state: Path, net_g: torch.nn.Module, net_d: torch.nn.Module, optimizers
 
 def serve(side: str, state: Path, connection: Connection) -> None:
     """Train the batches that come, and answer with seconds and losses; after None, with what the step spends."""
-    trained = Ours(state) if side == "ours" else Plain(state)
+    trained = Plain(state) if side == PLAIN else Ours(state, **SIDES[side])
     connection.send("ready")
     while (batch := connection.recv()) is not None:
         start = time.perf_counter()
@@ -132,19 +134,16 @@ def serve(side: str, state: Path, connection: Connection) -> None:
     connection.send((seconds_of(noted.calls), profile(lambda: trained.step(*last))))
 
 
-def compare(what: str, state: Path, args: argparse.Namespace) -> dict:
-    """Let both sides train in turns; return the table's row."""
+def compare(what: str, state: Path, args: argparse.Namespace) -> list[dict]:
+    """Let all sides train in turns; return the table's rows."""
     context = get_context("spawn")
-    pipes, processes = {}, []
-    for side in ("plain", "ours"):
-        here, there = context.Pipe()
-        process = context.Process(target=serve, args=(side, state, there), daemon=True)
-        process.start()
-        here.recv()
-        pipes[side] = here
-        processes.append(process)
-    seconds: dict[str, list[float]] = {side: [] for side in pipes}
-    differences = []
+    pipes = {}
+    for side in SIDES:
+        pipes[side], there = context.Pipe()
+        context.Process(target=serve, args=(side, state, there), daemon=True).start()
+        pipes[side].recv()
+    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    differences: dict[str, list[float]] = {side: [] for side in SIDES}
     data = list(batches(args.steps + 1, args.batch, args.size, seed=1))
     for i, batch in enumerate(data):
         losses = {}
@@ -153,27 +152,23 @@ def compare(what: str, state: Path, args: argparse.Namespace) -> dict:
             taken, losses[side] = pipe.recv()
             if i:
                 seconds[side].append(taken)
-        differences.append(max(abs(losses["plain"][name] - losses["ours"][name]) for name in LOSSES))
+            differences[side].append(max(abs(losses[PLAIN][name] - losses[side][name]) for name in LOSSES))
         print(f"  step {i}: " + ", ".join(f"{side} {times[-1]:.2f} s" for side, times in seconds.items() if times))
-    share = {}
+    rows = []
     for side, pipe in pipes.items():
         pipe.send(None)
         pipe.send(data[-1])
         alone, work = pipe.recv()
-        share[side] = alone / statistics.median(seconds[side])
         print(f"  {side}: " + ", ".join(f"{kind} {part:.0%}" for kind, part in work.items()))
-    for process in processes:
-        process.join()
-    ratios = [a / b for a, b in zip(seconds["plain"], seconds["ours"], strict=True)]
-    return {
-        "weights": what,
-        "plain, s": spread(seconds["plain"]),
-        "DFPGModel, s": spread(seconds["ours"]),
-        "times as fast": spread(ratios),
-        f"losses differ at most, {len(data)} steps": f"{max(differences):.1e}",
-        "convolutions alone / plain step": f"{share['plain']:.0%}",
-        "convolutions alone / our step": f"{share['ours']:.0%}",
-    }
+        rows.append({
+            "weights": what,
+            "step": side,
+            "s": spread(seconds[side]),
+            "times as fast": spread([a / b for a, b in zip(seconds[PLAIN], seconds[side], strict=True)]),
+            f"losses differ at most, {len(data)} steps": f"{max(differences[side]):.1e}",
+            "convolutions alone / step": f"{alone / statistics.median(seconds[side]):.0%}",
+        })  # fmt: skip
+    return rows
 
 
 def main() -> None:
@@ -190,7 +185,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / "fresh.pt"
         Ours(None).save(fresh)
-        rows.append(compare("fresh", fresh, args))
+        rows += compare("fresh", fresh, args)
         if args.iterations:
             trained = args.trained or Path(folder) / "trained.pt"
             if not trained.exists():
@@ -199,7 +194,7 @@ def main() -> None:
                     ours.step(lq, gt)
                 ours.save(trained)
                 del ours
-            rows.append(compare(f"after {args.iterations} iterations", trained, args))
+            rows += compare(f"after {args.iterations} iterations", trained, args)
     title = f"A training step of DFPG at batch {args.batch}, {args.size} px; medians of {args.steps} steps in turns"
     publish(rows, title, args.json)
 

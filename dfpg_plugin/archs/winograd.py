@@ -51,6 +51,7 @@ class WinogradConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform some tiles, multiply, transform back, and go on with the next: so they stay in the cache."""
+        x = x.float()
         batch, _, height, width = x.shape
         _, inputs, outputs = self.weight.shape
         pixels = x.permute(0, 2, 3, 1).contiguous()  # (B,H,W,C)
@@ -67,7 +68,8 @@ class WinogradConv2d(nn.Module):
             d = before[: PRODUCTS * count * inputs].view(PRODUCTS, count, inputs)
             y = after[: PRODUCTS * count * outputs].view(PRODUCTS, count, outputs)
             transform(pixels.numpy(), first, d.numpy())
-            torch.bmm(d, self.weight, out=y)
+            with torch.autocast("cpu", enabled=False):
+                torch.bmm(d, self.weight, out=y)
             transform_back(y.numpy(), first, height, width, self.bias.numpy(), self.slope, step, result.numpy())
         return result.permute(0, 3, 1, 2)
 
@@ -128,7 +130,8 @@ def with_winograd(network: nn.Module) -> nn.Module:
 
 def _fits_winograd(layer: nn.Conv2d) -> bool:
     return (
-        type(layer) is nn.Conv2d  # what derives from it may compute something else
+        type(layer) is nn.Conv2d  # what derives from it may compute something else, and so may hooks
+        and not (layer._forward_pre_hooks or layer._forward_hooks)
         and (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
         and (layer.groups, layer.padding_mode) == (1, "zeros")
         and layer.bias is not None

@@ -11,6 +11,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -35,6 +36,7 @@ from dfpg_plugin.evaluation.set_metrics import Partners, SetOptions, Verificatio
 from dfpg_plugin.files import read_json, whole_file
 from dfpg_plugin.metrics.verification import verify
 from dfpg_plugin.models.mended_model import MendedModel
+from dfpg_plugin.training.distribution import stop_group
 from dfpg_plugin.training.lock import locked
 from dfpg_plugin.training.loop import build_loaders, validate
 from dfpg_plugin.training.option_checks import try_metrics
@@ -58,7 +60,8 @@ def evaluate(opt: Options, option_file: str, images: str = RESTORED, workers: in
     check_positive("val:batch_size", batch_size)
     if not isinstance(batch_size, int):
         raise UserError(f"val:batch_size: expected a whole number, got {batch_size!r}.")
-    if opt["rank"] != 0:  # as in BasicSR, the first process tests alone
+    stop_group()  # as in BasicSR, the first process tests alone; the others do not wait for it
+    if opt["rank"] != 0:
         return
     with run_log() as open_log:
         loaders = build_loaders(opt, "test") + build_loaders(opt, "val")
@@ -135,8 +138,9 @@ def measure_chunks(chunks: MeasuredChunks, folder: Path, workers: int) -> None:
     # spawn: forked workers hang in OpenMP, and those of a fork server outlive a killed parent
     context = get_context("spawn") if workers else None
     loader = DataLoader(
-        chunks, batch_size=None, num_workers=workers, multiprocessing_context=context, worker_init_fn=_start_worker
-    )
+        chunks, batch_size=None, num_workers=workers, multiprocessing_context=context,
+        worker_init_fn=partial(_start_worker, gpus=_gpus(chunks.opt)),
+    )  # fmt: skip
     with tqdm(total=sum(len(chunk.indices) for chunk in chunks.chunks), unit="image") as progress:
         for chunk, records in loader:
             append_chunk(set_file(folder, chunks.plans[chunk.plan].name), chunk.number, records)
@@ -206,12 +210,16 @@ def _validates_itself(model: BaseModel) -> bool:
 
 def _default_workers(opt: Options) -> int:
     count = len(os.sched_getaffinity(0))
-    return min(count, MAX_GPU_WORKERS * torch.cuda.device_count()) if opt["num_gpu"] else count
+    return min(count, MAX_GPU_WORKERS * _gpus(opt)) if opt["num_gpu"] else count
 
 
-def _start_worker(worker: int) -> None:
-    if torch.cuda.is_available():
-        torch.cuda.set_device(worker % torch.cuda.device_count())
+def _gpus(opt: Options) -> int:
+    return min(opt["num_gpu"], torch.cuda.device_count())
+
+
+def _start_worker(worker: int, gpus: int) -> None:
+    if gpus:
+        torch.cuda.set_device(worker % gpus)
     get_root_logger(log_level=logging.WARNING)  # the first process has said everything
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

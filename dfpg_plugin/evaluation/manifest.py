@@ -26,6 +26,7 @@ PACKAGES = (
     *("torch", "torchvision", "basicsr", "numpy", "scipy", "numba", "opencv-python", "Pillow", "scikit-image", "lpips"),
     *("dlib-bin", "facexlib"),
 )
+INFERENCE = ("pad_to", "tile", "tile_overlap", "amp", "winograd")  # keys of `val` that change what is restored
 # in an evaluation that goes on
 SAME = ("format", "name", "software", "commit", "batch_size", "pictures", "inputs", "method", "metrics", "sets")
 
@@ -116,6 +117,7 @@ def _method(opt: Options, images: str, model: BaseModel | None) -> dict:
         "network_g": _plain(opt["network_g"]),
         "parameters": None if net is None else sum(p.numel() for p in net.parameters()),
         "weights": {"file": path, "sha256": sha256_of(path), "param_key": opt["path"].get("param_key_g", "params")},
+        "inference": {key: opt["val"].get(key) for key in INFERENCE},
     }
 
 

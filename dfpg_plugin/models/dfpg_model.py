@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dfpg_plugin.checks import check_positive
 from dfpg_plugin.models.acceleration import autocast
 from dfpg_plugin.models.mended_model import MendedModel
-from dfpg_plugin.models.requirements import check_parts, check_same_prior, check_shapes
+from dfpg_plugin.models.requirements import check_accumulation, check_parts, check_same_prior, check_shapes
 
 Losses = dict[str, Tensor]
 
@@ -60,6 +60,7 @@ class DFPGModel(MendedModel):
         self.cri_feature = self._build_loss("feature_opt")
         self.uses_priors = self.cri_prior is not None or self.cri_gan is not None
         check_parts(self.opt, self.get_bare_model(self.net_g), self.uses_priors)
+        check_accumulation(train, self.acceleration.accumulate)
         if (clip := train.get("grad_clip_norm")) is not None:
             check_positive("train.grad_clip_norm", clip)
         self.net_prior = self._build_prior()
@@ -86,6 +87,7 @@ class DFPGModel(MendedModel):
         with self._frozen_discriminator():
             log.update(self._update(parts, self.net_g, self.optimizer_g, self._generator_losses, "norm_g"))
         self.scaler.update()
+        self.check.end()
         self.output = torch.cat([part.restored.detach() for part in parts])
         self.log_dict = self.reduce_loss_dict(log)
         if self.ema_decay > 0:
@@ -134,16 +136,17 @@ class DFPGModel(MendedModel):
             share = len(part.lq) / len(self.lq)
             with self._gathering(net, last=i == len(parts) - 1):
                 of_part, beside = terms(part)
-                self.scaler.scale(share * torch.stack(list(of_part.values())).sum()).backward()
-            for total, values in ((losses, of_part), (others, beside)):
+                total = share * torch.stack(list(of_part.values())).sum()
+                self.scaler.scale(total * self.check.factor(of_part)).backward()
+            for sums, values in ((losses, of_part), (others, beside)):
                 for name, value in values.items():
-                    total[name] = total.get(name, 0) + share * value.detach()
+                    sums[name] = sums.get(name, 0) + share * value.detach()
         self.scaler.unscale_(optimizer)
         norm = nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
         if (clip := self.opt["train"].get("grad_clip_norm")) is not None:
             nn.utils.clip_grads_with_norm_(net.parameters(), clip, norm)
-        checked = None if self.scaler.is_enabled() else norm
-        self.check.update(losses, checked, optimizer, partial(self.scaler.step, optimizer))
+        step = partial(self.scaler.step, optimizer)
+        self.check.update(f"the gradient of {' + '.join(losses)}", norm, optimizer, step, self.scaler.is_enabled())
         return {**losses, norm_name: norm, **others}
 
     @staticmethod

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed
 
+MOST_OVERFLOWS = 25  # in a row: each halves a GradScaler's scale, which is 2**16 at first
 LAG = 2  # iterations: while the host looks at the first, the GPU still has the second to do
 
 
@@ -35,7 +36,8 @@ class Values(NamedTuple):
 class StepCheck:
     """Makes the updates of a training whose values are finite, and raises for the others.
 
-    ``waits``: whether the host looks at the values of an update before it is made.
+    ``waits``: whether the host looks at the values of an update before it is made. Every process of a group makes the
+    same calls; where one has a value that is not finite, none makes the update.
     """
 
     def __init__(self, device: torch.device, world_size: int = 1) -> None:
@@ -44,6 +46,7 @@ class StepCheck:
         self.waits = device.type == "cpu"
         self.pending: deque[Values] = deque()
         self.bad = torch.zeros((), device=device)
+        self.overflows = torch.zeros((), device=device)  # updates in a row that a GradScaler left out
 
     def begin(self, current_iter: int) -> None:
         """Begin an iteration. Raises NonFiniteLossError for an earlier one; this one is then still to be begun."""
@@ -51,31 +54,37 @@ class StepCheck:
         self.iteration = current_iter
         self.bad = torch.zeros((), device=self.device)
 
-    def update(
-        self,
-        losses: Mapping[str, Tensor],
-        norm: Tensor | None,
-        optimizer: torch.optim.Optimizer,
-        step: Callable[[], object],
-    ) -> None:
-        """Make an update by ``step`` unless a loss, or the norm of their gradient, is not finite.
+    def factor(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Note losses; return what their sum is to be multiplied with before its backward pass.
 
-        Later updates of the same iteration are left out as well. ``norm`` None: a GradScaler checks the gradient.
-        Raises NonFiniteLossError, at once or, on a GPU, later; where one process does, all do.
+        1, or NaN where a value of this iteration is not finite, for then no gradient of it may be: an infinite loss can
+        have a finite one.
         """
-        checked = dict(losses)
-        if norm is not None:
-            checked[f"the gradient of {' + '.join(losses)}"] = norm
-        values = torch.stack([value.detach().float() for value in checked.values()])
+        values = torch.stack([value.detach().float() for value in losses.values()])
         bad = (~torch.isfinite(values)).any().float()
         if self.world_size > 1:
             distributed.all_reduce(bad, distributed.ReduceOp.MAX)
-        self.bad = torch.maximum(self.bad, bad)
-        self.pending.append(self._start_copy(list(checked), torch.cat([values, bad.view(1)])))
-        if self.waits or not getattr(optimizer, "_step_supports_amp_scaling", False):
-            self.settle()
+        self._note(list(losses), values, bad)
+        return torch.where(self.bad > 0, torch.nan, 1.0)
+
+    def update(
+        self, what: str, norm: Tensor, optimizer: torch.optim.Optimizer, step: Callable[[], object], scaled: bool
+    ) -> None:
+        """Make an update by ``step`` unless the norm of its gradient, called ``what``, is not finite.
+
+        Nor where another value of this iteration is not. ``scaled``: a GradScaler makes the update, and leaves it out
+        while its scale is too large; MOST_OVERFLOWS in a row are an error. Raises NonFiniteLossError, at once or, on a
+        GPU, later.
+        """
+        bad = (~torch.isfinite(norm)).float()
+        if scaled:
+            self.overflows = (self.overflows + bad) * bad
+            bad = (self.overflows > MOST_OVERFLOWS).float()
+        self._note([what], norm.detach().float().view(1), bad)
+        if scaled:
             step()
-        elif norm is None:
+        elif self.waits or not getattr(optimizer, "_step_supports_amp_scaling", False):
+            self.settle()
             step()
         else:
             optimizer.found_inf = self.bad  # type: ignore[attr-defined] # as a GradScaler does
@@ -83,6 +92,11 @@ class StepCheck:
                 step()
             finally:
                 del optimizer.found_inf  # type: ignore[attr-defined]
+
+    def end(self) -> None:
+        """End an iteration. Raises NonFiniteLossError where the host waits and has not looked yet."""
+        if self.waits:
+            self.settle()
 
     def settle(self, leave: int = 0) -> None:
         """Look at what is left to be looked at, except the last ``leave`` iterations. Raises NonFiniteLossError."""
@@ -94,6 +108,10 @@ class StepCheck:
             if looked.values[-1]:
                 self.pending = deque(values for values in self.pending if values.iteration != looked.iteration)
                 raise self._error(looked)
+
+    def _note(self, names: list[str], values: Tensor, bad: Tensor) -> None:
+        self.bad = torch.maximum(self.bad, bad)
+        self.pending.append(self._start_copy(names, torch.cat([values, bad.view(1)])))
 
     def _start_copy(self, names: list[str], values: Tensor) -> Values:
         if values.device.type != "cuda":

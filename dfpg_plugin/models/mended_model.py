@@ -5,8 +5,6 @@ Each method names what it mends in BasicSR 1.4.2.
 
 import os
 from collections.abc import Iterable, Mapping
-from inspect import signature
-from types import ModuleType
 
 import torch
 from basicsr.models.sr_model import SRModel
@@ -18,17 +16,16 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from dfpg_plugin.checks import UserError, close_names
+from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import load_weights, save_whole
 from dfpg_plugin.models.acceleration import Acceleration, autocast
 from dfpg_plugin.models.finite import StepCheck
-from dfpg_plugin.models.tiles import restore_in_tiles
+from dfpg_plugin.models.optimizers import build_optimizer, scheduler_class, with_own_fusing
+from dfpg_plugin.models.tiles import TILE_OVERLAP, check_tiles, restore_in_tiles
 from dfpg_plugin.models.validation import validate
 
-NEEDS_A_METRIC = "ReduceLROnPlateau"
 BASICSR_SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
 BEST = "best"
-TILE_OVERLAP = 32  # px
 
 
 class MendedModel(SRModel):
@@ -42,12 +39,15 @@ class MendedModel(SRModel):
         train = opt.get("train") or {}
         self.acceleration = Acceleration.read({key: train.get(key) for key in ("amp", "accumulate", "compile", "tf32")})
         self.acceleration.start()
+        check_tiles(opt.get("val") or {})
         super().__init__(opt)
         self.scaler = self.acceleration.scaler(self.device)
         self.check = StepCheck(self.device, opt.get("world_size", 1) if opt["dist"] else 1)
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Wrap for several processes on CPUs too: BasicSR asks for a CUDA device (base_model.py:98)."""
+        if self.acceleration.compile and self.opt["num_gpu"] > 1 and not self.opt["dist"]:
+            raise UserError("train:compile: needs one process for each GPU. Start with torchrun, or set num_gpu: 1.")
         net = self.acceleration.compiled(net.to(self.device).to(memory_format=torch.channels_last))
         if self.opt["dist"] and self.device.type == "cpu":
             return DistributedDataParallel(net, find_unused_parameters=self.opt.get("find_unused_parameters", False))
@@ -70,10 +70,7 @@ class MendedModel(SRModel):
 
         ``fused: false`` in the options asks for torch's plain one (base_model.py:107).
         """
-        kind = _from_torch("optimizer", torch.optim, optim_type)
-        if "fused" in signature(kind).parameters and not kwargs.get("foreach"):
-            kwargs.setdefault("fused", True)
-        return kind(params, lr=lr, **kwargs)
+        return build_optimizer(optim_type, params, lr, kwargs)
 
     def setup_schedulers(self) -> None:
         """Build any scheduler of ``torch.optim.lr_scheduler``; a constant rate where none is named.
@@ -84,7 +81,7 @@ class MendedModel(SRModel):
         if options.get("type") in BASICSR_SCHEDULERS:
             super().setup_schedulers()
             return
-        build = _from_torch("scheduler", torch.optim.lr_scheduler, options.pop("type", None))
+        build = scheduler_class(options.pop("type", None))
         self.schedulers = [build(optimizer, **options) for optimizer in self.optimizers]
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
@@ -147,7 +144,9 @@ class MendedModel(SRModel):
         if (tile := val.get("tile")) is None:
             self.output = restore(self.lq)
         else:
-            self.output = restore_in_tiles(restore, self.lq, tile, val.get("tile_overlap", TILE_OVERLAP), scale)
+            self.output = restore_in_tiles(
+                restore, self.lq, int(tile), int(val.get("tile_overlap", TILE_OVERLAP)), scale
+            )
         net.train(was_training)
 
     def nondist_validation(self, dataloader: DataLoader, current_iter: int, tb_logger: object, save_img: bool) -> None:
@@ -214,9 +213,13 @@ class MendedModel(SRModel):
         """Raise UserError where ``resume_state`` belongs to another run than the options describe."""
 
     def resume_training(self, resume_state: dict) -> None:
-        """Go on from a state; BasicSR forgets the best metrics, so that a worse network would replace the best one."""
+        """Go on from a state; BasicSR forgets the best metrics, so that a worse network would replace the best one.
+
+        Whether an optimizer is fused is said by the options, not by the state.
+        """
         self.check_extra_state(resume_state)
-        super().resume_training(resume_state)
+        states = with_own_fusing(self.optimizers, resume_state["optimizers"])
+        super().resume_training({**resume_state, "optimizers": states})
         if resume_state.get("best_metric_results"):
             self.best_metric_results = resume_state["best_metric_results"]
 
@@ -245,11 +248,3 @@ class MendedModel(SRModel):
         except RuntimeError as error:
             reason = str(error).replace("\n", " ").replace("\t", "")[:300]
             raise UserError(f"{load_path} does not fit {type(bare).__name__}: {reason}") from error
-
-
-def _from_torch(what: str, module: ModuleType, name: str | None) -> type:
-    bases = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
-    known = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, bases) and v not in bases]
-    if name not in known or name == NEEDS_A_METRIC:
-        raise UserError(f"train: {what} type {name!r} is not in {module.__name__}.{close_names(str(name), known)}")
-    return getattr(module, str(name))

@@ -30,6 +30,15 @@ def check_parts(opt: Mapping, net_g: nn.Module, uses_priors: bool) -> None:
         )
 
 
+def check_accumulation(train: Mapping, parts: int) -> None:
+    """Refuse losses that are no means over the batch where it is computed in parts; PriorLoss always is one."""
+    losses = {key: options for key, options in train.items() if key.endswith("_opt") and isinstance(options, Mapping)}
+    for key, options in losses.items():
+        is_mean = options.get("reduction", "mean") == "mean" and options.get("criterion") != "fro"
+        if parts > 1 and not is_mean and options.get("type") != "PriorLoss":
+            raise UserError(f"train:accumulate: {key} is no mean over the batch. Use reduction: mean, or no parts.")
+
+
 def check_shapes(estimated: Sequence[Tensor], target: Sequence[Tensor]) -> None:
     """Refuse estimates that can't be compared with the prior, naming what sets their channels."""
     shapes = [[tuple(p.shape[1:]) for p in features] for features in (estimated, target)]

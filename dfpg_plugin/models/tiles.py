@@ -1,11 +1,24 @@
 """Restore large images in tiles that overlap, so that memory does not grow with the image and no seam is seen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from dfpg_plugin.checks import UserError
+
+TILE_OVERLAP = 32  # px
+
+
+def check_tiles(val: Mapping) -> None:
+    """Raise UserError where ``val``'s tiles can't overlap as they should."""
+    size, overlap = val.get("tile"), val.get("tile_overlap")
+    if size is None and overlap is not None:
+        raise UserError("val:tile_overlap: is of no use without val:tile.")
+    if size is not None and 2 * (TILE_OVERLAP if overlap is None else overlap) >= size:
+        raise UserError(
+            f"val:tile: {size} px can't overlap by {overlap or TILE_OVERLAP} px. Raise it, or lower tile_overlap."
+        )
 
 
 def restore_in_tiles(
@@ -14,11 +27,8 @@ def restore_in_tiles(
     """Restore (B,C,H,W) in tiles of ``size`` px and blend them over ``overlap`` px; return (B,C,H*scale,W*scale).
 
     In an overlap the share of a tile rises linearly from its edge, so that the result changes from one to the next
-    without a step, even where a network looks at the whole of what it is given. Smaller images are one tile. Raises
-    UserError where tiles of ``size`` can't overlap so much.
+    without a step, even where a network looks at the whole of what it is given. Smaller images are one tile.
     """
-    if 2 * overlap >= size:
-        raise UserError(f"val:tile_overlap: {overlap} px is half a tile of {size} px or more. Lower it, or raise tile.")
     height, width = image.shape[-2:]
     if max(height, width) <= size:
         return restore(image)

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.training.checkpoints import LATEST, save_checkpoint
-from dfpg_plugin.training.distribution import telling_lost_processes
+from dfpg_plugin.training.distribution import stop_group, telling_lost_processes
 from dfpg_plugin.training.guards import Guard, NonFiniteOptions
 from dfpg_plugin.training.option_checks import check_metrics, try_metrics
 from dfpg_plugin.training.options import Options
@@ -153,8 +153,9 @@ def run(
                 messages({**rates, **times, **model.get_current_log()})
             if val_freq and current_iter % val_freq == 0:
                 validate(opt, model, val_loaders, current_iter, tb_logger)
-            requests.agree(model.device)
+            requests.agree()
             if current_iter % save_freq == 0 or requests.save or requests.stop:
+                guard.settle(model, current_iter)
                 logger.info(f"Saving the networks and the training state of iteration {current_iter}.")
                 save_checkpoint(model, epoch, current_iter, opt["logger"].get("keep_checkpoints"))
                 requests.save = 0
@@ -169,6 +170,7 @@ def run(
     save_checkpoint(model, LATEST, LATEST)
     if val_freq and current_iter % val_freq != 0:
         validate(opt, model, val_loaders, current_iter, tb_logger)
+    stop_group()  # the others do not wait for the summary
     if val_freq and opt["rank"] == 0 and isinstance(model, MendedModel):
         summarise(model, val_loaders, opt)
 
@@ -180,6 +182,11 @@ def batches(loader: DataLoader, opt: Options) -> Iterator[dict]:
         return
     prefetcher = CUDAPrefetcher(loader, opt)
     while (batch := prefetcher.next()) is not None:
+        for value in batch.values():
+            if isinstance(
+                value, torch.Tensor
+            ):  # copied in another stream, which may not write over it before it is read
+                value.record_stream(torch.cuda.current_stream())
         yield batch
 
 

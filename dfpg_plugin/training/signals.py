@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.sharedctypes import RawValue
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import distributed
@@ -28,6 +29,8 @@ class Requests:
     def __init__(self) -> None:
         self.stop = 0  # the signal's number
         self.save = 0
+        # gloo, for nobody has to wait for a GPU
+        self.group: Any = distributed.new_group(backend="gloo") if distributed.is_initialized() else None
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """Take a signal: the iteration is finished first. A second one of those that stop ends the process at once."""
@@ -40,11 +43,11 @@ class Requests:
         else:
             self.stop = number
 
-    def agree(self, device: torch.device) -> None:
+    def agree(self) -> None:
         """Make the requests of any process those of all: they have to save and stop after the same iteration."""
-        if distributed.is_initialized():
-            wishes = torch.tensor([self.stop, self.save], device=device)
-            distributed.all_reduce(wishes, distributed.ReduceOp.MAX)
+        if self.group is not None:
+            wishes = torch.tensor([self.stop, self.save])
+            distributed.all_reduce(wishes, distributed.ReduceOp.MAX, self.group)
             self.stop, self.save = wishes.tolist()
 
 

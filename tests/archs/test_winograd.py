@@ -130,7 +130,7 @@ def test_layers_that_compute_something_else_are_left_alone() -> None:
         nn.Conv2d(64, 64, 3), nn.Conv2d(64, 64, 3, padding=1, stride=2), nn.Conv2d(64, 64, 3, padding=1, bias=False),
         nn.Conv2d(64, 64, 3, padding=1, groups=2), nn.Conv2d(64, 64, 3, padding=1, padding_mode="reflect"),
         nn.Conv2d(64, 64, 3, padding=2, dilation=2), nn.Conv2d(64, 64, 1), nn.Conv2d(3, 64, 3, padding=1),
-        Own(64, 64, 3, padding=1),
+        Own(64, 64, 3, padding=1), nn.utils.spectral_norm(convolution(64, 64)),
     ]  # fmt: skip
     assert not any(isinstance(layer, WinogradConv2d) for layer in with_winograd(nn.Sequential(*kept)).modules())
 
@@ -141,3 +141,12 @@ def test_an_activation_is_joined_or_left_alone(activation: nn.Module) -> None:
     x = torch.randn(1, 64, 9, 13)
     with torch.no_grad():
         assert relative_error(with_winograd(net)(x), net(x)) < 1e-5
+
+
+def test_under_autocast_it_stays_in_float32() -> None:
+    conv = convolution(64, 64)
+    x = torch.randn(1, 64, 9, 13)
+    plain = WinogradConv2d(conv, slope=1.0, pool=False)(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(WinogradConv2d(conv, slope=1.0, pool=False)(x), plain)
+        assert WinogradConv2d(conv, slope=1.0, pool=False)(x.bfloat16()).dtype == torch.float32

@@ -125,16 +125,17 @@ def test_the_processes_of_an_evaluation_share_the_gpus_of_the_machine(monkeypatc
     from dfpg_plugin.evaluation import evaluate
 
     devices = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", devices.append)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr(cv2, "setNumThreads", lambda count: None)
     monkeypatch.setattr(evaluate.os, "sched_getaffinity", lambda process: set(range(32)))
-    assert evaluate._default_workers({"num_gpu": 2}) == 8
+    assert evaluate._default_workers({"num_gpu": 2}) == evaluate._default_workers({"num_gpu": 8}) == 8
+    assert evaluate._default_workers({"num_gpu": 1}) == 4
     assert evaluate._default_workers({"num_gpu": 0}) == 32
     for worker in range(4):
-        evaluate._start_worker(worker)
+        evaluate._start_worker(worker, evaluate._gpus({"num_gpu": 2}))
+    evaluate._start_worker(3, evaluate._gpus({"num_gpu": 0}))
     assert devices == [0, 1, 0, 1]
 
 
@@ -250,7 +251,7 @@ def test_wrong_batch_sizes_and_sets_of_one_name_are_refused(small_set: Callable)
         files.run("val:batch_size=2", other)
 
 
-@pytest.mark.parametrize("change", ["val:save_img=true", "picture"])
+@pytest.mark.parametrize("change", ["val:save_img=true", "val:amp=bfloat16", "val:tile=64", "picture"])
 def test_an_evaluation_of_changed_inputs_does_not_go_on(small_set: Callable, change: str) -> None:
     files = small_set(people=2)
     folder = files.run()

@@ -153,18 +153,17 @@ def test_float16_scales_its_losses_and_leaves_out_what_overflows(options: dict) 
     model = build(options, amp="float16")
     model.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)  # overflows at once
     before = [p.clone() for p in model.net_g.parameters()]
-    train(model, 1)
+    train(model, 1, batch=1)
     assert all(map(torch.equal, before, model.net_g.parameters()))
     assert model.scaler.get_scale() == 2.0**99
     model.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    train(model, 2)
+    train(model, 1, batch=1)
     assert not all(map(torch.equal, before, model.net_g.parameters()))
 
 
 def test_float16_goes_on_with_its_scale(options: dict, tmp_path: Path) -> None:
     model, resumed = build(options, amp="float16"), build(options, amp="float16")
     model.scaler = torch.amp.GradScaler("cpu", init_scale=123.0)
-    train(model, 1)
     model.save(0, 1)
     resumed.resume_training(torch.load(tmp_path / "training_states" / "1.state", weights_only=True))
     assert resumed.scaler.get_scale() == 123.0
@@ -219,3 +218,43 @@ def test_wrong_values_are_refused(given: dict, message: str) -> None:
 def test_optimizers_are_fused_where_torch_has_them_so(options: dict, optimizer: dict, fused: bool | None) -> None:
     model = build(options, optim_g={**optimizer, "lr": 1e-3})
     assert model.optimizer_g.defaults.get("fused") is fused
+
+
+@pytest.mark.parametrize("saved", [{"fused": False}, {}])
+def test_a_state_of_a_plain_optimizer_goes_on_with_a_fused_one(options: dict, tmp_path: Path, saved: dict) -> None:
+    adam = {"type": "Adam", "lr": 1e-3}
+    plain, resumed = (build(options, optim_g={**adam, **how}) for how in ({"fused": False}, {}))
+    train(plain, 1)
+    plain.save(0, 1)
+    state = torch.load(tmp_path / "training_states" / "1.state", weights_only=True)
+    for optimizer in state["optimizers"]:
+        for group in optimizer["param_groups"]:
+            group.pop("fused")
+            group.update(saved)
+    resumed.resume_training(state)
+    resumed.check.waits = False
+    assert [group["fused"] for group in resumed.optimizer_g.param_groups] == [True]
+    train(resumed, 2)
+
+
+def test_float16_skips_a_bad_batch_and_goes_on(options: dict) -> None:
+    model = build(options, amp="float16")
+    before = [p.clone() for p in model.net_g.parameters()]
+    gt = torch.rand(1, 3, 32, 32)
+    for current_iter in (1, 2):
+        model.feed_data({"lq": gt, "gt": gt * torch.nan})
+        with pytest.raises(FloatingPointError, match=f"l_d_real is nan at iteration {current_iter}"):
+            model.optimize_parameters(current_iter)
+    assert all(map(torch.equal, before, model.net_g.parameters()))
+
+
+def test_losses_that_are_no_means_can_not_be_computed_in_parts(options: dict) -> None:
+    loss = {"type": "L1Loss", "reduction": "sum"}
+    build(options, pixel_opt=loss)
+    with pytest.raises(UserError, match="train:accumulate: pixel_opt is no mean over the batch"):
+        build(options, pixel_opt=loss, accumulate=2)
+
+
+def test_compiled_networks_need_a_process_for_each_gpu(options: dict) -> None:
+    with pytest.raises(UserError, match="train:compile: needs one process for each GPU"):
+        build({**options, "num_gpu": 2}, compile=True)

@@ -1,5 +1,6 @@
 """Steps whose values are not finite: left out at once on a CPU, else by the optimizer itself."""
 
+import contextlib
 import math
 
 import pytest
@@ -17,11 +18,13 @@ def make(waits: bool, optimizer: type = torch.optim.Adam, **kwargs: object) -> t
     return weight, optimizer([weight], lr=0.1, **kwargs), check
 
 
-def step(weight, optimizer, check: StepCheck, current_iter: int, loss: float, norm: float | None = 1.0) -> None:
+def step(weight, optimizer, check: StepCheck, current_iter: int, loss: float, norm: float = 1.0) -> None:
+    """One iteration of one update, as a model makes it."""
     check.begin(current_iter)
-    weight.grad = torch.ones(3) if norm is None or math.isfinite(norm) else torch.full((3,), norm)
-    norm = None if norm is None else torch.tensor(norm)
-    check.update({"l_a": torch.tensor(1.0), "l_b": torch.tensor(loss)}, norm, optimizer, optimizer.step)
+    factor = check.factor({"l_a": torch.tensor(1.0), "l_b": torch.tensor(loss)})
+    weight.grad = torch.full((3,), norm) * factor
+    check.update("the gradient of l_a + l_b", weight.grad.norm(), optimizer, optimizer.step, scaled=False)
+    check.end()
 
 
 @pytest.mark.parametrize("bad", VALUES)
@@ -66,8 +69,8 @@ def test_an_iteration_with_a_bad_update_makes_no_later_one_and_is_reported_once(
     weight, optimizer, check = make(waits=False, fused=True)
     check.begin(1)
     for loss in (math.nan, 1.0, math.nan):
-        weight.grad = torch.ones(3)
-        check.update({"l": torch.tensor(loss)}, torch.tensor(1.0), optimizer, optimizer.step)
+        weight.grad = torch.ones(3) * check.factor({"l": torch.tensor(loss)})
+        check.update("the gradient", weight.grad.norm(), optimizer, optimizer.step, scaled=False)
     assert torch.equal(weight, torch.ones(3))
     with pytest.raises(NonFiniteLossError):
         check.settle()
@@ -83,7 +86,44 @@ def test_an_optimizer_that_can_not_leave_out_an_update_is_waited_for() -> None:
     assert torch.equal(weight, torch.ones(3))
 
 
-def test_the_gradient_is_left_to_a_scaler() -> None:
-    weight, optimizer, check = make(waits=True)
-    step(weight, optimizer, check, 1, 1.0, norm=None)
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad, torch.optim.SGD])
+def test_every_fused_optimizer_goes_on_after_an_update_that_was_left_out_as_if_it_had_not_been(kind: type) -> None:
+    results = []
+    for losses in ([1.0, 1.0], [math.nan, 1.0, math.nan, 1.0]):
+        weight, optimizer, check = make(waits=False, optimizer=kind, fused=True)
+        for i, loss in enumerate(losses):
+            with contextlib.suppress(NonFiniteLossError):
+                step(weight, optimizer, check, 10 * i, loss)
+        results.append(weight.detach())
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_with_a_scaler_an_infinite_loss_changes_nothing_and_a_gradient_may_overflow(waits: bool) -> None:
+    weight, optimizer, check = make(waits, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+
+    def scaled_step(current_iter: int, loss: float, slope: float = 1.0) -> None:
+        check.begin(current_iter)
+        optimizer.zero_grad()
+        total = (weight * slope).sum() * check.factor({"l": torch.tensor(loss)})
+        scaler.scale(total).backward()
+        scaler.unscale_(optimizer)
+        check.update("the gradient of l", weight.grad.norm(), optimizer, lambda: scaler.step(optimizer), scaled=True)
+        scaler.update()
+        check.end()
+
+    with pytest.raises(NonFiniteLossError, match="l is inf at iteration 1"):
+        scaled_step(1, math.inf)
+        check.settle()
+    assert torch.equal(weight, torch.ones(3))
+    scaled_step(2, 1.0, slope=math.inf)
+    assert torch.equal(weight, torch.ones(3))
+    assert scaler.get_scale() == 1.0
+    scaled_step(3, 1.0)
+    check.settle()
     assert not torch.equal(weight, torch.ones(3))
+    with pytest.raises(NonFiniteLossError, match="the gradient of l is nan"):
+        for current_iter in range(4, 4 + 26):
+            scaled_step(current_iter, 1.0, slope=math.nan)
+        check.settle()

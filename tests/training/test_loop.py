@@ -10,7 +10,7 @@ from basicsr.models import build_model
 from conftest import write_yaml
 
 from dfpg_plugin.training.loop import build_loaders
-from dfpg_plugin.training.options import Arguments, complete, read_option_file
+from dfpg_plugin.training.options import Arguments, complete, force, read_option_file
 
 KEYS = ("l_d_real", "l_d_fake", "l_g_pix", "l_g_prior", "l_g_gan", "cos_p1")
 
@@ -207,8 +207,9 @@ def test_two_processes_train_on_cpus_and_one_writes(basicsr: Callable, option_fi
 
     state = torch.load(run / "training_states" / "10.state", weights_only=True)
     forced = [f"path:pretrain_network_g={run}/models/net_g_10.pth", "path:param_key_g=params_ema"]
-    args = Arguments(str(option_file), force_yml=tuple(forced))
-    opt = complete(read_option_file(str(option_file)), args, tmp_path, is_train=False)
+    opt = read_option_file(str(option_file))
+    force(opt, forced)
+    complete(opt, Arguments(str(option_file)), tmp_path, is_train=False)
     opt.update(rank=0, world_size=1)
     model = build_model(opt)
     for loader in build_loaders(opt, "val"):

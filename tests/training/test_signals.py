@@ -8,12 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import ROOT, write_yaml
 
 from dfpg_plugin.training.signals import listening
-
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -21,7 +18,7 @@ def test_the_first_signal_is_a_request_and_handlers_are_put_back(number: int) ->
     before = signal.getsignal(number)
     with listening() as requests:
         os.kill(os.getpid(), number)
-        requests.agree(CPU)
+        requests.agree()
         assert requests.stop == number
         assert not requests.save
     assert signal.getsignal(number) == before
