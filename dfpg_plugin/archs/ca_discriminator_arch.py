@@ -8,25 +8,15 @@ from collections.abc import Sequence
 
 from basicsr.archs.rcan_arch import ChannelAttention
 from basicsr.utils.registry import ARCH_REGISTRY
-from torch import Tensor, autocast, cat, nn
+from torch import Tensor, cat, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from dfpg_plugin.archs.blocks import NEGATIVE_SLOPE, init_kaiming
 from dfpg_plugin.checks import UserError
 
 
-class NormalisedConv2d(nn.Conv2d):
-    """A convolution whose weight, which spectral norm computes at every use, is computed in float32 under autocast."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B,C,H,W) to (B,K,H',W')."""
-        with autocast(x.device.type, enabled=False):
-            weight = self.weight
-        return self._conv_forward(x, weight, self.bias)
-
-
 def _sn_conv(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Module:
-    conv = NormalisedConv2d(in_channels, out_channels, kernel, stride, padding=1, bias=False)
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=1, bias=False)
     init_kaiming(conv, scale=1)  # before spectral_norm, which makes the weight a computed value
     return spectral_norm(conv)
 

@@ -12,6 +12,7 @@ Where the paper is silent on widths, blocks and initialisation, the values are t
 
 from collections.abc import Sequence
 
+import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -95,7 +96,8 @@ class Decoder(nn.Module):
         d2 = self.scale2(d2 if priors is None else self.fuse2(d2, priors[1]))
         d1 = self.up2(d2)  # (B,64,H,W)
         d0 = self.scale1(d1 if priors is None else self.fuse1(d1, priors[0]))
-        return self.tail(d0 + e0)  # (B,3,H,W)
+        with torch.autocast(e0.device.type, enabled=False):  # bfloat16 has fewer levels than an image
+            return self.tail((d0 + e0).float())  # (B,3,H,W)
 
 
 @ARCH_REGISTRY.register()

@@ -22,8 +22,9 @@ def autocast(dtype: str | None, device: torch.device) -> AbstractContextManager:
 class Acceleration:
     """The keys of ``train`` that change how a step is computed, not which.
 
-    - ``amp``: ``bfloat16`` or ``float16``, in which the networks compute, under torch's autocast; weights, losses,
-      normalisations and the optimizers stay in float32. With ``float16`` the losses are scaled (torch's GradScaler).
+    - ``amp``: ``bfloat16`` or ``float16``, in which the generator computes, under torch's autocast. Its weights, the
+      prior, the discriminator, losses and optimizers stay in float32, and so does DFPGNet's last layer: the step's
+      losses are then those of float32 to about 1e-5. With ``float16`` the losses are scaled (torch's GradScaler).
     - ``accumulate``: parts of a batch that are computed one after the other, their gradients added: the update is
       that of the whole batch, in the memory of a part. With a discriminator the generator runs once more for each.
     - ``compile``: whether the networks are compiled by ``torch.compile``.

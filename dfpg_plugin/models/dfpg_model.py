@@ -156,14 +156,16 @@ class DFPGModel(MendedModel):
 
     def _estimate(self, part: Part) -> None:
         """Fill in the prior's features, the restored faces and, where a loss needs them, [P^1, P^2, P^3]."""
+        if self.net_prior is not None and not part.target:
+            with torch.no_grad():
+                part.target = self.net_prior(part.gt)
         with autocast(self.acceleration.amp, self.device):
-            if self.net_prior is not None and not part.target:
-                with torch.no_grad():
-                    part.target = self.net_prior(part.gt)
             if self.uses_priors:
                 part.restored, part.estimated = self.net_g(part.lq, return_priors=True)
             else:
                 part.restored = self.net_g(part.lq)
+        part.restored = part.restored.float()
+        part.estimated = [p.float() for p in part.estimated]
         check_shapes(part.estimated, part.target)
 
     def _discriminator_losses(self, part: Part) -> tuple[Losses, Losses]:
@@ -171,10 +173,8 @@ class DFPGModel(MendedModel):
         if part.restored is None:
             with torch.no_grad():
                 self._estimate(part)
-        with autocast(self.acceleration.amp, self.device):
-            real = self.net_d(part.target)
-            fake = self.net_d([p.detach() for p in part.estimated])
-        real, fake = real.float(), fake.float()
+        real = self.net_d(part.target)
+        fake = self.net_d([p.detach() for p in part.estimated])
         losses = {
             "l_d_real": self.cri_gan(real, True, is_disc=True),
             "l_d_fake": self.cri_gan(fake, False, is_disc=True),
@@ -185,14 +185,7 @@ class DFPGModel(MendedModel):
         """The weighted terms of Eq. 10, and those of the ablations; and the cosines of P and its estimate."""
         if part.restored is None or not part.restored.requires_grad:
             self._estimate(part)
-        with autocast(self.acceleration.amp, self.device):
-            features = None if self.cri_feature is None else self.net_prior(part.restored)
-            attended = None if self.cri_prior is None else self._attend(part.estimated)
-            # bare: no gradient of D to share out
-            logits = None if self.cri_gan is None else self.get_bare_model(self.net_d)(part.estimated)
-            with torch.no_grad():
-                target = None if self.cri_prior is None else self._attend(part.target)
-        restored = part.restored.float()
+        restored = part.restored
         losses: Losses = {}
         if self.cri_pix is not None:
             losses["l_g_pix"] = self.cri_pix(restored, part.gt)
@@ -200,12 +193,15 @@ class DFPGModel(MendedModel):
             percep, style = self.cri_perceptual(restored, part.gt)
             losses.update({k: v for k, v in (("l_g_percep", percep), ("l_g_style", style)) if v is not None})
         if self.cri_feature is not None:
-            pairs = zip(features, part.target, strict=True)
-            losses["l_g_feature"] = torch.stack([self.cri_feature(a.float(), b.float()) for a, b in pairs]).sum()
+            pairs = zip(self.net_prior(restored), part.target, strict=True)
+            losses["l_g_feature"] = torch.stack([self.cri_feature(p_hat, p) for p_hat, p in pairs]).sum()
         if self.cri_prior is not None:
-            losses["l_g_prior"] = self.cri_prior(attended, target)
+            with torch.no_grad():
+                weighted_target = self._attend(part.target)
+            losses["l_g_prior"] = self.cri_prior(self._attend(part.estimated), weighted_target)
         if self.cri_gan is not None:
-            losses["l_g_gan"] = self.cri_gan(logits.float(), True, is_disc=False)
+            logits = self.get_bare_model(self.net_d)(part.estimated)  # bare: no gradient of D to share out
+            losses["l_g_gan"] = self.cri_gan(logits, True, is_disc=False)
         return losses, self._cosines(part)
 
     def _attend(self, features: list[Tensor]) -> list[Tensor]:
@@ -229,7 +225,7 @@ class DFPGModel(MendedModel):
     @torch.no_grad()
     def _cosines(part: Part) -> Losses:
         pairs = enumerate(zip(part.estimated, part.target, strict=False), start=1)
-        return {f"cos_p{i}": F.cosine_similarity(a.float(), b.float(), dim=1).mean() for i, (a, b) in pairs}
+        return {f"cos_p{i}": F.cosine_similarity(p_hat, p, dim=1).mean() for i, (p_hat, p) in pairs}
 
     def _build_loss(self, key: str) -> nn.Module | None:
         options: Mapping | None = self.opt["train"].get(key)

@@ -251,7 +251,7 @@ def test_wrong_batch_sizes_and_sets_of_one_name_are_refused(small_set: Callable)
         files.run("val:batch_size=2", other)
 
 
-@pytest.mark.parametrize("change", ["val:save_img=true", "val:amp=bfloat16", "val:tile=64", "picture"])
+@pytest.mark.parametrize("change", ["val:save_img=true", "val:amp=bfloat16", "val:tile=80", "picture"])
 def test_an_evaluation_of_changed_inputs_does_not_go_on(small_set: Callable, change: str) -> None:
     files = small_set(people=2)
     folder = files.run()

@@ -123,6 +123,7 @@ def test_bfloat16_follows_float32_and_keeps_losses_and_normalisation_in_float32(
     kinds: dict[str, set] = {"convolutions": set(), "losses": set(), "normalised": set(), "spectral": set()}
     for loss in (lower.cri_pix, lower.cri_gan, lower.cri_prior):
         loss.register_forward_hook(lambda *args: kinds["losses"].add((args[2].dtype, torch.is_autocast_enabled("cpu"))))
+    lower.net_g.decoder.tail.register_forward_hook(lambda *args: kinds["losses"].add((args[2].dtype, False)))
     lower.net_g.encoder.head.register_forward_hook(lambda *args: kinds["convolutions"].add(args[2].dtype))
     for layer in lower.net_d.modules():
         if hasattr(layer, "parametrizations"):
