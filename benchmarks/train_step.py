@@ -37,6 +37,9 @@ NETWORKS = {
     "network_prior": {"type": "VGGFaceFeatureExtractor", "weights": "stand-in"},
 }
 LEARNING_RATES = {"g": 1e-4, "d": 1e-5}
+# with Adam's own 1e-8, a weight whose gradient is nearly 0 moves a whole step by the sign of a rounding error, and
+# after some steps the losses of any two ways to compute it part
+EPS = 1e-4
 PLAIN = "plain"
 SIDES: dict[str, dict] = {PLAIN: {}, "DFPGModel": {}, "amp: bfloat16": {"amp": "bfloat16"}}  # and options under `train`
 LOSSES = ("l_d_real", "l_d_fake", "l_g_pix", "l_g_prior", "l_g_gan")
@@ -56,7 +59,7 @@ class Ours:
             "train": {
                 "pixel_opt": {"type": "L1Loss"}, "prior_opt": {"type": "PriorLoss"},
                 "gan_opt": {"type": "GANLoss", "gan_type": "vanilla", "loss_weight": 0.05},
-                **{f"optim_{key}": {"type": "Adam", "lr": lr} for key, lr in LEARNING_RATES.items()},
+                **{f"optim_{key}": {"type": "Adam", "lr": lr, "eps": EPS} for key, lr in LEARNING_RATES.items()},
                 **train,
             },
         })  # fmt: skip
@@ -81,8 +84,8 @@ class Plain:
     def __init__(self, state: Path) -> None:
         torch.set_flush_denormal(False)
         self.net_g, self.net_d, self.net_prior = (build_network(dict(options)) for options in NETWORKS.values())
-        self.optimizer_g = torch.optim.Adam(self.net_g.parameters(), lr=LEARNING_RATES["g"])
-        self.optimizer_d = torch.optim.Adam(self.net_d.parameters(), lr=LEARNING_RATES["d"])
+        self.optimizer_g = torch.optim.Adam(self.net_g.parameters(), lr=LEARNING_RATES["g"], eps=EPS)
+        self.optimizer_d = torch.optim.Adam(self.net_d.parameters(), lr=LEARNING_RATES["d"], eps=EPS)
         load(state, self.net_g, self.net_d, [self.optimizer_g, self.optimizer_d])
 
     def step(self, lq: torch.Tensor, gt: torch.Tensor) -> dict[str, float]:
