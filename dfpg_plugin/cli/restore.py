@@ -1,0 +1,90 @@
+"""``basicsr restore``: restore the faces in photographs and videos."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.cli.arguments import from_1
+
+SOME_FAILED = 1
+
+
+def add_parser(commands: "argparse._SubParsersAction") -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser("restore", help="restore faces in photographs and videos", description=__doc__)
+    parser.add_argument("inputs", nargs="+", metavar="FILE", help="pictures, videos, folders or patterns")
+    parser.add_argument("-o", "--output", default="results/restored", metavar="DIR", help="default: results/restored")
+    add_network_arguments(parser)
+    parser.add_argument(
+        "--mode", choices=("photo", "aligned"), default="photo", help="find the faces (default), or each picture is one"
+    )
+    parser.add_argument("--detector", choices=("dlib", "facexlib"), default="dlib")
+    parser.add_argument("--detector_weights", metavar="DIR", help="of facexlib's network, where it is not in its place")
+    parser.add_argument(
+        "--box", type=_box, action="append", default=[], metavar="L,T,R,B", help="a face by hand, in px; several times"
+    )
+    parser.add_argument("--passes", type=from_1, default=2, help="of detection: again in the restored picture (2)")
+    parser.add_argument("--face_size", type=from_1, default=128, metavar="PX", help="of the square that is restored")
+    parser.add_argument(
+        "--ext", choices=("png", "jpg", "tif", "webp", "bmp"), help="of the results (default: lossless)"
+    )
+    parser.add_argument("--side_by_side", "--side-by-side", action="store_true", help="before and after in one picture")
+    parser.add_argument("--no_identity", action="store_true", help="do not measure how much the identity changes")
+    parser.add_argument("--overwrite", action="store_true", help="write over results of an earlier run")
+    parser.set_defaults(run=run)
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add which network to restore with, and how."""
+    parser.add_argument("--weights", metavar="FILE", help="a .safetensors of `basicsr export`, or a training's .pth")
+    parser.add_argument("-opt", "--opt", metavar="YAML", help="the training's options, where the weights don't tell")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--batch_size", type=from_1, default=8, help="faces at a time")
+    parser.add_argument("--amp", choices=("bfloat16", "float16"), help="compute in lower precision")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Restore; return 1 where a face or a file could not be."""
+    from dfpg_plugin.restoration.files import Totals, find_inputs, plan_outputs, restore_files, write_report
+    from dfpg_plugin.restoration.restorer import DFPGRestorer
+    from dfpg_plugin.restoration.settings import Settings
+
+    folder = Path(args.output).expanduser()
+    suffix = f".{args.ext}" if args.ext else None
+    try:
+        planned = plan_outputs(find_inputs(args.inputs), folder, suffix, args.overwrite, args.side_by_side)
+    except OSError as error:
+        raise UserError(f"{error.filename}: can't be looked at ({error.strerror}).") from error
+    settings = Settings(
+        mode=args.mode, detector=args.detector, detector_weights=args.detector_weights, boxes=args.box,
+        passes=args.passes, face_size=args.face_size, batch_size=args.batch_size, device=args.device, amp=args.amp,
+        recogniser=None if args.no_identity else "dlib",
+    )  # fmt: skip
+    restorer = DFPGRestorer(args.weights, args.opt, settings)
+    print(f"Restoring with {restorer.about['weights']} on {restorer.device}.", file=sys.stderr)
+    reports, totals = [], Totals()
+    try:
+        for report in restore_files(restorer, planned, args.side_by_side):
+            totals.add(report)
+            reports.append(report)
+            if len(planned) == 1 and report.error is not None:
+                raise UserError(report.error)
+            for problem in [report.error, *report.notes, *(f"a face: {f.error}" for f in report.faces if f.error)]:
+                if problem:
+                    print(f"{report.input}: {problem}", file=sys.stderr)
+    finally:  # of what was done before Ctrl-C as well
+        account = f", see {write_report(folder, restorer, reports, args.overwrite)}" if totals.written else ""
+        print(f"{totals.faces} faces in {totals.written} of {totals.files} files{account}", file=sys.stderr)
+    return SOME_FAILED if totals.failed else 0
+
+
+def _box(text: str) -> tuple[float, ...]:
+    parts = text.split(",")
+    try:
+        left, top, right, bottom = map(float, parts)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected left,top,right,bottom in px, got {text}") from None
+    if not (left < right and top < bottom):
+        raise argparse.ArgumentTypeError(f"expected left < right and top < bottom, got {text}")
+    return left, top, right, bottom

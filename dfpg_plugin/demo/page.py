@@ -1,0 +1,202 @@
+"""A page to try a network in the browser: a photograph of one's own, or a sharp face that is blurred there."""
+
+import os
+import signal
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.data.degradation import blur
+from dfpg_plugin.data.faces import orl_faces
+from dfpg_plugin.data.kernels import synthesise_kernels
+from dfpg_plugin.restoration.faces import Colours, Face, crop, shrink
+from dfpg_plugin.restoration.pictures import decode_picture
+from dfpg_plugin.restoration.restorer import DFPGRestorer
+from dfpg_plugin.restoration.settings import ALIGNED, PHOTO, FaceReport
+
+if TYPE_CHECKING:
+    import gradio
+
+MOST_BYTES = 20 * 2**20  # of an upload
+MOST_MEGAPIXELS = 24
+SHOWN_CHANNELS = 4  # of each layer of the prior
+SHOWN_SIZE = 128  # px, of its pictures
+SAMPLES = ("s33/1.pgm", "s34/3.pgm", "s35/2.pgm", "s36/5.pgm")  # people that the demo was not trained on
+LINE = (0, 255, 0)  # of a box, RGB
+TITLE = "DFPG: face deblurring guided by a deep feature prior"
+HONEST = (
+    "A small network, trained on 320 grey photographs of 32 people, to show how the method works. What it restores may "
+    "differ from the person's real face: it must not be used to recognise anybody, nor as evidence."
+)
+Picture8 = NDArray[np.uint8]  # RGB (H,W,3)
+
+
+class Page:
+    """What the page does, without the page: each method answers one of its buttons."""
+
+    def __init__(self, restorer: DFPGRestorer) -> None:
+        self.restorer = restorer
+
+    def restore_upload(self, path: str | None, mode: str) -> tuple[tuple[Picture8, Picture8], Picture8, list, str]:
+        """Restore an uploaded file; return (before, after), the boxes, the prior's pictures and an account.
+
+        Raises UserError for what is no picture or too large.
+        """
+        if path is None:
+            raise UserError("Choose a photograph first.")
+        content = Path(path).read_bytes()
+        if len(content) > MOST_BYTES:
+            raise UserError(f"The file is larger than {MOST_BYTES // 2**20} MB.")
+        picture = decode_picture(content, "The file", MOST_MEGAPIXELS * 10**6)
+        return self._restore(picture.colours(), mode)
+
+    def restore_sample(self, name: str, size: int, seed: int) -> tuple[tuple[Picture8, Picture8], Picture8, list, str]:
+        """Blur a sharp face by a kernel of ``size`` px and restore it; return as :meth:`restore_upload` does."""
+        sharp = orl_faces("val").read(name)[..., ::-1].astype(np.float32) / 255
+        if size > 1:
+            (kernel,) = synthesise_kernels(int(size) | 1, 1, np.random.default_rng(int(seed)))
+            sharp = blur(np.ascontiguousarray(sharp), kernel)
+        return self._restore(sharp.clip(0, 1), ALIGNED)
+
+    def _restore(self, seen: Colours, mode: str) -> tuple[tuple[Picture8, Picture8], Picture8, list, str]:
+        restorer = self.restorer
+        change, _, reports = restorer.restore_colours(seen, mode)
+        restored = seen + change
+        boxes = _to_bytes(seen).copy()
+        for report in reports:
+            left, top, right, bottom = (round(v) for v in report.box)
+            cv2.rectangle(boxes, (left, top), (right, bottom), LINE, max(1, round(max(seen.shape) / 400)))
+        square = self._first_square(seen, reports, mode)
+        account = _account(reports, str(restorer.device))
+        return (_to_bytes(seen), _to_bytes(restored)), boxes, self._prior(square), account
+
+    def _first_square(self, seen: Colours, reports: Sequence[FaceReport], mode: str) -> Colours | None:
+        size = self.restorer.settings.face_size
+        if mode == ALIGNED:
+            return shrink(seen, 2 * size / max(seen.shape))
+        return crop(seen, Face(reports[0].box).to_square(size), size) if reports else None
+
+    @torch.no_grad()
+    def _prior(self, square: Colours | None) -> list[tuple[Picture8, str]]:
+        """Return pictures of the prior that the network has estimated for a face: means and strongest channels."""
+        network = self.restorer.network
+        if square is None or getattr(network, "prior", None) is None:
+            return []
+        batch = self.restorer.as_seen(torch.from_numpy(np.ascontiguousarray(square.transpose(2, 0, 1)))[None])
+        _, priors = network(batch.to(self.restorer.device), return_priors=True)
+        pictures = []
+        for i, prior in enumerate(priors, start=1):
+            features = prior[0].float().cpu()
+            pictures.append((_heat(features.mean(0)), f"P{i} mean"))
+            weights = self.restorer.attention(i, prior)
+            for channel in weights.argsort(descending=True)[:SHOWN_CHANNELS].tolist():
+                text = f"P{i} #{channel}: {weights[channel]:.2f}"
+                pictures.append((_heat(features[channel]), text))
+        return pictures
+
+
+def serve(restorer: DFPGRestorer, host: str, port: int) -> None:
+    """Serve the page until Ctrl-C; nothing that was uploaded or made outlives it. Raises UserError without Gradio."""
+    if find_spec("gradio") is None:
+        raise UserError("basicsr demo: needs Gradio. Run: pip install gradio")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the folder is removed
+    with TemporaryDirectory(prefix="dfpg-demo-") as folder:
+        os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=folder, HF_HUB_OFFLINE="1")
+        import gradio
+
+        # fonts of the machine, not from outside
+        theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+        try:
+            build_page(Page(restorer), Path(folder)).launch(
+                server_name=host, server_port=port, max_file_size=MOST_BYTES, enable_monitoring=False, footer_links=[],
+                theme=theme, show_error=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise UserError(f"basicsr demo: can't listen on {host}:{port} ({error}). Choose another --port.") from error
+
+
+def build_page(page: Page, folder: Path) -> "gradio.Blocks":
+    """Return the page; ``folder`` takes the results until they are fetched."""
+    import gradio
+
+    def answering(method):  # noqa: ANN001, ANN202
+        def answer(*values):  # noqa: ANN002, ANN202
+            try:
+                compared, *others = method(*values)
+            except UserError as error:
+                raise gradio.Error(str(error), print_exception=False) from error
+            file = _keep(folder, compared[1])
+            return compared, *others, file
+
+        return answer
+
+    with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 600)) as blocks:
+        gradio.Markdown(f"# {TITLE}\n\n{HONEST}")
+        with gradio.Row():
+            with gradio.Column():
+                with gradio.Tab("A photograph"):
+                    upload = gradio.File(label="Drop a photograph", type="filepath", elem_id="upload")
+                    mode = gradio.Radio([PHOTO, ALIGNED], value=PHOTO, label="Find the faces, or the picture is one")
+                    restore = gradio.Button("Restore", variant="primary", elem_id="restore")
+                with gradio.Tab("Blur a sharp face"):
+                    name = gradio.Radio(list(SAMPLES), value=SAMPLES[0], label="Not among those it was trained on")
+                    size = gradio.Slider(1, 15, value=5, step=2, label="Size of the blur, px")
+                    seed = gradio.Slider(0, 99, value=0, step=1, label="Which blur")
+                    sample = gradio.Button("Blur and restore", variant="primary", elem_id="sample")
+            with gradio.Column():
+                compared = gradio.ImageSlider(label="Before and after", elem_id="compared", format="png")
+                account = gradio.Markdown(elem_id="account")
+                saved = gradio.File(label="Download", elem_id="saved")
+        with gradio.Row():
+            boxes = gradio.Image(label="Where faces were found", elem_id="boxes", format="png")
+            prior = gradio.Gallery(
+                label="Estimated prior: channel means, most attended channels", columns=5, elem_id="prior", format="png"
+            )
+        shown = [compared, boxes, prior, account, saved]
+        restore.click(answering(page.restore_upload), [upload, mode], shown, api_name=False)
+        sample.click(answering(page.restore_sample), [name, size, seed], shown, api_name=False)
+    return blocks
+
+
+def _account(reports: Sequence[FaceReport], device: str) -> str:
+    """Say what was done, in Markdown."""
+    if not reports:
+        return "No face was found: nothing was changed."
+    lines = [f"{len(reports)} {'face' if len(reports) == 1 else 'faces'} on {device}."]
+    for i, report in enumerate(reports, start=1):
+        parts = [f"{report.seconds:.2f} s"]
+        if report.score is not None:
+            parts.append(f"detector's score {report.score:.2f}")
+        if report.identity_change is not None:
+            parts.append(f"identity changed by {report.identity_change:.3f}")
+        if report.error is not None:
+            parts.append(f"left as it was: {report.error}")
+        lines.append(f"Face {i}: {', '.join(parts)}.")
+    return "\n\n".join(lines)
+
+
+def _keep(folder: Path, image: Picture8) -> str:
+    """Write a result for its download."""
+    path = Path(mkdtemp(dir=folder)) / "restored.png"
+    cv2.imwrite(str(path), image[..., ::-1])
+    return str(path)
+
+
+def _to_bytes(image: Colours) -> Picture8:
+    return np.rint(255 * image.clip(0, 1)).astype(np.uint8)
+
+
+def _heat(feature: torch.Tensor) -> Picture8:
+    """Return a feature (H,W) in colours, its least value dark and its greatest bright."""
+    span = (feature.max() - feature.min()).clamp(min=1e-8)
+    grey = (255 * (feature - feature.min()) / span).numpy().astype(np.uint8)
+    large = cv2.resize(grey, (SHOWN_SIZE, SHOWN_SIZE), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(cv2.applyColorMap(large, cv2.COLORMAP_VIRIDIS)[..., ::-1].copy(), np.uint8)

@@ -1,0 +1,167 @@
+"""Write a network for use elsewhere, load it again, and compare it with PyTorch's on real faces."""
+
+import io
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from dfpg_plugin import __version__
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.data.faces import orl_faces
+from dfpg_plugin.files import load_weights, save_whole, whole_file
+from dfpg_plugin.restoration.network import ATTENTION, OPTIONS, build, read_safetensors
+
+OPSET = 18
+SUFFIXES = {".onnx": "ONNX", ".pt": "TorchScript", ".safetensors": "safetensors"}
+CHECKED_SIZES = ((128, 128), (101, 66), (256, 192))  # height and width, px
+CHECKED_BATCHES = (1, 3)
+TOLERANCE = 1e-4
+CHANNEL_ATTENTION = "channel_attention."  # how its weights begin in CAFeatureDiscriminator
+ABOUT = "about.json"  # in a TorchScript file
+LICENCE = "of the data and of the prior that the network was trained with; see its model card"
+Run = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """How far an exported network is from PyTorch's, at one size and batch."""
+
+    batch: int
+    height: int
+    width: int
+    largest_difference: float
+
+
+def export(network: nn.Module, about: dict[str, str], file: Path) -> list[Checked]:
+    """Write ``network``, in eval mode on the CPU, to a file of a kind of SUFFIXES; return what the check has found.
+
+    It maps RGB (B,3,H,W) in [0,1] to the same, of any batch and size from 16 px. The file carries ``about``, and is
+    only there where every check was passed. Raises UserError otherwise, and for packages that are missing.
+    """
+    if file.suffix not in SUFFIXES:
+        raise UserError(f"{file}: unknown kind. Use one of {', '.join(SUFFIXES)}.")
+    meta = {
+        **{key: value for key, value in about.items() if key != "weights"},
+        "input": "RGB, B x 3 x H x W, 0 to 1",
+        "dfpg_plugin": __version__,
+        "licence": LICENCE,
+    }
+    if file.suffix == ".onnx":
+        meta["opset"] = str(OPSET)
+    write, load = {".onnx": (_onnx, _load_onnx), ".pt": (_script, _load_script)}.get(
+        file.suffix, (_safetensors, _load_safetensors)
+    )
+    with whole_file(file) as opened:
+        opened.write(write(network, meta))
+        opened.flush()
+        try:
+            checked = compare(network, load(Path(opened.name)))
+        except RuntimeError as error:
+            raise UserError(f"{file}: what was written can't be run ({str(error)[:200]}). It was not kept.") from error
+        if not all(row.largest_difference <= TOLERANCE for row in checked):  # NaN neither
+            worst = max(checked, key=lambda row: (np.isnan(row.largest_difference), row.largest_difference))
+            by = worst.largest_difference
+            raise UserError(f"{file}: differs from PyTorch by {by:.1e}, more than {TOLERANCE}. It was not kept.")
+    return checked
+
+
+def compare(network: nn.Module, run: Run, sizes: Sequence[tuple[int, int]] = CHECKED_SIZES) -> list[Checked]:
+    """Run both on real faces of all sizes and batches."""
+    rows = []
+    for height, width in sizes:
+        for batch in CHECKED_BATCHES:
+            faces = _faces(batch, height, width)
+            with torch.no_grad():
+                got, wanted = run(faces), network(faces)
+                difference = float("nan") if got.shape != wanted.shape else (got - wanted).abs().max().item()
+            rows.append(Checked(batch, height, width, difference))
+    return rows
+
+
+def _faces(batch: int, height: int, width: int) -> Tensor:
+    source = orl_faces("val")
+    names = source.names[:batch]
+    faces = [cv2.resize(source.read(name), (width, height), interpolation=cv2.INTER_CUBIC) for name in names]
+    return torch.from_numpy(np.stack(faces)[..., ::-1].copy()).permute(0, 3, 1, 2).float() / 255
+
+
+def _needs(package: str, of: str) -> None:
+    if find_spec(package) is None:
+        raise UserError(f"{of} needs {package}. Run: pip install {package}")
+
+
+def _onnx(network: nn.Module, meta: dict[str, str]) -> bytes:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        _needs(package, "export to ONNX")
+    import onnx
+
+    names = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    program = torch.onnx.export(
+        network, (torch.rand(2, 3, 128, 96),), dynamo=True, opset_version=OPSET, input_names=["blurred"],
+        output_names=["restored"], dynamic_shapes=(names,), verbose=False,
+    )  # fmt: skip
+    model = program.model_proto  # type: ignore[union-attr]
+    for key, value in meta.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def _load_onnx(file: Path) -> Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"blurred": x.numpy()})[0])
+
+
+def _script(network: nn.Module, meta: dict[str, str]) -> bytes:
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a trace fixes is found when it is compared at other sizes
+        traced = torch.jit.trace(network, torch.rand(2, 3, 128, 96))
+        torch.jit.save(traced, content, _extra_files={ABOUT: json.dumps(meta).encode()})
+    return content.getvalue()
+
+
+def _load_script(file: Path) -> Run:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch prefers torch.export, which other programs can't read yet
+        return torch.jit.load(str(file))
+
+
+def _safetensors(network: nn.Module, meta: dict[str, str]) -> bytes:
+    return save({key: value.contiguous() for key, value in network.state_dict().items()}, meta)
+
+
+def _load_safetensors(file: Path) -> Run:
+    state, about = read_safetensors(file)
+    network = build(json.loads(about[OPTIONS]))
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def add_attention(file: Path, discriminator: str, options: Mapping) -> None:
+    """Put the channel attention of a trained discriminator into a safetensors file, for the demo page."""
+    state, about = read_safetensors(file)
+    trained, _ = load_weights(discriminator, ("params",))
+    found = {key: value for key, value in trained.items() if key.startswith(CHANNEL_ATTENTION)}
+    if not found:
+        raise UserError(f"{discriminator}: holds no channel attention.")
+    state.update({f"{ATTENTION}.{key.removeprefix(CHANNEL_ATTENTION)}": value for key, value in found.items()})
+    with whole_file(file) as opened:
+        opened.write(save(state, {**about, ATTENTION: json.dumps(dict(options))}))
+
+
+def to_training(network: nn.Module, file: Path) -> None:
+    """Write a network as a PyTorch file that ``path: pretrain_network_g`` takes."""
+    save_whole({"params": network.state_dict()}, file)

@@ -1,0 +1,198 @@
+"""Find faces in photographs, and move them to the place that the network knows and back."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dfpg_plugin.checks import UserError, check_choice
+from dfpg_plugin.metrics.recognisers import (
+    RETINAFACE,
+    default_facexlib_weights,
+    find_dlib_models,
+    load_facexlib_network,
+)
+from dfpg_plugin.metrics.weights import best_device, fixed_seed
+
+DETECTORS = ("dlib", "facexlib")
+MOST_SIDE = 1600  # px, of the picture that a detector is given
+# eyes, nose and mouth corners in FFHQ's alignment at 512 px, which CelebAMask-HQ, MSPL's training faces, has too
+TEMPLATE = np.array([(192.98, 239.95), (318.90, 240.19), (256.63, 314.02), (201.26, 371.41), (313.09, 371.15)]) / 512
+BOX_TO_SQUARE = 1.6  # a detector's box is that much narrower than FFHQ's square
+BOX_DOWN = 0.02  # of the square's side: where its middle lies below the box's
+FEATHER = 1 / 8  # of the square's side, over which a pasted face fades into the picture
+OVERLAP = 0.4  # of two boxes, intersection over union: then they are the same face
+Colours = NDArray[np.float32]  # RGB (H,W,3) in [0,1]
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face in a picture: its box (left, top, right, bottom) in px, the detector's score, five landmarks (5,2)."""
+
+    box: tuple[float, float, float, float]
+    score: float | None = None  # None: given by hand
+    landmarks: NDArray[np.float64] | None = field(default=None, compare=False)
+
+    def to_square(self, size: int) -> NDArray[np.float64]:
+        """Return the similarity (2,3) that moves the face into a square of ``size`` px."""
+        if self.landmarks is not None:
+            matrix, _ = cv2.estimateAffinePartial2D(self.landmarks, TEMPLATE * size, method=cv2.LMEDS)
+            if matrix is None:
+                raise UserError("its landmarks lie on one spot")
+            return np.asarray(matrix, np.float64)
+        left, top, right, bottom = self.box
+        side = BOX_TO_SQUARE * max(right - left, bottom - top)
+        middle = np.array([(left + right) / 2, (top + bottom) / 2 + BOX_DOWN * side])
+        return np.column_stack([np.eye(2) * size / side, size / 2 - middle * size / side])
+
+
+Detector = Callable[[Colours], list[Face]]
+
+
+@cache
+def load_detector(name: str, weights: str | None = None) -> Detector:
+    """Return a function that finds the faces of a picture, the surest first. Loaded once a process.
+
+    ``dlib``: its HOG detector and 68 landmarks, whose files come with face-recognition-models. ``facexlib``: RetinaFace
+    (ResNet-50), whose file lies in the folder ``weights``, by default where facexlib keeps it. Raises UserError for
+    what is missing.
+    """
+    check_choice("detector", name, DETECTORS)
+    return _scaled(_dlib_detector() if name == "dlib" else _facexlib_detector(weights))
+
+
+def _scaled(detect: Detector) -> Detector:
+    def find(picture: Colours) -> list[Face]:
+        scale = min(1.0, MOST_SIDE / max(picture.shape[:2]))
+        small = shrink(picture, scale)
+        faces = [
+            Face(
+                tuple(v / scale for v in face.box),
+                face.score,
+                None if face.landmarks is None else face.landmarks / scale,
+            )
+            for face in detect(small)
+        ]
+        return sorted(faces, key=lambda face: -(face.score or 0))
+
+    return find
+
+
+def shrink(picture: Colours, scale: float) -> Colours:
+    """Return a picture at ``scale`` of its size, averaged; itself from 1 on."""
+    if scale >= 1:
+        return picture
+    size = [max(1, round(scale * side)) for side in (picture.shape[1], picture.shape[0])]
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _dlib_detector() -> Detector:
+    folder = find_dlib_models("detector")
+    import dlib
+
+    detector = dlib.get_frontal_face_detector()
+    predictor = dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
+
+    def detect(picture: Colours) -> list[Face]:
+        pixels = np.ascontiguousarray(np.rint(255 * picture.clip(0, 1)).astype(np.uint8))
+        boxes, scores, _ = detector.run(pixels, 1, 0.0)
+        faces = []
+        for box, score in zip(boxes, scores, strict=True):
+            points = np.array([(p.x, p.y) for p in predictor(pixels, box).parts()], np.float64)
+            five = [points[36:42].mean(axis=0), points[42:48].mean(axis=0), points[30], points[48], points[54]]
+            faces.append(Face((box.left(), box.top(), box.right(), box.bottom()), float(score), np.array(five)))
+        return faces
+
+    return detect
+
+
+def _facexlib_detector(weights: str | None) -> Detector:
+    import torch
+    from facexlib.detection.retinaface import RetinaFace
+
+    folder = default_facexlib_weights()[0].parent if weights is None else Path(weights).expanduser()
+    with fixed_seed():
+        network = RetinaFace("resnet50", device=best_device())
+    load_facexlib_network(network, folder, RETINAFACE)
+
+    @torch.no_grad()
+    def detect(picture: Colours) -> list[Face]:
+        bgr = np.rint(255 * picture[..., ::-1].clip(0, 1)).astype(np.uint8)
+        return [
+            Face(tuple(map(float, row[:4])), float(row[4]), np.asarray(row[5:15], np.float64).reshape(5, 2))  # type: ignore[arg-type]
+            for row in network.detect_faces(bgr)
+        ]
+
+    return detect
+
+
+def same_face(a: Face, b: Face) -> bool:
+    """Tell whether two boxes are of the same face."""
+    left, top = max(a.box[0], b.box[0]), max(a.box[1], b.box[1])
+    right, bottom = min(a.box[2], b.box[2]), min(a.box[3], b.box[3])
+    common = max(0.0, right - left) * max(0.0, bottom - top)
+    areas = [(face.box[2] - face.box[0]) * (face.box[3] - face.box[1]) for face in (a, b)]
+    return common > OVERLAP * (sum(areas) - common)
+
+
+def crop(picture: Colours, matrix: NDArray[np.float64], size: int) -> Colours:
+    """Return the square that ``matrix`` moves to ``size`` px, averaged where it becomes smaller.
+
+    What lies outside the picture is its reflection.
+    """
+    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    part, offset = _around(picture.shape[:2], matrix, size, margin=2 / scale)
+    pixels = _smooth(picture[part], scale)
+    moved = matrix.copy()
+    moved[:, 2] += matrix[:, :2] @ offset
+    square = cv2.warpAffine(pixels, moved, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return np.asarray(square, np.float32)
+
+
+def paste(change: Colours, total: Colours, weight: NDArray[np.float32], matrix: NDArray[np.float64]) -> None:
+    """Add a square's change, fading at its edges, to those of a picture (H,W,3), and its share to ``weight`` (H,W)."""
+    size = len(change)
+    part, offset = _around(weight.shape, matrix, size, margin=1)
+    height, width = weight[part].shape
+    inverse = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+    inverse[:, 2] -= offset
+    change = _smooth(change, 1 / float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))))
+    share = cv2.warpAffine(_fading(size), inverse, (width, height), flags=cv2.INTER_LINEAR)
+    moved = cv2.warpAffine(change, inverse, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    total[part] += moved * share[..., None]
+    weight[part] += share
+
+
+def _smooth(picture: Colours, scale: float) -> Colours:
+    """Blur a picture that is about to become smaller by ``scale``, so that fine patterns do not turn into others."""
+    if scale >= 1:
+        return picture
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.5 * (1 / scale - 1) + 1e-3), np.float32)
+
+
+def _fading(size: int) -> NDArray[np.float32]:
+    """Return 1 in the middle of a square, 0 at its edges, with a smooth way between."""
+    from_edge = np.minimum(np.arange(size), np.arange(size)[::-1]) / (FEATHER * size)
+    ramp = np.clip(from_edge, 0, 1)
+    ramp = ramp * ramp * (3 - 2 * ramp)
+    return np.outer(ramp, ramp).astype(np.float32)
+
+
+def _around(
+    shape: Sequence[int], matrix: NDArray[np.float64], size: int, margin: float
+) -> tuple[tuple[slice, slice], NDArray[np.float64]]:
+    """Return the part of a picture that a square comes from, and where that begins (x, y)."""
+    corners = cv2.transform(
+        np.array([[(0.0, 0.0), (size, 0), (0, size), (size, size)]]), cv2.invertAffineTransform(matrix)
+    )[0]
+    height, width = shape
+    left, top = np.floor(corners.min(axis=0) - margin).astype(int).clip(0)
+    right, bottom = np.ceil(corners.max(axis=0) + margin).astype(int) + 1
+    if right <= 0 or bottom <= 0 or left >= width or top >= height:
+        raise UserError("it lies outside the picture")
+    part = (slice(top, min(bottom, height)), slice(left, min(right, width)))
+    return part, np.array([left, top], np.float64)

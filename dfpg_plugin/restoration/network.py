@@ -1,0 +1,123 @@
+"""Load a network that restores: from a checkpoint that says what it is, or with the options of its training."""
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from basicsr.archs import build_network
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from dfpg_plugin.checks import UserError, check_file
+from dfpg_plugin.files import load_weights
+from dfpg_plugin.training.options import read_option_file
+from dfpg_plugin.training.plugins import load_plugins
+
+DEMO = files("dfpg_plugin") / "weights" / "dfpgnet_orl.safetensors"
+OPTIONS = "network_g"  # the key of a safetensors file's metadata that holds the network's options as JSON
+ATTENTION = "network_d"  # key and prefix of the discriminator's options and channel attention, which a file may carry
+SEES, GREY = "sees", "grey"  # of its metadata: a network that was trained on grey pictures only
+PARAMETERS = ("params_ema", "params", "state_dict")  # of a PyTorch file, the first that it has
+
+
+def load_network(weights: str | None, option_file: str | None) -> tuple[nn.Module, dict[str, str]]:
+    """Return a network in eval mode on the CPU, and what is known of it, in words.
+
+    ``weights``: a safetensors file of ``basicsr export``, which carries its options; or a PyTorch file with
+    ``option_file``, the YAML of its training, by default the one beside its folder, where a training puts it. None: the
+    package's demo. Raises UserError for what is missing or does not fit.
+    """
+    path = Path(str(DEMO)) if weights is None else check_file("--weights", weights)
+    if path.suffix == ".safetensors":
+        state, about = read_safetensors(path)
+        state = {key: value for key, value in state.items() if not key.startswith(ATTENTION)}
+        options = read_options_of(option_file, OPTIONS) if option_file else _options_of(path, about)
+    else:
+        (state, _), about = load_weights(path, PARAMETERS), {}
+        options = read_options_of(option_file or str(_option_file_beside(path)), OPTIONS)
+    network = build(options)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).replace("\n", " ").replace("\t", "")[:300]
+        raise UserError(f"{path} does not fit {type(network).__name__}: {reason}") from error
+    about = {**about, "weights": str(path), OPTIONS: json.dumps(options)}
+    about.pop(ATTENTION, None)  # whose tensors are not among the network's
+    return network.requires_grad_(False).eval(), about
+
+
+def load_attention(weights: str | None) -> nn.ModuleList | None:
+    """Return the discriminator's channel attention of each prior layer, where a safetensors file carries it."""
+    path = Path(str(DEMO)) if weights is None else Path(weights).expanduser()
+    if path.suffix != ".safetensors":
+        return None
+    state, about = read_safetensors(path)
+    if ATTENTION not in about:
+        return None
+    names = {key.removeprefix(f"{ATTENTION}."): value for key, value in state.items() if key.startswith(ATTENTION)}
+    try:
+        attention: nn.ModuleList = build(json.loads(about[ATTENTION])).channel_attention  # type: ignore[assignment]
+        attention.load_state_dict(names)
+    except (RuntimeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: its channel attention does not fit what it says of it.") from error
+    return attention.requires_grad_(False)
+
+
+def build(options: Mapping) -> nn.Module:
+    """Build a registered network. Raises UserError for names and arguments that it does not have."""
+    try:
+        return build_network(dict(options))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"network_g: can't be built with {dict(options)}: {error}") from error
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return a file's tensors and metadata. Raises UserError, naming the file, where it is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}).") from error
+
+
+def read_options_of(option_file: str, network: str) -> dict:
+    """Return the options of a network, ``network_g`` say, of an option file, its plugins loaded."""
+    opt = read_option_file(option_file)
+    load_plugins(opt.get("plugins") or [])
+    options = opt.get(network)
+    if not isinstance(options, dict):
+        raise UserError(f"{option_file}: {network}: missing. Name the option file of the network's training.")
+    return options
+
+
+def _options_of(path: Path, about: Mapping[str, str]) -> dict:
+    try:
+        options = json.loads(about[OPTIONS])
+    except (KeyError, ValueError):
+        raise UserError(f"{path} does not say what network it holds. Name its option file with -opt.") from None
+    if not isinstance(options, dict):
+        raise UserError(f"{path} does not say what network it holds. Name its option file with -opt.")
+    return options
+
+
+def _option_file_beside(path: Path) -> Path:
+    """Return the option file that a training has put into the folder above ``models``."""
+    found = sorted(path.resolve().parent.parent.glob("*.yml")) if path.resolve().parent.name == "models" else []
+    if len(found) != 1:
+        raise UserError(f"{path}: which network is it? Name the option file of its training with -opt.")
+    return found[0]
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name, ``auto`` for a GPU where there is one. Raises UserError where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"--device {name}: is not there ({reason[:100]}). Use cpu, or auto.") from error
+    return device

@@ -1,0 +1,148 @@
+"""Read and write photographs as they are: their size, depth, transparency, orientation and colour profile."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.data.images import MOST_PIXELS
+from dfpg_plugin.files import whole_file
+
+LOSSLESS = (".png", ".tif", ".tiff", ".bmp")
+LOSSY = (".jpg", ".jpeg")
+DEEP = (".png", ".tif", ".tiff")  # hold 16 bits
+TRANSPARENT = (*DEEP, ".bmp")
+WITHOUT_METADATA = (".tif", ".tiff", ".bmp")  # OpenCV writes none there
+TIFF_STARTS = (b"II*\0", b"MM\0*")
+JPEG_QUALITY = 95
+ORIENTATION = 0x0112  # EXIF's tag
+DEPTHS = {"uint8": 255.0, "uint16": 65535.0}
+# what makes a picture of each EXIF orientation upright, and the inverse
+TURNS: dict[int, tuple[Callable, Callable]] = {
+    1: (lambda a: a, lambda a: a),
+    2: (lambda a: a[:, ::-1], lambda a: a[:, ::-1]),
+    3: (lambda a: a[::-1, ::-1], lambda a: a[::-1, ::-1]),
+    4: (lambda a: a[::-1], lambda a: a[::-1]),
+    5: (lambda a: a.swapaxes(0, 1), lambda a: a.swapaxes(0, 1)),
+    6: (lambda a: np.rot90(a, -1), lambda a: np.rot90(a, 1)),
+    7: (lambda a: np.rot90(a, 2).swapaxes(0, 1), lambda a: np.rot90(a, 2).swapaxes(0, 1)),
+    8: (lambda a: np.rot90(a, 1), lambda a: np.rot90(a, -1)),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A photograph: its pixels as they are stored, uint8 or uint16, (H,W), (H,W,3) BGR or (H,W,4) BGRA."""
+
+    pixels: NDArray
+    orientation: int = 1  # EXIF's, 1 to 8
+    metadata: tuple[tuple[int, bytes], ...] = ()  # OpenCV's kinds (EXIF, XMP, ICC) and contents
+
+    def colours(self) -> NDArray[np.float32]:
+        """Return what is seen, upright: RGB (H,W,3) in [0,1], without transparency."""
+        pixels = TURNS[self.orientation][0](self.pixels)
+        if pixels.ndim == 2:
+            pixels = np.repeat(pixels[..., None], 3, axis=2)
+        return pixels[..., 2::-1].astype(np.float32) / np.float32(DEPTHS[self.pixels.dtype.name])
+
+    def with_changes(self, change: NDArray[np.float32], where: NDArray[np.bool_]) -> "Picture":
+        """Add a change to what is seen, upright RGB (H,W,3), where a mask (H,W) says; all else stays bit for bit.
+
+        Of grey pictures the mean of the three changes counts.
+        """
+        turn, turn_back = TURNS[self.orientation]
+        pixels = np.ascontiguousarray(turn(self.pixels)).copy()
+        most = DEPTHS[pixels.dtype.name]
+        selected = change[where]
+        if pixels.ndim == 2:
+            changed = pixels[where] + most * selected.mean(axis=1)
+            pixels[where] = np.rint(changed).clip(0, most).astype(pixels.dtype)
+        else:
+            changed = pixels[where][:, :3] + most * selected[:, ::-1]
+            pixels[where, :3] = np.rint(changed).clip(0, most).astype(pixels.dtype)
+        return replace(self, pixels=np.ascontiguousarray(turn_back(pixels)))
+
+
+def read_picture(path: str | Path) -> Picture:
+    """Read a photograph. Raises UserError, naming the file: none, damaged, too large, or not of 8 or 16 bits."""
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}).") from error
+    return decode_picture(content, str(path))
+
+
+def decode_picture(content: bytes, name: str, most: int = MOST_PIXELS) -> Picture:
+    """Decode a file's content of at most ``most`` pixels. Raises UserError, naming ``name``."""
+    orientation = _look_at(content, name, most)
+    try:
+        pixels, kinds, metadata = cv2.imdecodeWithMetadata(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise UserError(f"{name}: not an image that can be read, or damaged.") from error
+    if pixels is None:
+        raise UserError(f"{name}: not an image that can be read, or damaged.")
+    if pixels.dtype.name not in DEPTHS or pixels.shape[2:] not in ((), (3,), (4,)):
+        raise UserError(f"{name}: has {pixels.dtype.name} pixels of shape {pixels.shape}, expected 8 or 16 bits.")
+    found = tuple((int(kind), bytes(np.asarray(part).tobytes())) for kind, part in zip(kinds, metadata, strict=True))
+    return Picture(np.asarray(pixels), orientation, found)
+
+
+def encode_picture(picture: Picture, suffix: str) -> bytes:
+    """Encode as a file of a kind, ``.png`` say; TIFF and BMP upright. Raises UserError where it can't hold it."""
+    pixels = picture.pixels
+    if pixels.dtype != np.uint8 and suffix not in DEEP:
+        raise UserError(f"{suffix} holds no 16 bits. Use .png.")
+    if pixels.shape[2:] == (4,) and suffix not in TRANSPARENT:
+        raise UserError(f"{suffix} does not keep transparency as it is. Use .png.")
+    metadata = picture.metadata
+    if suffix in WITHOUT_METADATA:
+        pixels, metadata = np.ascontiguousarray(TURNS[picture.orientation][0](pixels)), ()
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in LOSSY else []
+    kinds, contents = [kind for kind, _ in metadata], [part for _, part in metadata]
+    try:
+        done, encoded = cv2.imencodeWithMetadata(
+            suffix, pixels, kinds, [np.frombuffer(part, np.uint8) for part in contents], quality
+        )
+    except cv2.error as error:
+        raise UserError(f"{suffix}: OpenCV can't write such a picture as it ({str(error).strip()[-100:]}).") from error
+    if not done:
+        raise UserError(f"{suffix}: OpenCV can't write such a picture as it.")
+    return encoded.tobytes()
+
+
+def write_picture(path: Path, picture: Picture) -> None:
+    """Write a file, whole or not at all. Raises UserError, naming it."""
+    content = encode_picture(picture, path.suffix.lower())
+    with whole_file(path) as file:
+        file.write(content)
+
+
+def _look_at(content: bytes, name: str, most: int) -> int:
+    """Return EXIF's orientation; raise UserError for too many pixels or pages, before they are decoded."""
+    try:
+        image = PillowImage.open(io.BytesIO(content))
+    except PillowImage.DecompressionBombError as error:
+        raise UserError(f"{name}: has more than {most} pixels.") from error
+    except Exception as error:  # Pillow raises a dozen kinds
+        raise UserError(f"{name}: not an image that can be read, or damaged.") from error
+    with image:
+        width, height = image.size
+        if width * height > most:
+            raise UserError(f"{name}: has {width * height} pixels, more than {most}.")
+        try:
+            if getattr(image, "n_frames", 1) > 1:
+                raise UserError(f"{name}: has several pages or frames. Save them one by one.")
+            orientation = image.getexif().get(ORIENTATION, 1)
+        except UserError:
+            raise
+        except Exception:  # a picture may be whole where what is said of it is not
+            return 1
+    # OpenCV has turned a TIFF already
+    return orientation if orientation in TURNS and not content.startswith(TIFF_STARTS) else 1

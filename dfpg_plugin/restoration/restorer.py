@@ -1,0 +1,238 @@
+"""Restore faces in photographs: what ``basicsr restore`` does, for a notebook as well."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from torch import nn
+from torch.nn import functional as F
+
+from dfpg_plugin.archs.winograd import with_winograd
+from dfpg_plugin.checks import UserError, check_choice
+from dfpg_plugin.metrics.recognisers import Recogniser, load_recogniser
+from dfpg_plugin.models.acceleration import autocast
+from dfpg_plugin.models.tiles import restore_in_tiles
+from dfpg_plugin.restoration.faces import MOST_SIDE, Colours, Face, crop, load_detector, paste, same_face, shrink
+from dfpg_plugin.restoration.network import GREY, SEES, choose_device, load_attention, load_network
+from dfpg_plugin.restoration.pictures import Picture, read_picture
+from dfpg_plugin.restoration.settings import ALIGNED, FaceReport, Settings
+
+TILE, TILE_OVERLAP = 512, 64  # px
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
+MULTIPLE = 8  # to which what is given to a network is padded
+ERRORS = (ValueError, RuntimeError, ArithmeticError, MemoryError, cv2.error)  # of one face, which is then left as it is
+
+
+@dataclass
+class Restored:
+    """A restored picture and what was done to it."""
+
+    picture: Picture
+    faces: list[FaceReport] = field(default_factory=list)
+
+
+class DFPGRestorer:
+    """Restores faces with any registered network, by default the package's demo.
+
+    ``restore`` takes a path, a PIL image or an array, BGR as OpenCV has it or RGB, and returns the same kind.
+    """
+
+    def __init__(
+        self, weights: str | None = None, option_file: str | None = None, settings: Settings | None = None
+    ) -> None:
+        self.settings = settings or Settings()
+        network, self.about = load_network(weights, option_file)
+        self._attention = load_attention(weights)
+        name = self.settings.recogniser
+        self._recogniser: Recogniser | None = None if name is None else load_recogniser(name, None)
+        self.sees_grey = self.about.get(SEES) == GREY
+        self.device = choose_device(self.settings.device)
+        if self.device.type == "cpu":
+            torch.set_flush_denormal(True)
+            if torch.get_num_threads() == 1:  # its transforms use no more
+                network = with_winograd(network)
+        self.network: nn.Module = network.to(self.device).to(memory_format=torch.channels_last)
+
+    def restore(self, image: object, colours: str = "bgr") -> object:
+        """Restore an array (uint8 or uint16, (H,W), (H,W,3) or (H,W,4)), a PIL image or a file's path.
+
+        ``colours`` of arrays: ``bgr`` or ``rgb``. A path gives an array. Raises UserError where nothing can be done.
+        """
+        check_choice("colours", colours, ("bgr", "rgb"))
+        if isinstance(image, str | Path):
+            return _to_array(self.restore_picture(read_picture(image)).picture, colours)
+        if isinstance(image, PillowImage.Image):
+            mode = image.mode if image.mode in ("L", "RGB", "RGBA") else "RGB"
+            picture = Picture(_swap(np.asarray(image.convert(mode))))
+            return PillowImage.fromarray(_swap(self.restore_picture(picture).picture.pixels), mode)
+        array = np.asarray(image)
+        if array.dtype.name not in ("uint8", "uint16") or array.shape[2:] not in ((), (3,), (4,)) or array.ndim < 2:
+            raise UserError(
+                f"image: expected uint8 or uint16 of (H,W), (H,W,3) or (H,W,4), got {array.dtype} {array.shape}."
+            )
+        picture = Picture(array if colours == "bgr" else _swap(array))
+        return _to_array(self.restore_picture(picture).picture, colours)
+
+    def restore_picture(self, picture: Picture) -> Restored:
+        """Restore the faces of a photograph, or in mode ``aligned`` the whole picture."""
+        change, where, reports = self.restore_colours(picture.colours(), self.settings.mode)
+        return Restored(picture.with_changes(change, where) if where.any() else picture, reports)
+
+    def restore_colours(self, seen: Colours, mode: str) -> tuple[Colours, NDArray[np.bool_], list[FaceReport]]:
+        """Return the changes to upright RGB (H,W,3) in [0,1], where they count (H,W), and a report of each face."""
+        if mode == ALIGNED:
+            return self._restore_aligned(seen)
+        faces = [Face(box) for box in self.settings.boxes]
+        change, weight, reports = self._restore_faces(seen, faces) if faces else self._find_and_restore(seen)
+        return change, weight > 0, reports
+
+    def restore_squares(self, squares: Sequence[Colours]) -> list[Colours]:
+        """Restore RGB faces (H,W,3) in [0,1], in batches of equal sizes."""
+        restored: dict[int, Colours] = {}
+        for shape in dict.fromkeys(square.shape for square in squares):
+            places = [i for i, square in enumerate(squares) if square.shape == shape]
+            for first in range(0, len(places), self.settings.batch_size):
+                some = places[first : first + self.settings.batch_size]
+                batch = np.stack([squares[i] for i in some]).transpose(0, 3, 1, 2)
+                for i, image in zip(some, self._run(torch.from_numpy(np.ascontiguousarray(batch))), strict=True):
+                    restored[i] = image.permute(1, 2, 0).numpy()
+        return [restored[i] for i in range(len(squares))]
+
+    def attention(self, layer: int, prior: torch.Tensor) -> torch.Tensor:
+        """Return how much each channel of an estimated prior (1,C,H,W) counts, layers from 1.
+
+        By the discriminator's attention where the weights' file carries it, else by the mean magnitude.
+        """
+        prior = prior.float().cpu()
+        if self._attention is None:
+            return prior[0].abs().mean(dim=(1, 2))
+        return self._attention[layer - 1].attention(prior)[0, :, 0, 0]  # type: ignore[operator]
+
+    def as_seen(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return RGB (B,3,H,W) as the network knows pictures: without colours where it was trained without."""
+        if not self.sees_grey:
+            return batch
+        return (batch * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+
+    @torch.no_grad()
+    def _run(self, batch: torch.Tensor) -> torch.Tensor:
+        height, width = batch.shape[-2:]
+        given, batch = batch, self.as_seen(batch)
+        padded = F.pad(batch, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
+        padded = padded.to(self.device).contiguous(memory_format=torch.channels_last)
+        with autocast(self.settings.amp, self.device):
+            result = restore_in_tiles(self.network, padded, TILE, TILE_OVERLAP)
+        result = result[..., :height, :width].float().cpu()
+        if self.sees_grey:  # the colours stay, the change of the lightness is added to each
+            result = given + (result - batch).mean(dim=1, keepdim=True)
+        result = result.clamp(0, 1)
+        if not torch.isfinite(result).all():
+            raise UserError("the network returned numbers that are not finite")
+        return result
+
+    def _restore_aligned(self, seen: Colours) -> tuple[Colours, NDArray[np.bool_], list[FaceReport]]:
+        height, width = seen.shape[:2]
+        report = FaceReport((0, 0, width, height), None)
+        start = time.perf_counter()
+        with _noting(report):
+            (restored,) = self.restore_squares([seen])
+            report.seconds = time.perf_counter() - start
+            report.identity_change = self._identity_change(seen, restored)
+            return restored - seen, np.ones((height, width), bool), [report]
+        return np.zeros_like(seen), np.zeros((height, width), bool), [report]
+
+    def _find_and_restore(self, seen: Colours) -> tuple[Colours, NDArray, list[FaceReport]]:
+        """Detect, restore, detect again in the restored picture; always restore from what was given."""
+        detect = load_detector(self.settings.detector, self.settings.detector_weights)
+        faces = detect(seen)
+        found = self._restore_faces(seen, faces)
+        for _ in range(self.settings.passes - 1):
+            better = seen + found[0] if faces else self._restore_whole(seen)
+            again = detect(better)
+            kept = [face for face in faces if not any(same_face(face, other) for other in again)]
+            faces = [*again, *kept]
+            found = self._restore_faces(seen, faces)
+        return found
+
+    def _restore_whole(self, seen: Colours) -> Colours:
+        """Restore a picture in which no face was found, at the size at which a detector sees it, to look there."""
+        height, width = seen.shape[:2]
+        small = shrink(seen, MOST_SIDE / max(height, width))
+        try:
+            (restored,) = self.restore_squares([small])
+        except ERRORS:
+            return seen
+        return np.asarray(cv2.resize(restored, (width, height)), np.float32)
+
+    def _restore_faces(self, seen: Colours, faces: Sequence[Face]) -> tuple[Colours, NDArray, list[FaceReport]]:
+        """Return the changes of a picture (H,W,3), where they are (H,W), and a report of each face."""
+        total, weight = np.zeros_like(seen), np.zeros(seen.shape[:2], np.float32)
+        reports = [FaceReport(face.box, face.score) for face in faces]
+        size = self.settings.face_size
+        squares: dict[int, tuple[NDArray, Colours]] = {}
+        for i, face in enumerate(faces):
+            with _noting(reports[i]):
+                matrix = face.to_square(size)
+                squares[i] = (matrix, crop(seen, matrix, size))
+        start = time.perf_counter()
+        restored = self._restore_each(reports, {i: square for i, (_, square) in squares.items()})
+        seconds = (time.perf_counter() - start) / max(1, len(restored))
+        for i, image in restored.items():
+            matrix, square = squares[i]
+            paste(image - square, total, weight, matrix)
+            reports[i].seconds = seconds
+            reports[i].identity_change = self._identity_change(square, image)
+        total /= np.maximum(weight, 1)[..., None]
+        return total, weight, reports
+
+    def _restore_each(self, reports: Sequence[FaceReport], squares: dict[int, Colours]) -> dict[int, Colours]:
+        """Restore together; where that fails, one by one, so that only those that fail are left out."""
+        try:
+            return dict(zip(squares, self.restore_squares(list(squares.values())), strict=True))
+        except ERRORS:
+            restored: dict[int, Colours] = {}
+            for i, square in squares.items():
+                with _noting(reports[i]):
+                    (restored[i],) = self.restore_squares([square])
+            return restored
+
+    def _identity_change(self, before: Colours, after: Colours) -> float | None:
+        """Return 1 - cosine of both vectors; None where not exactly one face is found, or the recogniser fails."""
+        if self._recogniser is None:
+            return None
+        try:
+            vectors = [self._recogniser.embed_only_face(_to_bgr(image)) for image in (before, after)]
+        except ERRORS:
+            return None
+        return None if any(vector is None for vector in vectors) else float(1 - vectors[0] @ vectors[1])  # type: ignore[operator]
+
+
+@contextmanager
+def _noting(report: FaceReport) -> Iterator[None]:
+    """Note in a face's report what fails."""
+    try:
+        yield
+    except ERRORS as error:
+        report.error = str(error)
+
+
+def _to_bgr(image: Colours) -> NDArray[np.uint8]:
+    return np.rint(255 * image[..., ::-1].clip(0, 1)).astype(np.uint8)
+
+
+def _swap(array: NDArray) -> NDArray:
+    """Exchange red and blue."""
+    if array.ndim == 2:
+        return array
+    return np.ascontiguousarray(array[..., [2, 1, 0, 3][: array.shape[2]]])
+
+
+def _to_array(picture: Picture, colours: str) -> NDArray:
+    return picture.pixels if colours == "bgr" else _swap(picture.pixels)

@@ -1,0 +1,45 @@
+"""How to restore, and what is said of each face."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dfpg_plugin.checks import UserError, check_choice
+from dfpg_plugin.models.acceleration import PRECISIONS
+
+ALIGNED, PHOTO = "aligned", "photo"
+MODES = (PHOTO, ALIGNED)
+
+
+@dataclass
+class Settings:
+    """How to restore."""
+
+    mode: str = PHOTO  # find faces; or aligned: the picture is a face
+    detector: str = "dlib"  # or facexlib
+    detector_weights: str | None = None  # the folder of facexlib's
+    boxes: Sequence[tuple[float, float, float, float]] = ()  # of faces, by hand: left, top, right, bottom in px
+    passes: int = 2  # of detection: again in what the one before restored, which finds blurred faces better
+    face_size: int = 128  # px, of the square that the network sees
+    batch_size: int = 8
+    device: str = "auto"
+    amp: str | None = None  # bfloat16 or float16
+    recogniser: str | None = "dlib"  # tells how much of the identity changed; None: nobody does
+
+    def __post_init__(self) -> None:
+        """Raise UserError for what is out of range."""
+        check_choice("mode", self.mode, MODES)
+        check_choice("amp", self.amp, (None, *PRECISIONS))
+        for name in ("passes", "face_size", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: expected a whole number from 1, got {getattr(self, name)}.")
+
+
+@dataclass
+class FaceReport:
+    """What was done to a face."""
+
+    box: tuple[float, float, float, float]  # left, top, right, bottom, px
+    score: float | None  # the detector's; None: no detector was asked
+    seconds: float = 0.0  # of the network, its share of a batch
+    identity_change: float | None = None  # 1 - cosine of the recogniser's vectors before and after; None: no face found
+    error: str | None = None  # why it was left as it is

@@ -1,0 +1,123 @@
+"""Exported networks give PyTorch's numbers, also where this package is not installed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from basicsr.archs import build_network
+from safetensors.torch import save_file
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.cli.main import main
+from dfpg_plugin.restoration import export as module
+from dfpg_plugin.restoration.network import load_network
+from dfpg_plugin.restoration.restorer import DFPGRestorer
+
+SMALL = {"type": "DFPGNet", "num_feat": 16, "num_block": 1, "num_prior_block": 1, "squeeze_factor": 4}
+ALONE = """
+import sys, numpy, onnxruntime
+assert not any(name.split(".")[0] in ("torch", "basicsr", "dfpg_plugin") for name in sys.modules)
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+given = numpy.load(sys.argv[2])
+numpy.savez(sys.argv[3], **{key: session.run(None, {"blurred": given[key]})[0] for key in given})
+"""
+
+
+@pytest.fixture
+def dfpgnet(tmp_path: Path) -> str:
+    torch.manual_seed(0)
+    net = build_network({**SMALL, "init_scale": 0.3})
+    path = tmp_path / "net.safetensors"
+    state = {k: v.contiguous() for k, v in net.state_dict().items()}
+    save_file(state, path, {"network_g": json.dumps(SMALL)})
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt", "safetensors"])
+def test_each_kind_is_checked_at_three_sizes_and_two_batches(dfpgnet: str, tmp_path: Path, suffix: str, capsys) -> None:
+    file = tmp_path / f"out.{suffix}"
+    assert main(["export", str(file), "--weights", dfpgnet]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "from PyTorch" in line]
+    assert len(lines) == 6
+    assert file.is_file()
+    assert main(["export", str(file), "--weights", dfpgnet]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_onnx_runs_alone_at_any_size_and_says_what_it_is(dfpgnet: str, tmp_path: Path) -> None:
+    import onnx
+
+    file = tmp_path / "out.onnx"
+    assert main(["export", str(file), "--weights", dfpgnet]) == 0
+    rng = np.random.default_rng(0)
+    shapes = [(1, 3, 64, 64), (2, 3, 17, 30), (3, 3, 101, 66)]
+    given = {str(i): rng.random(shape, np.float32) for i, shape in enumerate(shapes)}
+    np.savez(tmp_path / "given.npz", **given)
+    command = [sys.executable, "-c", ALONE, str(file), str(tmp_path / "given.npz"), str(tmp_path / "got.npz")]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    network, _ = load_network(dfpgnet, None)
+    got = np.load(tmp_path / "got.npz")
+    for key, images in given.items():
+        assert np.abs(got[key] - network(torch.from_numpy(images)).numpy()).max() < 1e-4
+    about = {entry.key: entry.value for entry in onnx.load(str(file)).metadata_props}
+    assert json.loads(about["network_g"]) == SMALL
+    assert about["opset"] == "18"
+
+
+def test_torchscript_and_safetensors_carry_what_they_are(dfpgnet: str, tmp_path: Path) -> None:
+    for suffix in ("pt", "safetensors"):
+        assert main(["export", str(tmp_path / f"out.{suffix}"), "--weights", dfpgnet]) == 0
+    extra = {"about.json": ""}
+    torch.jit.load(str(tmp_path / "out.pt"), _extra_files=extra)
+    assert json.loads(json.loads(extra["about.json"])["network_g"]) == SMALL
+    network, about = load_network(str(tmp_path / "out.safetensors"), None)
+    assert about["input"] == "RGB, B x 3 x H x W, 0 to 1"
+    assert sum(p.numel() for p in network.parameters()) > 1e5
+
+
+def test_a_training_can_go_on_from_an_exported_file(dfpgnet: str, tmp_path: Path) -> None:
+    assert main(["export", str(tmp_path / "back.pth"), "--weights", dfpgnet]) == 0
+    state = torch.load(tmp_path / "back.pth", weights_only=True)["params"]
+    network, _ = load_network(dfpgnet, None)
+    torch.testing.assert_close(dict(network.state_dict()), dict(state))
+
+
+def test_a_file_that_differs_is_not_kept(dfpgnet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, about = load_network(dfpgnet, None)
+    for wrong in (lambda x: x + 1, lambda x: x * torch.nan, lambda x: x[..., 1:]):
+        monkeypatch.setattr(module, "_load_script", lambda file, wrong=wrong: wrong)
+        with pytest.raises(UserError, match=r"out\.pt: differs from PyTorch by .*not kept"):
+            module.export(network, about, tmp_path / "out.pt")
+        assert not (tmp_path / "out.pt").exists()
+
+
+def test_an_unknown_kind_is_refused(dfpgnet: str, tmp_path: Path, capsys) -> None:
+    assert main(["export", str(tmp_path / "out.caffe"), "--weights", dfpgnet]) == 2
+    assert "unknown kind" in capsys.readouterr().err
+
+
+def test_a_file_may_carry_the_discriminators_attention(dfpgnet: str, tmp_path: Path, capsys) -> None:
+    discriminator = {"type": "CAFeatureDiscriminator", "num_feat": 8}
+    torch.manual_seed(1)
+    net_d = build_network(dict(discriminator))
+    torch.save({"params": net_d.state_dict()}, tmp_path / "net_d.pth")
+    (tmp_path / "opt.yml").write_text(json.dumps({"network_g": SMALL, "network_d": discriminator}))
+    arguments = ["export", str(tmp_path / "out.safetensors"), "--weights", dfpgnet, "--grey"]
+    arguments += ["--discriminator", str(tmp_path / "net_d.pth")]
+    assert main(arguments) == 2
+    assert "--discriminator: needs" in capsys.readouterr().err
+    assert main([*arguments, "-opt", str(tmp_path / "opt.yml"), "--overwrite"]) == 0
+    restorer = DFPGRestorer(str(tmp_path / "out.safetensors"))
+    assert restorer.sees_grey
+    prior = torch.rand(1, 128, 9, 7)
+    attended = net_d.channel_attention[1](prior)
+    torch.testing.assert_close(restorer.attention(2, prior), (attended / prior)[0, :, 0, 0])
+    again = str(tmp_path / "again.safetensors")
+    assert main(["export", again, "--weights", str(tmp_path / "out.safetensors")]) == 0
+    assert DFPGRestorer(again).sees_grey
+    plain = DFPGRestorer(dfpgnet)
+    torch.testing.assert_close(plain.attention(2, prior), prior[0].mean(dim=(1, 2)))

@@ -1,0 +1,78 @@
+"""Finding faces, and moving them to the network's place and back."""
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.restoration.faces import TEMPLATE, Face, crop, load_detector, paste, same_face
+
+
+def test_a_face_is_moved_to_the_template() -> None:
+    photo = data.astronaut().astype(np.float32) / 255
+    (face, *_) = load_detector("dlib")(photo)
+    assert face.box == pytest.approx((175, 77, 265, 167), abs=10)
+    matrix = face.to_square(128)
+    moved = cv2.transform(face.landmarks[None], matrix)[0]
+    assert np.abs(moved - 128 * TEMPLATE).max() < 8  # px: a similarity fits five points roughly
+    (again, *_) = load_detector("dlib")(crop(photo, face.to_square(256), 256))
+    assert np.abs(again.landmarks - 256 * TEMPLATE).max() < 16
+
+
+def test_a_large_picture_is_searched_at_a_smaller_size_and_boxes_are_its_own() -> None:
+    photo = data.astronaut().astype(np.float32) / 255
+    large = cv2.resize(photo, None, fx=5, fy=5)
+    small, big = (load_detector("dlib")(image)[0] for image in (photo, large))
+    assert np.array(big.box) / 5 == pytest.approx(np.array(small.box), abs=10)
+
+
+@pytest.mark.parametrize("angle", [0, 33])
+@pytest.mark.parametrize("side", [60.0, 128.0, 300.0])
+def test_a_crop_that_is_pasted_back_lies_where_it_was(angle: float, side: float) -> None:
+    photo = cv2.GaussianBlur(data.astronaut().astype(np.float32) / 255, (0, 0), 6)
+    matrix = cv2.getRotationMatrix2D((250.0, 200.0), angle, 128 / side)
+    matrix[:, 2] += 64 - np.array([250.0, 200.0])
+    square = crop(photo, matrix, 128)
+    total, weight = np.zeros_like(photo), np.zeros(photo.shape[:2], np.float32)
+    paste(square, total, weight, matrix)
+    full = weight > 0.999
+    assert full.sum() > 0.4 * side**2
+    assert np.abs(total[full] / weight[full][:, None] - photo[full]).mean() < 0.01
+    assert weight.max() <= 1.0001
+    outside = np.ones_like(weight, bool)
+    ys, xs = np.nonzero(weight)
+    outside[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1] = False
+    assert max(ys.max() - ys.min(), xs.max() - xs.min()) < 1.5 * side + 4
+    assert not total[outside].any()
+
+
+def test_the_edge_of_a_pasted_square_fades() -> None:
+    total, weight = np.zeros((300, 300, 3), np.float32), np.zeros((300, 300), np.float32)
+    paste(np.ones((128, 128, 3), np.float32), total, weight, np.array([[1.0, 0, -80], [0, 1.0, -80]]))
+    steps = np.abs(np.diff(weight[144]))
+    assert weight[144, 144] == 1
+    assert steps.max() < 1.6 / (128 / 8)  # the steepest of a smooth step over an eighth of the side
+
+
+def test_a_box_by_hand_is_a_square_around_it() -> None:
+    matrix = Face((100, 100, 200, 200)).to_square(128)
+    corners = cv2.transform(np.array([[(100.0, 100.0), (200.0, 200.0)]]), matrix)[0]
+    assert (corners[1] - corners[0]) == pytest.approx([80, 80])
+    assert corners.mean(axis=0)[0] == pytest.approx(64)
+
+
+def test_a_square_outside_the_picture_is_refused() -> None:
+    with pytest.raises(UserError, match="outside the picture"):
+        crop(np.zeros((50, 50, 3), np.float32), Face((500, 500, 520, 520)).to_square(128), 128)
+
+
+def test_boxes_of_one_face_are_recognised() -> None:
+    assert same_face(Face((0, 0, 100, 100)), Face((10, 10, 110, 110)))
+    assert not same_face(Face((0, 0, 100, 100)), Face((60, 60, 160, 160)))
+    assert not same_face(Face((0, 0, 10, 10)), Face((50, 50, 60, 60)))
+
+
+def test_a_detector_whose_file_is_missing_names_it(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"detection_Resnet50_Final\.pth does not exist\. Download"):
+        load_detector("facexlib", str(tmp_path))

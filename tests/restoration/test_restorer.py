@@ -1,0 +1,191 @@
+"""Restoring photographs: faces change as the network says, everything else stays; what fails is left alone."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from PIL import Image
+from restoration.conftest import photo
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.restoration.pictures import Picture
+from dfpg_plugin.restoration.restorer import DFPGRestorer
+from dfpg_plugin.restoration.settings import Settings
+
+
+def middle(box: tuple) -> tuple[int, int]:
+    left, top, right, bottom = box
+    return round((top + bottom) / 2), round((left + right) / 2)
+
+
+def test_faces_change_as_the_network_says_and_all_else_stays_bit_for_bit(weights: str) -> None:
+    restorer = DFPGRestorer(weights)
+    picture = Picture(photo())
+    restored = restorer.restore_picture(picture)
+    assert len(restored.faces) >= 3
+    before, after = picture.pixels.astype(int), restored.picture.pixels.astype(int)
+    for face in restored.faces:
+        assert face.error is None
+        assert face.score is not None
+        y, x = middle(face.box)
+        patch = (slice(y - 10, y + 10), slice(x - 10, x + 10))
+        expected = np.minimum(before[patch] + 25.5, 255)
+        assert np.abs(after[patch] - expected)[before[patch] < 225].max() <= 2  # what was near white is clipped
+    changed = (before != after).any(axis=2)
+    assert 0.05 < changed.mean() < 0.8
+    assert np.array_equal(after[-20:], before[-20:])  # below all faces
+
+
+@pytest.mark.parametrize("kind", ["bgr", "rgb", "path", "pil", "grey", "alpha", "16 bits"])
+def test_what_comes_in_comes_out(weights: str, tmp_path: Path, kind: str) -> None:
+    image = photo()
+    restorer = DFPGRestorer(weights, settings=Settings(recogniser=None))
+    expected = restorer.restore(image)
+    assert expected.dtype == np.uint8
+    assert not np.array_equal(expected, image)
+    if kind == "rgb":
+        assert np.array_equal(restorer.restore(image[..., ::-1], "rgb")[..., ::-1], expected)
+    elif kind == "path":
+        cv2.imwrite(str(tmp_path / "p.png"), image)
+        assert np.array_equal(restorer.restore(tmp_path / "p.png"), expected)
+    elif kind == "pil":
+        result = restorer.restore(Image.fromarray(image[..., ::-1].copy()))
+        assert isinstance(result, Image.Image)
+        assert np.array_equal(np.asarray(result)[..., ::-1], expected)
+    elif kind == "grey":
+        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        result = restorer.restore(grey)
+        assert result.shape == grey.shape
+        assert (result != grey).mean() > 0.05
+    elif kind == "alpha":
+        alpha = np.dstack([image, np.full(image.shape[:2], 77, np.uint8)])
+        assert np.array_equal(restorer.restore(alpha), np.dstack([expected, alpha[..., 3]]))
+    elif kind == "16 bits":
+        result = restorer.restore(image.astype(np.uint16) * 257)
+        assert result.dtype == np.uint16
+        assert np.abs(result / 257.0 - expected).max() < 1.01
+
+
+def test_a_picture_without_a_face_is_returned_as_it_is(weights: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    restored = DFPGRestorer(weights).restore_picture(Picture(image))
+    assert restored.faces == []
+    assert np.array_equal(restored.picture.pixels, image)
+
+
+def test_an_aligned_face_is_restored_whole(weights: str) -> None:
+    image = photo()[40:264, 20:204]
+    restored = DFPGRestorer(weights, settings=Settings(mode="aligned")).restore_picture(Picture(image))
+    expected = np.minimum(image + 25.5, 255)
+    assert np.abs(restored.picture.pixels - expected).max() <= 1
+    assert restored.faces[0].identity_change == pytest.approx(0, abs=0.1)
+
+
+def test_a_box_by_hand_needs_no_detector(weights: str) -> None:
+    image = np.full((300, 300, 3), 100, np.uint8)
+    restored = DFPGRestorer(weights, settings=Settings(boxes=[(100, 100, 160, 160)])).restore_picture(Picture(image))
+    assert restored.faces[0].score is None
+    assert restored.picture.pixels[130, 130, 0] == round(100 + 25.5)
+    assert (restored.picture.pixels[:40] == 100).all()
+
+
+def test_a_network_that_was_trained_on_grey_pictures_leaves_colours_alone(weights: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    about = {"network_g": json.dumps({"type": "Brighten"}), "sees": "grey"}
+    save_file(load_file(weights), tmp_path / "grey.safetensors", about)
+    restorer = DFPGRestorer(str(tmp_path / "grey.safetensors"), settings=Settings(mode="aligned", recogniser=None))
+    seen = []
+    restorer.network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    image = np.random.default_rng(0).integers(0, 200, (64, 64, 3), np.uint8)
+    restored = restorer.restore(image)
+    assert np.abs(restored - (image + 25.5)).max() <= 1
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) / 255
+    assert all(np.abs(seen[0][0, c].numpy() - grey).max() < 0.01 for c in range(3))
+
+
+class Failing(torch.nn.Module):
+    """Can't restore bright squares, and not two at a time."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.unused = way, torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.way == "nan":
+            return x + torch.where(x.mean(dim=(1, 2, 3), keepdim=True) > 0.5, torch.nan, 0.1)
+        if len(x) > 1 or x.mean() > 0.5:
+            raise RuntimeError("out of memory")
+        return x + 0.1
+
+
+@pytest.mark.parametrize("way", ["nan", "raise"])
+def test_a_face_that_fails_is_left_as_it_is_and_the_others_are_restored(monkeypatch, tmp_path: Path, way: str) -> None:
+    from safetensors.torch import save_file
+
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, "Failing", Failing)
+    options = json.dumps({"type": "Failing", "way": way})
+    save_file({"unused": torch.zeros(1)}, tmp_path / "f.safetensors", {"network_g": options})
+    image = np.full((300, 600, 3), 50, np.uint8)
+    image[:, 300:] = 200
+    boxes = [(100, 100, 160, 160), (420, 100, 480, 160)]
+    restorer = DFPGRestorer(str(tmp_path / "f.safetensors"), settings=Settings(boxes=boxes, recogniser=None))
+    restored = restorer.restore_picture(Picture(image))
+    assert [face.error is None for face in restored.faces] == [True, False]
+    assert ("not finite" if way == "nan" else "out of memory") in restored.faces[1].error
+    assert np.array_equal(restored.picture.pixels[:, 300:], image[:, 300:])
+    assert restored.picture.pixels[130, 130, 0] == round(50 + 25.5)
+
+
+def test_a_blurred_face_is_found_in_what_was_restored(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second pass looks into the restored picture, and restores from what was given."""
+    from dfpg_plugin.restoration import restorer as module
+    from dfpg_plugin.restoration.faces import Face
+
+    looked_at = []
+
+    def detect(picture: np.ndarray) -> list[Face]:
+        looked_at.append(picture.copy())
+        return [Face((100, 100, 160, 160), 1.0)] if picture[130, 130, 0] > 0.45 else []
+
+    monkeypatch.setattr(module, "load_detector", lambda name, weights: detect)
+    image = np.full((300, 300, 3), 102, np.uint8)
+    settings = Settings(recogniser=None)
+    restored = DFPGRestorer(weights, settings=settings).restore_picture(Picture(image))
+    assert looked_at[0][130, 130, 0] == pytest.approx(0.4)
+    assert looked_at[1][130, 130, 0] == pytest.approx(0.5)
+    assert restored.picture.pixels[130, 130, 0] == round(102 + 25.5)  # not twice
+    settings.passes = 1
+    assert DFPGRestorer(weights, settings=settings).restore_picture(Picture(image)).faces == []
+
+
+def test_which_weights_and_whose_options(tmp_path: Path, weights: str) -> None:
+    torch.save(
+        {"params_ema": {"amount": torch.tensor(0.2)}, "params": {"amount": torch.tensor(9.0)}}, tmp_path / "n.pth"
+    )
+    with pytest.raises(UserError, match=r"n\.pth: which network is it\? Name the option file"):
+        DFPGRestorer(str(tmp_path / "n.pth"))
+    models = tmp_path / "run" / "models"
+    models.mkdir(parents=True)
+    (tmp_path / "n.pth").rename(models / "net_g_best.pth")
+    (tmp_path / "run" / "run.yml").write_text("network_g: {type: Brighten}\n")
+    beside = DFPGRestorer(str(models / "net_g_best.pth"))
+    assert float(beside.network.amount) == pytest.approx(0.2)
+    named = DFPGRestorer(weights, str(tmp_path / "run" / "run.yml"))
+    assert float(named.network.amount) == pytest.approx(0.1)
+    (tmp_path / "other.yml").write_text("network_g: {type: Brigten}\n")
+    with pytest.raises(UserError, match="network_g"):
+        DFPGRestorer(weights, str(tmp_path / "other.yml"))
+    (tmp_path / "cut.safetensors").write_bytes(Path(weights).read_bytes()[:-3])
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        DFPGRestorer(str(tmp_path / "cut.safetensors"))
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_refused(weights: str, device: str) -> None:
+    with pytest.raises(UserError, match=f"--device {device}: is not there"):
+        DFPGRestorer(weights, settings=Settings(device=device))
