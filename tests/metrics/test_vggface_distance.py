@@ -83,6 +83,7 @@ def test_each_different_image_is_run_once(images: list, monkeypatch: pytest.Monk
     again = module.vggface_distances(images[2:3], [images[0]], net)  # the sharp face of the last pair comes again
     assert again == pytest.approx(expected[2:], rel=1e-5)
     assert counts == [3, 1]
+    assert len(module._last_sharp(net)) == 1
 
 
 def test_with_many_threads_the_network_runs_as_it_is(images: list, monkeypatch: pytest.MonkeyPatch) -> None:

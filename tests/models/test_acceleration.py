@@ -219,7 +219,13 @@ def test_wrong_values_are_refused(given: dict, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("optimizer", "fused"),
-    [({"type": "Adam"}, True), ({"type": "Adam", "fused": False}, False), ({"type": "RMSprop"}, None)],
+    [
+        ({"type": "Adam"}, True),
+        ({"type": "Adam", "fused": False}, False),
+        ({"type": "RMSprop"}, None),
+        ({"type": "SGD"}, True),
+        ({"type": "SGD", "momentum": 0.9}, None),
+    ],
 )
 def test_optimizers_are_fused_where_torch_has_them_so(options: dict, optimizer: dict, fused: bool | None) -> None:
     model = build(options, optim_g={**optimizer, "lr": 1e-3})

@@ -123,6 +123,11 @@ def test_with_a_scaler_an_infinite_loss_changes_nothing_and_a_gradient_may_overf
     scaled_step(3, 1.0)
     check.settle()
     assert not torch.equal(weight, torch.ones(3))
+    for first in (100, 200):
+        for current_iter in range(first, first + 20):  # not in a row
+            scaled_step(current_iter, 1.0, slope=math.nan)
+        scaled_step(first + 20, 1.0)
+    check.settle()
     with pytest.raises(NonFiniteLossError, match="the gradient of l is nan"):
         for current_iter in range(4, 4 + 26):
             scaled_step(current_iter, 1.0, slope=math.nan)

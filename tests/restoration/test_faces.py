@@ -55,6 +55,16 @@ def test_the_edge_of_a_pasted_square_fades() -> None:
     assert steps.max() < 1.6 / (128 / 8)  # the steepest of a smooth step over an eighth of the side
 
 
+def test_a_fine_pattern_that_is_pasted_smaller_becomes_its_mean() -> None:
+    stripes = np.zeros((128, 128, 3), np.float32)
+    stripes[:, ::2] = 1
+    total, weight = np.zeros((100, 100, 3), np.float32), np.zeros((100, 100), np.float32)
+    paste(stripes, total, weight, np.array([[3.2, 0, -100.0], [0, 3.2, -100.0]]))
+    inside = total[weight > 0.999]
+    assert inside.mean() == pytest.approx(0.5, abs=0.02)
+    assert inside.std() < 0.05
+
+
 def test_a_box_by_hand_is_a_square_around_it() -> None:
     matrix = Face((100, 100, 200, 200)).to_square(128)
     corners = cv2.transform(np.array([[(100.0, 100.0), (200.0, 200.0)]]), matrix)[0]

@@ -9,6 +9,7 @@ import torch
 from conftest import write_yaml
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.models.finite import StepCheck
 from dfpg_plugin.training.guards import NonFiniteOptions
 
 POISONED = (2, 3)
@@ -41,6 +42,22 @@ def test_by_default_it_stops_and_names_the_files(command: Callable, poisoned: Ca
     assert command("train", "-opt", poisoned()) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.search(r"l_d_real is nan at iteration 2\. .* The batch: \S+\.png, \S+\.png\.$", error)
+
+
+def test_where_the_host_does_not_wait_a_bad_iteration_is_told_before_it_is_saved(
+    command: Callable, poisoned: Callable, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    begin = StepCheck.begin
+
+    def without_waiting(self: StepCheck, current_iter: int) -> None:
+        self.waits = False  # as on a GPU
+        begin(self, current_iter)
+
+    monkeypatch.setattr(StepCheck, "begin", without_waiting)
+    assert command("train", "-opt", poisoned(), "--force_yml", "logger:print_freq=100") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"l_d_real is nan at iteration 2\. .* The batch: \S+\.png, \S+\.png\.$", error)
+    assert not list((tmp_path / "experiments" / "small" / "training_states").glob("2.*"))
 
 
 def test_skipped_batches_are_counted_and_change_no_weight(
