@@ -33,8 +33,9 @@ SAMPLES = ("s33/1.pgm", "s34/3.pgm", "s35/2.pgm", "s36/5.pgm")  # people that th
 LINE = (0, 255, 0)  # of a box, RGB
 TITLE = "DFPG: face deblurring guided by a deep feature prior"
 HONEST = (
-    "A small network, trained on 320 grey photographs of 32 people, to show how the method works. What it restores may "
-    "differ from the person's real face: it must not be used to recognise anybody, nor as evidence."
+    "Unless another one was named, this is a small network, trained on 320 grey photographs of 32 people to show how "
+    "the method works. What a network restores may differ from the person's real face: it must not be used to "
+    "recognise anybody, nor as evidence."
 )
 Picture8 = NDArray[np.uint8]  # RGB (H,W,3)
 

@@ -21,7 +21,7 @@ from dfpg_plugin.files import load_weights, save_whole, whole_file
 from dfpg_plugin.restoration.network import ATTENTION, OPTIONS, build, read_safetensors
 
 OPSET = 18
-SUFFIXES = {".onnx": "ONNX", ".pt": "TorchScript", ".safetensors": "safetensors"}
+SUFFIXES = (".onnx", ".pt", ".safetensors")  # .pt: TorchScript
 CHECKED_SIZES = ((128, 128), (101, 66), (256, 192))  # height and width, px
 CHECKED_BATCHES = (1, 3)
 TOLERANCE = 1e-4

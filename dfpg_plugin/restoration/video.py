@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.restoration.pictures import Picture
@@ -18,6 +19,8 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".m4v")
 CODECS = {".webm": "libvpx-vp9"}  # else H.264
 QUALITY = {"crf": "16"}
 MOST_REPORTS = 1000  # faces that a report lists: memory does not grow with a video
+FULL_CHROMA = "yuv444p"  # (3,H,W): luma and two chromas of the same size, limited range
+LIMITED_RANGE = 1  # FFmpeg's number for it
 UNSPECIFIED = 2  # FFmpeg's number for colours of which a file says nothing
 
 
@@ -74,9 +77,14 @@ def _transcode(
             continue
         for frame in packet.decode():
             seen = frame.reformat(format="bgr24", src_colorspace=_space(first)).to_ndarray()
-            restored = restorer.restore_picture(Picture(np.ascontiguousarray(np.rot90(seen, turns))))
-            made = av.VideoFrame.from_ndarray(np.ascontiguousarray(restored.picture.pixels), format="bgr24")
-            new = made.reformat(format=encoded.pix_fmt, dst_colorspace=_space(first))
+            upright = np.ascontiguousarray(np.rot90(seen, turns))
+            restored = restorer.restore_picture(Picture(upright))
+            # only the change goes by way of RGB, for that way rounds
+            change = _luma_and_chroma(restored.picture.pixels, first) - _luma_and_chroma(upright, first)
+            stored = frame.reformat(format=FULL_CHROMA, src_colorspace=_space(first), dst_colorspace=_space(first))
+            planes = np.rot90(stored.to_ndarray(), turns, axes=(1, 2)) + change
+            made = av.VideoFrame.from_ndarray(planes.clip(0, 255).astype(np.uint8), format=FULL_CHROMA)
+            new = made.reformat(format=encoded.pix_fmt)
             new.pts, new.time_base = frame.pts, frame.time_base
             target.mux(encoded.encode(new))
             count += 1
@@ -99,9 +107,17 @@ def _add_stream(
     context.time_base = video.time_base
     if ratio := video.sample_aspect_ratio:
         context.sample_aspect_ratio = ratio if turns % 2 == 0 else 1 / ratio
-    context.colorspace, context.color_range = first.colorspace, first.color_range
+    context.colorspace, context.color_range = first.colorspace, LIMITED_RANGE
     context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
     return encoded
+
+
+def _luma_and_chroma(pixels: NDArray[np.uint8], like: "av.VideoFrame") -> NDArray[np.int16]:
+    """Return uint8 BGR (H,W,3) as FULL_CHROMA, (3,H,W), by the colour space of a frame."""
+    import av
+
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="bgr24")
+    return frame.reformat(format=FULL_CHROMA, dst_colorspace=_space(like)).to_ndarray().astype(np.int16)
 
 
 def turns_of(frame: "av.VideoFrame") -> int:

@@ -49,18 +49,19 @@ def test_the_transforms_are_those_of_the_equation() -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_equals_torchs_convolution_of_any_size(size: tuple, inputs: int, outputs: int, batch: int) -> None:
     conv = convolution(inputs, outputs)
-    x = torch.randn(batch, inputs, *size)
+    x = torch.randn(48, inputs, *size)  # many, for the error of a few pixels varies with the processor's order of sums
     exact = conv.double()(x.double())
-    plain, relu = (WinogradConv2d(conv, slope=slope, pool=False)(x) for slope in (1.0, 0.0))
+    results = (WinogradConv2d(conv, slope=slope, pool=False) for slope in (1.0, 0.0))
+    plain, relu = (torch.cat([result(part) for part in x.split(batch)]) for result in results)
     assert plain.shape == exact.shape
-    assert relative_error(plain, exact) < 5e-6
+    assert relative_error(plain, exact) < 3e-6
     assert torch.equal(relu, plain.relu())
     assert torch.equal(WinogradConv2d(conv, slope=0.2, pool=False)(x), F.leaky_relu(plain, 0.2))
     if min(size) > 1:
         assert torch.equal(WinogradConv2d(conv, slope=0.0, pool=True)(x), F.max_pool2d(relu, 2))
         assert torch.equal(WinogradConv2d(conv, slope=1.0, pool=True)(x), F.max_pool2d(plain, 2))
         exact = F.max_pool2d(exact.relu(), 2)
-        assert relative_error(DirectConv2d(conv.float(), slope=0.0, pool=True)(x), exact) < 5e-6
+        assert relative_error(DirectConv2d(conv.float(), slope=0.0, pool=True)(x), exact) < 3e-6
 
 
 def test_an_image_that_pooling_leaves_nothing_of_is_refused() -> None:

@@ -95,20 +95,20 @@ def test_a_run_that_fails_ends_the_study_with_its_own_words(
 
 
 @pytest.mark.slow
-def test_a_model_and_two_seeds(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
-    _, plain, test = write_models(tmp_path, demo_options)
-    arguments = ["study", "-opt", plain, "--test", test, "--seeds", 0, 1, "--jobs", 2, "--out", "report"]
+def test_two_models_and_two_seeds(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+    full, plain, test = write_models(tmp_path, demo_options)
+    arguments = ["study", "-opt", full, plain, "--test", test, "--seeds", 0, 1, "--jobs", 2, "--out", "report"]
     done = basicsr(*arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     names = {path.parent.name: path for path in (tmp_path / "results").glob("*/evaluation.json")}
-    assert sorted(names) == ["blurred", "plain_seed0", "plain_seed1", "sharp"]
+    assert sorted(names) == ["blurred", "full_seed0", "full_seed1", "plain_seed0", "plain_seed1", "sharp"]
     method = json.loads(names["plain_seed1"].read_text())["method"]
     assert method["weights"]["file"] == "experiments/plain_seed1/models/net_g_latest.pth"
     assert method["network_g"]["prior_stream"] is False
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["title"] == "Study"
     text = (tmp_path / "report" / "report.md").read_text()
-    assert all(label in text for label in ("blurred", "sharp", "plain"))
+    assert all(label in text for label in ("blurred", "sharp", "full", "plain"))
     before = {name: path.stat().st_mtime_ns for name, path in names.items()}
     assert basicsr(*arguments).returncode == 0
     assert {name: path.stat().st_mtime_ns for name, path in names.items()} == before

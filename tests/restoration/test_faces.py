@@ -6,6 +6,7 @@ import pytest
 from skimage import data
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.restoration.faces import TEMPLATE, Face, crop, load_detector, paste, same_face
 
 
@@ -65,11 +66,15 @@ def test_a_fine_pattern_that_is_pasted_smaller_becomes_its_mean() -> None:
     assert inside.std() < 0.05
 
 
-def test_a_box_by_hand_is_a_square_around_it() -> None:
-    matrix = Face((100, 100, 200, 200)).to_square(128)
-    corners = cv2.transform(np.array([[(100.0, 100.0), (200.0, 200.0)]]), matrix)[0]
-    assert (corners[1] - corners[0]) == pytest.approx([80, 80])
-    assert corners.mean(axis=0)[0] == pytest.approx(64)
+def test_a_box_by_hand_gives_about_the_square_that_landmarks_give() -> None:
+    photo = np.repeat(cv2.resize(orl_faces("val").read("s33/1.pgm")[..., :1], (276, 336))[..., None], 3, axis=2)
+    (face,) = load_detector("dlib")(photo.astype(np.float32) / 255)
+    by_box, by_landmarks = (cv2.invertAffineTransform(f.to_square(128)) for f in (Face(face.box), face))
+    middles = [cv2.transform(np.array([[(64.0, 64.0)]]), matrix)[0, 0] for matrix in (by_box, by_landmarks)]
+    sides = [128 * np.sqrt(np.linalg.det(matrix[:, :2])) for matrix in (by_box, by_landmarks)]
+    assert np.abs(middles[0] - middles[1]).max() < 0.08 * sides[1]
+    assert sides[0] == pytest.approx(sides[1], rel=0.15)
+    assert by_box[0, 1] == by_box[1, 0] == 0  # not turned
 
 
 def test_a_square_outside_the_picture_is_refused() -> None:
