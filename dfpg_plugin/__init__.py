@@ -9,14 +9,24 @@ from dfpg_plugin import compat
 
 compat.provide_functional_tensor()  # before the first import of basicsr
 
-from dfpg_plugin.archs import ca_discriminator_arch, dfpgnet_arch, vggface_arch  # noqa: E402
+from dfpg_plugin.archs import (  # noqa: E402
+    adapted_net_arch,
+    ca_discriminator_arch,
+    dfpgnet_arch,
+    prior_guided_arch,
+    spandrel_arch,
+    vggface_arch,
+)
 from dfpg_plugin.data import deblur_test_dataset, face_blur_dataset, face_pair_dataset  # noqa: E402
 from dfpg_plugin.losses import prior_loss  # noqa: E402
 from dfpg_plugin.metrics import identity_similarity, lpips_distance, ssim_3d, vggface_distance  # noqa: E402
 from dfpg_plugin.models import dfpg_model  # noqa: E402
 
+compat.provide_stylegan2_ops()  # after the first import of basicsr
+
 __all__ = [
     "__version__",
+    "adapted_net_arch",
     "ca_discriminator_arch",
     "deblur_test_dataset",
     "dfpg_model",
@@ -25,7 +35,9 @@ __all__ = [
     "face_pair_dataset",
     "identity_similarity",
     "lpips_distance",
+    "prior_guided_arch",
     "prior_loss",
+    "spandrel_arch",
     "ssim_3d",
     "vggface_arch",
     "vggface_distance",

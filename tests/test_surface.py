@@ -15,9 +15,12 @@ def registered(kind: str) -> set[str]:
 
 
 def test_registered_components() -> None:
-    assert registered("ARCH") == {"DFPGNet", "CAFeatureDiscriminator", "VGGFaceFeatureExtractor"}
+    assert registered("ARCH") == {
+        "DFPGNet", "CAFeatureDiscriminator", "VGGFaceFeatureExtractor",
+        "PriorGuidedNet", "AdaptedNet", "SpandrelNet",
+    }  # fmt: skip
     assert registered("DATASET") == {"FaceBlurDataset", "FaceDeblurTestDataset", "FacePairDataset"}
-    assert registered("LOSS") == {"PriorLoss"}
+    assert registered("LOSS") == {"PriorLoss", "PriorPerceptualLoss"}
     assert registered("MODEL") == {"DFPGModel"}
     assert registered("METRIC") == {
         "calculate_identity_similarity", "calculate_lpips", "calculate_ssim_3d", "calculate_vggface_distance",

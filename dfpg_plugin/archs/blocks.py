@@ -1,9 +1,14 @@
-"""Generic layers of DFPGNet: the residual group of RCAN's blocks and the two feature transforms of Fig. 3."""
+"""Generic layers of DFPGNet: the residual group of RCAN's blocks, the transforms of Fig. 3, sizes of estimates."""
+
+from collections.abc import Sequence
 
 import torch
 from basicsr.archs.rcan_arch import ChannelAttention
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from dfpg_plugin.checks import UserError
 
 NEGATIVE_SLOPE = 0.2  # not in the paper: the laboratory's follow-up network (SAPPGAN) uses it throughout
 
@@ -132,3 +137,28 @@ def init_kaiming(module: nn.Module, scale: float) -> None:
             layer.weight.mul_(scale)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def means_over(name: str, prior_strides: Sequence[int], strides: Sequence[int]) -> list[int]:
+    """Return over how many pixels of E_i's size a prior's pixel stretches, for each layer.
+
+    Raises UserError, naming the network, where a prior's stride is no multiple of that of E_i.
+    """
+    if len(prior_strides) != len(strides) or any(s < e or s % e for s, e in zip(prior_strides, strides, strict=True)):
+        raise UserError(
+            f"{name} prior_strides: expected multiples of {list(strides)}, got {list(prior_strides)}. "
+            "Choose layers of network_prior that are as coarse."
+        )
+    return [s // e for s, e in zip(prior_strides, strides, strict=True)]
+
+
+def compared(
+    priors: Sequence[Tensor], size: tuple[int, int], strides: Sequence[int], means: Sequence[int]
+) -> list[Tensor]:
+    """Return estimates of E_i's sizes as they are compared with the prior of an image of ``size``.
+
+    What belongs to padding at the right and bottom is cut off; then the mean is taken over ``means`` pixels a side.
+    """
+    height, width = size
+    cut = [p[..., : height // s, : width // s] for p, s in zip(priors, strides, strict=True)]
+    return [p if m == 1 else F.avg_pool2d(p, m) for p, m in zip(cut, means, strict=True)]

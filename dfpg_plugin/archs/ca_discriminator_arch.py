@@ -5,6 +5,7 @@ discriminator of MSPL-GAN by the same laboratory has them), the squeeze factor 1
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from basicsr.archs.rcan_arch import ChannelAttention
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -14,19 +15,25 @@ from torch.nn.utils.parametrizations import spectral_norm
 from dfpg_plugin.archs.blocks import NEGATIVE_SLOPE, init_kaiming
 from dfpg_plugin.checks import UserError
 
+MIN_SIZE = 6  # of P3: halved, then two convolutions that each take a pixel
+
 
 def _sn_conv(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Module:
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=1, bias=False)
+    padding = max(1, stride // 2)
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=padding, bias=False)
     init_kaiming(conv, scale=1)  # before spectral_norm, which makes the weight a computed value
     return spectral_norm(conv)
 
 
-def _feature_block(in_channels: int, channels: int) -> nn.Sequential:
-    """D_f,i: a convolution that mixes what was concatenated, and one that halves height and width."""
+def _feature_block(in_channels: int, channels: int, stride: int = 2) -> nn.Sequential:
+    """D_f,i: a convolution that mixes what was concatenated, and one that halves height and width.
+
+    For other priors than the paper's, it divides them by ``stride``, 1 or an even number.
+    """
     return nn.Sequential(
         _sn_conv(in_channels, channels, 3, 1),
         nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
-        _sn_conv(channels, channels, 4, 2),
+        _sn_conv(channels, channels, 3, 1) if stride == 1 else _sn_conv(channels, channels, 2 * stride, stride),
         nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
     )
 
@@ -37,7 +44,8 @@ class CAFeatureDiscriminator(nn.Module):
 
     The constructor's arguments:
 
-    - ``prior_channels``: channels of the three feature layers, of 1, 1/2 and 1/4 of the image's size.
+    - ``prior_channels``, ``prior_strides``: channels and strides of the three feature layers. In training, those of
+      ``network_prior`` where the YAML names none. From layer to layer the stride stays or grows by an even factor.
     - ``channel_attention``: False makes it the plain feature discriminator of model B5 (Table 4).
     - ``num_feat``: channels of D_f,1, doubled in D_f,2, D_f,3 and D_h. 64 makes them those of the prior.
     - ``squeeze_factor``: reduction inside the channel attention.
@@ -47,6 +55,7 @@ class CAFeatureDiscriminator(nn.Module):
         self,
         *,
         prior_channels: Sequence[int] = (64, 128, 256),
+        prior_strides: Sequence[int] = (1, 2, 4),
         channel_attention: bool = True,
         num_feat: int = 64,
         squeeze_factor: int = 16,
@@ -58,11 +67,12 @@ class CAFeatureDiscriminator(nn.Module):
                 f"{squeeze_factor}, got {list(prior_channels)}."
             )
         c1, c2, c3 = prior_channels
+        to_second, to_third = self._factors(prior_strides)
         self.channel_attention = nn.ModuleList(
             ChannelAttention(c, squeeze_factor) if channel_attention else nn.Identity() for c in prior_channels
         )
-        self.feature1 = _feature_block(c1, num_feat)
-        self.feature2 = _feature_block(num_feat + c2, 2 * num_feat)
+        self.feature1 = _feature_block(c1, num_feat, to_second)
+        self.feature2 = _feature_block(num_feat + c2, 2 * num_feat, to_third)
         self.feature3 = _feature_block(2 * num_feat + c3, 4 * num_feat)
         self.head = nn.Sequential(
             _sn_conv(4 * num_feat, 8 * num_feat, 4, 1),
@@ -71,6 +81,17 @@ class CAFeatureDiscriminator(nn.Module):
         )
         init_kaiming(self.channel_attention, scale=1)
 
+    @staticmethod
+    def _factors(strides: Sequence[int]) -> list[int]:
+        """Return by how much the stride grows from layer to layer."""
+        factors = [after / max(before, 1) for before, after in pairwise(strides)]
+        if len(strides) != 3 or min(strides) < 1 or not all(f == 1 or (f > 1 and f % 2 == 0) for f in factors):
+            raise UserError(
+                f"CAFeatureDiscriminator prior_strides: expected three numbers, each the same as the one before or an "
+                f"even multiple of it, got {list(strides)}. Choose other layers of network_prior."
+            )
+        return [int(factor) for factor in factors]
+
     def attend(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Weight each feature's channels: P'_i = CA_i(P_i) (Eq. 4). Shapes stay; without attention so do values."""
         return [ca(p) for ca, p in zip(self.channel_attention, features, strict=True)]
@@ -78,9 +99,14 @@ class CAFeatureDiscriminator(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Map [P1, P2, P3] of (B,64,H,W), (B,128,H//2,W//2), (B,256,H//4,W//4) to patch logits, (B,1,H//8-2,W//8-2).
 
-        A positive logit says real. H and W of at least 24 leave one patch.
+        A positive logit says real. Raises UserError where no patch is left: P3 needs 6 pixels a side, an image 24.
         """
         p1, p2, p3 = self.attend(features)
+        if min(p3.shape[-2:]) < MIN_SIZE:
+            raise UserError(
+                f"CAFeatureDiscriminator: the coarsest features are {p3.shape[-2]}x{p3.shape[-1]}, and need {MIN_SIZE} "
+                "pixels a side. Raise gt_size, or choose finer layers of network_prior."
+            )
         d1 = self.feature1(p1)  # (B,64,H//2,W//2)
         d2 = self.feature2(cat([p2, d1], dim=1))  # (B,128,H//4,W//4)
         d3 = self.feature3(cat([p3, d2], dim=1))  # (B,256,H//8,W//8)

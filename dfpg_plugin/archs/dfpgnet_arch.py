@@ -17,11 +17,22 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dfpg_plugin.archs.blocks import SFT, SSFT, AddPrior, ResGroup, conv3x3, down2, init_kaiming, up2
+from dfpg_plugin.archs.blocks import (
+    SFT,
+    SSFT,
+    AddPrior,
+    ResGroup,
+    compared,
+    conv3x3,
+    down2,
+    init_kaiming,
+    means_over,
+    up2,
+)
 from dfpg_plugin.checks import UserError, check_choice
 
 MIN_SIZE = 16
-STRIDE = 4  # two halvings in the encoder
+STRIDES = (1, 2, 4)  # of E1, E2, E3: two halvings in the encoder
 
 
 class Encoder(nn.Module):
@@ -108,7 +119,9 @@ class DFPGNet(nn.Module):
 
     - ``num_feat``: channels at full size; doubled at 1/2 and again at 1/4. 64 makes them those of the prior.
     - ``num_block``, ``num_prior_block``: Resblocks per group in the deblurring and in the prior estimation stream.
-    - ``prior_channels``: channels of the prior's three layers (relu1_2, relu2_2, relu3_3 of VGG-16).
+    - ``prior_channels``, ``prior_strides``: channels and strides of the prior's three layers (those of relu1_2,
+      relu2_2, relu3_3 of VGG-16). In training, those of ``network_prior`` where the YAML names none. A stride may be a
+      multiple of E_i's: the estimate then guides the decoder at E_i's size, and its means over the stride are returned.
     - ``prior_stream``: False leaves out P, SSFT and SFT (models B1, B2).
     - ``feature_transform``: False leaves out SSFT and adds the prior in SFT's place (model B3).
     - ``squeeze_factor``: reduction of the channel attention in every Resblock.
@@ -126,6 +139,7 @@ class DFPGNet(nn.Module):
         num_block: int = 5,
         num_prior_block: int = 10,
         prior_channels: Sequence[int] = (64, 128, 256),
+        prior_strides: Sequence[int] = STRIDES,
         prior_stream: bool = True,
         feature_transform: bool = True,
         squeeze_factor: int = 16,
@@ -140,6 +154,7 @@ class DFPGNet(nn.Module):
             raise UserError(f"DFPGNet num_feat: {num_feat} is below squeeze_factor {squeeze_factor}. Lower the latter.")
         if len(prior_channels) != 3:
             raise UserError(f"DFPGNet prior_channels: expected three numbers, got {list(prior_channels)}.")
+        self.means = means_over("DFPGNet", prior_strides, STRIDES)
         widths = (num_feat, 2 * num_feat, 4 * num_feat)
         self.encoder = Encoder(num_in_ch, widths, num_block, squeeze_factor)
         self.prior: nn.ModuleList | None = None
@@ -161,23 +176,27 @@ class DFPGNet(nn.Module):
 
         ``x`` is float (B,3,H,W) in [0,1] with H, W >= 16; the result has the same shape and range. Sizes that are not
         multiples of 4 are padded at the right and bottom by reflection and cropped again. With ``return_priors`` also
-        [P^1, P^2, P^3]: (B,64,H,W), (B,128,H//2,W//2), (B,256,H//4,W//4), the sizes of relu1_2, relu2_2 and relu3_3.
+        [P^1, P^2, P^3]: (B,64,H,W), (B,128,H//2,W//2), (B,256,H//4,W//4), the sizes of relu1_2, relu2_2 and relu3_3,
+        or those of ``prior_channels`` and ``prior_strides``.
 
         Raises UserError for smaller images, and for ``return_priors`` on a network without a prior stream.
         """
         height, width = x.shape[-2:]
         self._check_input(height, width, return_priors)
-        x = F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="reflect")
+        x = F.pad(x, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1]), mode="reflect")
         e0, e_prior, e4 = self.encoder(2 * x - 1)
         priors = None if self.prior is None else [p(e) for p, e in zip(self.prior, e_prior, strict=True)]
         image = self.decoder(e0, e4, priors).tanh()  # (B,3,H,W) in [-1,1], the range that the network works in
         image = ((image + 1) / 2)[..., :height, :width]
         if not return_priors:
             return image
-        return image, [p[..., : height // s, : width // s] for p, s in zip(priors or [], (1, 2, 4), strict=True)]
+        return image, compared(priors or [], (height, width), STRIDES, self.means)
 
     def _check_input(self, height: int, width: int, return_priors: bool) -> None:
         if min(height, width) < MIN_SIZE:
             raise UserError(f"DFPGNet input: {height}x{width} px is too small, each side needs at least {MIN_SIZE} px.")
         if return_priors and self.prior is None:
-            raise UserError("DFPGNet prior_stream: the network was built without one, so it can't return priors.")
+            raise UserError(
+                "DFPGNet prior_stream: the network was built without one, so it can't return priors. Set it to true, "
+                "or in a training's options train:estimated_prior: restored."
+            )

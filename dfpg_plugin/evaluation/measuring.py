@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from basicsr.models import build_model
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import imwrite
@@ -31,6 +30,7 @@ from dfpg_plugin.evaluation.restored import (
 from dfpg_plugin.evaluation.set_metrics import DetectionOptions, Partners, SetOptions
 from dfpg_plugin.metrics.batches import measure
 from dfpg_plugin.metrics.recognisers import load_recogniser
+from dfpg_plugin.models.acceleration import channels_last
 from dfpg_plugin.training.options import Options
 
 
@@ -83,7 +83,7 @@ class MeasuredChunks(Dataset):
                 if opt["val"].get("winograd"):
                     network = with_winograd(network)
                 # with the channels innermost, convolutions take a third less time
-                vars(model)[name] = network.to(memory_format=torch.channels_last)
+                vars(model)[name] = channels_last(network)
         return model
 
     def __len__(self) -> int:

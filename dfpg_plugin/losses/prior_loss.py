@@ -1,9 +1,10 @@
 """The prior loss of DFPGNet, section 3.4, Fig. 4b, Eq. 9."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from basicsr.archs import build_network
 from basicsr.utils.registry import LOSS_REGISTRY
-from torch import Tensor, nn, stack
+from torch import Tensor, nn, no_grad, stack
 from torch.nn import functional as F
 
 from dfpg_plugin.checks import check_choice
@@ -51,3 +52,24 @@ class PriorLoss(nn.Module):
     def forward(self, estimated: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
         """Return the weighted loss of two lists of (B,C_i,H_i,W_i), a scalar."""
         return self.loss_weight * prior_loss(estimated, target, self.reduction)
+
+
+@LOSS_REGISTRY.register()
+class PriorPerceptualLoss(nn.Module):
+    """:func:`prior_loss` between an extractor's features of two images, for the ``perceptual_opt`` of any model.
+
+    ``network_prior``: the options of a registered extractor, which maps (B,3,H,W) in [0,1] to a list of features.
+    """
+
+    def __init__(self, *, network_prior: Mapping, loss_weight: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__()
+        check_choice("PriorPerceptualLoss reduction", reduction, REDUCTIONS)
+        self.extractor = build_network(dict(network_prior)).requires_grad_(False).eval()
+        self.loss_weight = loss_weight
+        self.reduction = reduction
+
+    def forward(self, restored: Tensor, gt: Tensor) -> tuple[Tensor, None]:
+        """Return the weighted loss of (B,3,H,W) in [0,1], a scalar, and None for BasicSR's style loss."""
+        with no_grad():
+            target = self.extractor(gt)
+        return self.loss_weight * prior_loss(self.extractor(restored), target, self.reduction), None

@@ -18,6 +18,17 @@ def autocast(dtype: str | None, device: torch.device) -> AbstractContextManager:
     return nullcontext() if dtype is None else torch.autocast(device.type, PRECISIONS[dtype])
 
 
+def channels_last(net: nn.Module) -> nn.Module:
+    """Lay out a network's four-dimensional weights as convolutions of images are fastest, in place.
+
+    ``net.to(memory_format=...)`` refuses networks with five-dimensional ones, as StyleGAN2's.
+    """
+    for tensor in (*net.parameters(), *net.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return net
+
+
 @dataclass(frozen=True)
 class Acceleration:
     """The keys of ``train`` that change how a step is computed, not which.

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -11,26 +10,20 @@ from basicsr.losses import build_loss
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from dfpg_plugin.checks import check_positive
-from dfpg_plugin.models.acceleration import autocast
+from dfpg_plugin.models.acceleration import autocast, channels_last
 from dfpg_plugin.models.mended_model import MendedModel
-from dfpg_plugin.models.requirements import check_accumulation, check_parts, check_same_prior, check_shapes
-
-Losses = dict[str, Tensor]
-
-
-@dataclass
-class Part:
-    """Some images of a batch, and what the networks make of them; nothing yet where ``restored`` is None."""
-
-    lq: Tensor
-    gt: Tensor
-    restored: Tensor | None = None
-    estimated: Sequence[Tensor] = ()  # [P^1, P^2, P^3]
-    target: Sequence[Tensor] = ()  # [P1, P2, P3]
+from dfpg_plugin.models.parts import Losses, Part
+from dfpg_plugin.models.priors import GENERATOR, sized_to_prior
+from dfpg_plugin.models.requirements import (
+    check_accumulation,
+    check_parts,
+    check_restored,
+    check_same_prior,
+    check_shapes,
+)
 
 
 @MODEL_REGISTRY.register()
@@ -39,18 +32,25 @@ class DFPGModel(MendedModel):
 
     All parts come from the YAML:
 
-    - ``network_g``: the generator. With ``prior_opt`` or ``gan_opt`` it must offer ``forward(x, return_priors=True)``.
-    - ``network_prior``: the frozen extractor; with ``prior_opt``, ``gan_opt`` or ``feature_opt``.
+    - ``network_g``: the generator, any network that maps (B,3,H,W) in [0,1] to the same.
+    - ``network_prior``: the frozen extractor; with ``prior_opt``, ``gan_opt`` or ``feature_opt``. Networks that take
+      ``prior_channels`` and ``prior_strides`` and are not told get its.
     - ``network_d``: the feature discriminator; with ``gan_opt``. If it has ``attend``, that weights the prior loss too.
     - ``train``: ``pixel_opt`` (Eq. 7), ``prior_opt`` (Eq. 9), ``gan_opt`` (Eq. 6, 8), and for model B2 of Table 4
       ``feature_opt`` (a loss between the extractor's features of the restored and of the sharp face), each a registered
       loss; BasicSR's ``perceptual_opt``; ``optim_g``, ``optim_d``, ``scheduler``, ``ema_decay``, ``grad_clip_norm``;
       and the keys of :class:`dfpg_plugin.models.acceleration.Acceleration`.
+    - ``train: estimated_prior``: where P^ of ``prior_opt`` and ``gan_opt`` comes from. ``generator``, as in the paper:
+      ``network_g`` offers ``forward(x, return_priors=True)``. ``restored``: the extractor's features of the restored
+      face, for any other network; gradients pass through the extractor, which stays as it is.
 
     Logged each time: every term, the mean logits ``out_d_real`` and ``out_d_fake``, the norms of the gradients
     ``norm_d`` and ``norm_g``, and ``cos_p1`` to ``cos_p3``, the mean cosine between the channel vectors of P_i and
     P^_i.
     """
+
+    def __init__(self, opt: dict) -> None:
+        super().__init__(sized_to_prior(opt))
 
     def init_training_settings(self) -> None:
         """Build the extractor, the discriminator and the losses, then what BasicSR builds."""
@@ -59,6 +59,7 @@ class DFPGModel(MendedModel):
         self.cri_gan = self._build_loss("gan_opt")
         self.cri_feature = self._build_loss("feature_opt")
         self.uses_priors = self.cri_prior is not None or self.cri_gan is not None
+        self.generator_estimates = self.uses_priors and train.get("estimated_prior", GENERATOR) == GENERATOR
         check_parts(self.opt, self.get_bare_model(self.net_g), self.uses_priors)
         check_accumulation(train, self.acceleration.accumulate)
         if (clip := train.get("grad_clip_norm")) is not None:
@@ -117,8 +118,7 @@ class DFPGModel(MendedModel):
             self.scaler.load_state_dict(resume_state["scaler"])
 
     def _parts(self) -> list[Part]:
-        count = self.acceleration.accumulate
-        return [Part(*pair) for pair in zip(self.lq.chunk(count), self.gt.chunk(count), strict=True)]
+        return Part.of(self.lq, self.gt, self.acceleration.accumulate)
 
     def _update(
         self,
@@ -160,11 +160,14 @@ class DFPGModel(MendedModel):
             with torch.no_grad():
                 part.target = self.net_prior(part.gt)
         with autocast(self.acceleration.amp, self.device):
-            if self.uses_priors:
+            if self.generator_estimates:
                 part.restored, part.estimated = self.net_g(part.lq, return_priors=True)
             else:
                 part.restored = self.net_g(part.lq)
+        check_restored(part.restored, part.gt, self.get_bare_model(self.net_g))
         part.restored = part.restored.float()
+        if self.net_prior is not None and not self.generator_estimates:
+            part.estimated = self.net_prior(part.restored)
         part.estimated = [p.float() for p in part.estimated]
         check_shapes(part.estimated, part.target)
 
@@ -193,7 +196,8 @@ class DFPGModel(MendedModel):
             percep, style = self.cri_perceptual(restored, part.gt)
             losses.update({k: v for k, v in (("l_g_percep", percep), ("l_g_style", style)) if v is not None})
         if self.cri_feature is not None:
-            pairs = zip(self.net_prior(restored), part.target, strict=True)
+            features = self.net_prior(restored) if self.generator_estimates else part.estimated
+            pairs = zip(features, part.target, strict=True)
             losses["l_g_feature"] = torch.stack([self.cri_feature(p_hat, p) for p_hat, p in pairs]).sum()
         if self.cri_prior is not None:
             with torch.no_grad():
@@ -202,7 +206,7 @@ class DFPGModel(MendedModel):
         if self.cri_gan is not None:
             logits = self.get_bare_model(self.net_d)(part.estimated)  # bare: no gradient of D to share out
             losses["l_g_gan"] = self.cri_gan(logits, True, is_disc=False)
-        return losses, self._cosines(part)
+        return losses, part.cosines()
 
     def _attend(self, features: list[Tensor]) -> list[Tensor]:
         """Weight the channels with the discriminator's attention (Eq. 4), where it has one."""
@@ -221,20 +225,15 @@ class DFPGModel(MendedModel):
         finally:
             self.net_d.requires_grad_(True)
 
-    @staticmethod
-    @torch.no_grad()
-    def _cosines(part: Part) -> Losses:
-        pairs = enumerate(zip(part.estimated, part.target, strict=False), start=1)
-        return {f"cos_p{i}": F.cosine_similarity(p_hat, p, dim=1).mean() for i, (p_hat, p) in pairs}
-
     def _build_loss(self, key: str) -> nn.Module | None:
         options: Mapping | None = self.opt["train"].get(key)
         return None if options is None else build_loss(options).to(self.device)
 
     def _build_prior(self) -> nn.Module | None:
-        if self.opt.get("network_prior") is None:
+        needed = self.uses_priors or self.cri_feature is not None
+        if self.opt.get("network_prior") is None or not needed:
             return None
-        net = build_network(self.opt["network_prior"]).to(self.device).to(memory_format=torch.channels_last)
+        net = channels_last(build_network(self.opt["network_prior"]).to(self.device))
         self.acceleration.compiled(net.requires_grad_(False))
         get_root_logger().info(f"Prior features: {type(net).__name__} from {getattr(net, 'source', 'its options')}.")
         return net

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import load_weights, save_whole
-from dfpg_plugin.models.acceleration import Acceleration, autocast
+from dfpg_plugin.models.acceleration import Acceleration, autocast, channels_last
 from dfpg_plugin.models.finite import StepCheck
 from dfpg_plugin.models.optimizers import build_optimizer, scheduler_class, with_own_fusing
 from dfpg_plugin.models.tiles import TILE_OVERLAP, check_tiles, restore_in_tiles
@@ -48,7 +48,7 @@ class MendedModel(SRModel):
         """Wrap for several processes on CPUs too: BasicSR asks for a CUDA device (base_model.py:98)."""
         if self.acceleration.compile and self.opt["num_gpu"] > 1 and not self.opt["dist"]:
             raise UserError("train:compile: needs one process for each GPU. Start with torchrun, or set num_gpu: 1.")
-        net = self.acceleration.compiled(net.to(self.device).to(memory_format=torch.channels_last))
+        net = self.acceleration.compiled(channels_last(net.to(self.device)))
         if self.opt["dist"] and self.device.type == "cpu":
             return DistributedDataParallel(net, find_unused_parameters=self.opt.get("find_unused_parameters", False))
         return super().model_to_device(net)

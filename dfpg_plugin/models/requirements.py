@@ -5,7 +5,8 @@ from inspect import signature
 
 from torch import Tensor, nn
 
-from dfpg_plugin.checks import UserError
+from dfpg_plugin.checks import UserError, check_choice
+from dfpg_plugin.models.priors import ESTIMATES, GENERATOR, RESTORED
 
 PRIOR_IDENTITY = ("weights_sha256", "input", "layers", "feature_scale")  # of its record; the file's name may change
 
@@ -23,10 +24,12 @@ def check_parts(opt: Mapping, net_g: nn.Module, uses_priors: bool) -> None:
         raise UserError("network_d and train.gan_opt: one is there without the other. Add it, or remove both.")
     if has_d and train.get("optim_d") is None:
         raise UserError("train.optim_d: missing, network_d needs an optimizer.")
-    if uses_priors and "return_priors" not in signature(net_g.forward).parameters:
+    source = train.get("estimated_prior", GENERATOR)
+    check_choice("train:estimated_prior", source, ESTIMATES)
+    if uses_priors and source == GENERATOR and "return_priors" not in signature(net_g.forward).parameters:
         raise UserError(
-            f"network_g: {type(net_g).__name__} estimates no prior, but train.prior_opt or gan_opt needs one. "
-            "Use DFPGNet, or remove both."
+            f"network_g: {type(net_g).__name__} estimates no prior, but train.prior_opt or gan_opt needs one. Use "
+            f"DFPGNet or PriorGuidedNet, or train:estimated_prior: {RESTORED}, the features of the restored face."
         )
 
 
@@ -39,13 +42,29 @@ def check_accumulation(train: Mapping, parts: int) -> None:
             raise UserError(f"train:accumulate: {key} is no mean over the batch. Use reduction: mean, or no parts.")
 
 
+def check_restored(restored: object, gt: Tensor, net_g: nn.Module) -> None:
+    """Refuse what is no image of the ground truth's size."""
+    name = type(net_g).__name__
+    if not isinstance(restored, Tensor):
+        what = f"{len(restored)} outputs" if isinstance(restored, Sequence) else type(restored).__name__
+        raise UserError(
+            f"network_g: {name} returns {what}, not an image. Say which one is it with AdaptedNet's output."
+        )
+    if restored.shape != gt.shape:
+        raise UserError(
+            f"network_g: {name} returns images of {tuple(restored.shape[1:])}, the ground truth is "
+            f"{tuple(gt.shape[1:])}. Set its options, or AdaptedNet's upscale or multiple."
+        )
+
+
 def check_shapes(estimated: Sequence[Tensor], target: Sequence[Tensor]) -> None:
     """Refuse estimates that can't be compared with the prior, naming what sets their channels."""
     shapes = [[tuple(p.shape[1:]) for p in features] for features in (estimated, target)]
     if estimated and shapes[0] != shapes[1]:
         raise UserError(
             f"network_g: its prior estimates have shapes {shapes[0]}, network_prior's features {shapes[1]}. "
-            "Set network_g's prior_channels, or network_prior's layers."
+            "Set network_g's prior_channels and prior_strides, or network_prior's layers; and gt_size to a multiple of "
+            "all strides."
         )
 
 

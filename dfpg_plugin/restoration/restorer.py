@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from dfpg_plugin.archs.winograd import with_winograd
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.metrics.recognisers import Recogniser, load_recogniser
-from dfpg_plugin.models.acceleration import autocast
+from dfpg_plugin.models.acceleration import autocast, channels_last
 from dfpg_plugin.models.tiles import restore_in_tiles
 from dfpg_plugin.restoration.faces import MOST_SIDE, Colours, Face, crop, load_detector, paste, same_face, shrink
 from dfpg_plugin.restoration.network import GREY, SEES, choose_device, load_attention, load_network
@@ -58,7 +58,7 @@ class DFPGRestorer:
             torch.set_flush_denormal(True)
             if torch.get_num_threads() == 1:  # its transforms use no more
                 network = with_winograd(network)
-        self.network: nn.Module = network.to(self.device).to(memory_format=torch.channels_last)
+        self.network: nn.Module = channels_last(network.to(self.device))
 
     def restore(self, image: object, colours: str = "bgr") -> object:
         """Restore an array (uint8 or uint16, (H,W), (H,W,3) or (H,W,4)), a PIL image or a file's path.

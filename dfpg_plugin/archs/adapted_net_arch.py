@@ -1,0 +1,73 @@
+"""Other networks as restorers: what stands between them and an image of one size in [0,1]."""
+
+from collections.abc import Mapping, Sequence
+
+from basicsr.archs import build_network
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dfpg_plugin.checks import UserError
+
+
+@ARCH_REGISTRY.register()
+class AdaptedNet(nn.Module):
+    """Run a registered network on images (B,3,H,W) in [0,1] and return images of the same size and range.
+
+    The constructor's arguments:
+
+    - ``network``: the network's options, ``type`` and its arguments.
+    - ``multiple``: the network takes only heights and widths that are multiples of it. Images are padded at the right
+      and bottom by reflection (by their edge, where more than the image is missing), and what comes back is cropped.
+    - ``value_range``: the lowest and highest value that the network takes and returns.
+    - ``upscale``: how many times larger its result is; it is reduced to the image's size by averages.
+    - ``output``: which of several outputs is the image.
+
+    The network's weights keep their names, below ``network.``. Raises UserError where the network returns something
+    else than these say.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: Mapping,
+        multiple: int = 1,
+        value_range: Sequence[float] = (0.0, 1.0),
+        upscale: int = 1,
+        output: int | None = None,
+    ) -> None:
+        super().__init__()
+        if len(value_range) != 2 or not value_range[0] < value_range[1]:
+            raise UserError(f"AdaptedNet value_range: expected the lowest and highest value, got {list(value_range)}.")
+        for name, value in (("multiple", multiple), ("upscale", upscale)):
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"AdaptedNet {name}: expected a whole number from 1, got {value!r}.")
+        self.network = build_network(dict(network))
+        self.multiple = multiple
+        self.low, self.high = value_range
+        self.upscale = upscale
+        self.output = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the restored images, (B,3,H,W)."""
+        height, width = x.shape[-2:]
+        span = self.high - self.low
+        restored = self._image_of(self.network(self._padded(x) * span + self.low))
+        if self.upscale > 1:
+            restored = F.avg_pool2d(restored, self.upscale)
+        return (restored[..., :height, :width] - self.low) / span
+
+    def _padded(self, x: Tensor) -> Tensor:
+        down, right = (-side % self.multiple for side in x.shape[-2:])
+        reflects = down < x.shape[-2] and right < x.shape[-1]
+        return F.pad(x, (0, right, 0, down), mode="reflect" if reflects else "replicate")
+
+    def _image_of(self, outputs: Tensor | Sequence[Tensor]) -> Tensor:
+        if isinstance(outputs, Tensor) and self.output is None:
+            return outputs
+        if not isinstance(outputs, Tensor) and self.output is not None and 0 <= self.output < len(outputs):
+            return outputs[self.output]
+        what, advice = f"{len(outputs)} outputs", "Say which of them is the image."
+        if isinstance(outputs, Tensor):
+            what, advice = "one image", "Leave it out."
+        raise UserError(f"AdaptedNet output: {type(self.network).__name__} returns {what}, not {self.output}. {advice}")

@@ -1,0 +1,37 @@
+"""Restorers that the spandrel package collects (NAFNet, Uformer, HAT, DAT...), by name from YAML. Spandrel is MIT."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+from dfpg_plugin.checks import UserError, check_choice, check_keys
+
+
+@ARCH_REGISTRY.register()
+def SpandrelNet(*, architecture: str, options: Mapping | None = None) -> nn.Module:  # noqa: N802 - an arch's name
+    """Return a network of https://github.com/chaiNNer-org/spandrel itself, so that its weights keep their names.
+
+    ``architecture``: such as ``NAFNet``, or ``PLKSR.RealPLKSR`` where there are several classes. ``options``: the
+    arguments of its constructor. Most map (B,3,H,W) in [0,1] to the same. Raises UserError where spandrel is missing,
+    and for names that it does not have.
+    """
+    try:
+        from spandrel import architectures
+    except ImportError as error:
+        raise UserError("SpandrelNet: needs the package spandrel. Install it: pip install spandrel.") from error
+    folder, _, kind = str(architecture).partition(".")
+    known = [module.name for module in pkgutil.iter_modules(architectures.__path__) if not module.name.startswith("_")]
+    check_choice("SpandrelNet architecture", folder, known)
+    module = importlib.import_module(f"{architectures.__name__}.{folder}")
+    kinds = {name: v for name, v in vars(module).items() if inspect.isclass(v) and issubclass(v, nn.Module)}
+    check_choice(f"SpandrelNet architecture: {folder}", kind or folder, kinds)
+    network = kinds[kind or folder]
+    check_keys(f"SpandrelNet options of {architecture}", options or {}, inspect.signature(network).parameters)
+    try:
+        return network(**(options or {}))
+    except (AssertionError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"SpandrelNet options: {architecture} can't be built with {options}: {error}.") from error

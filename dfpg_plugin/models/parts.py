@@ -1,0 +1,32 @@
+"""Some images of a batch, and what the networks make of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Losses = dict[str, Tensor]
+
+
+@dataclass
+class Part:
+    """Some images of a batch, and what the networks make of them; nothing yet where ``restored`` is None."""
+
+    lq: Tensor
+    gt: Tensor
+    restored: Tensor | None = None
+    estimated: Sequence[Tensor] = ()  # [P^1, P^2, P^3]
+    target: Sequence[Tensor] = ()  # [P1, P2, P3]
+
+    @classmethod
+    def of(cls, lq: Tensor, gt: Tensor, count: int) -> list["Part"]:
+        """Cut a batch into ``count`` parts."""
+        return [cls(*pair) for pair in zip(lq.chunk(count), gt.chunk(count), strict=True)]
+
+    @torch.no_grad()
+    def cosines(self) -> Losses:
+        """Return the mean cosine between the channel vectors of each P_i and P^_i, as ``cos_p1`` and so on."""
+        pairs = enumerate(zip(self.estimated, self.target, strict=False), start=1)
+        return {f"cos_p{i}": F.cosine_similarity(p_hat, p, dim=1).mean() for i, (p_hat, p) in pairs}
