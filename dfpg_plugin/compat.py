@@ -5,13 +5,23 @@ mended in ``training/``. What is left stands here: each patch names its defect, 
 condition under which it can be removed, and does nothing where the defect is absent.
 """
 
+import functools
+import importlib
 import importlib.util
 import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+    from torch.optim import Optimizer
 
 FUNCTIONAL_TENSOR = "torchvision.transforms.functional_tensor"
+FUSED_ACT, UPFIRDN2D = "basicsr.ops.fused_act.fused_act", "basicsr.ops.upfirdn2d.upfirdn2d"
+EXTENSIONS = {FUSED_ACT: "fused_act_ext", UPFIRDN2D: "upfirdn2d_ext"}  # the name in each module
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,121 @@ def provide_functional_tensor() -> None:
     module = types.ModuleType(FUNCTIONAL_TENSOR)
     module.__dict__.update(rgb_to_grayscale=rgb_to_grayscale, provided_by=__name__)
     sys.modules[FUNCTIONAL_TENSOR] = module
+
+
+def provide_stylegan2_ops() -> None:
+    """Give the networks of StyleGAN2, and so of GFPGAN, what BasicSR's CUDA extensions compute, in plain torch.
+
+    pip builds none of them. The activation then fails everywhere (``ops/fused_act/fused_act.py:65``), the resampling on
+    GPUs, for on CPUs BasicSR has one of its own (``ops/upfirdn2d/upfirdn2d.py:144``). The functions that call these
+    bring both derivatives along. Does nothing for an extension that is there.
+    """
+    for function, (name, extension) in zip((fused_bias_act, upfirdn2d), EXTENSIONS.items(), strict=True):
+        module = importlib.import_module(name)
+        if not hasattr(module, extension):
+            provided = types.SimpleNamespace(**{function.__name__: function}, provided_by=__name__)
+            setattr(module, extension, provided)
+
+
+def fused_bias_act(
+    input: "Tensor", bias: "Tensor", output: "Tensor", act: int, grad: int, slope: float, scale: float
+) -> "Tensor":
+    """Return leaky_relu(input + bias) * scale for ``input`` (B,C,...) and ``bias`` (C), which may be empty.
+
+    With ``grad`` 1 it is the derivative in the direction of ``input`` where the activation has returned ``output``.
+    ``act`` is 3, leaky ReLU, wherever BasicSR calls it.
+    """
+    import torch
+
+    del act
+    if bias.numel():
+        input = input + bias.view(1, -1, *[1] * (input.ndim - 2))
+    return torch.where((output if grad else input) > 0, input, slope * input) * scale
+
+
+def upfirdn2d(input: "Tensor", kernel: "Tensor", *up_down_pad: int) -> "Tensor":
+    """Return images (N,H,W,1) upsampled, padded, filtered and downsampled, by BasicSR's function for CPUs.
+
+    ``up_down_pad``: its arguments ``up_x``, ``up_y``, ``down_x``, ``down_y`` and the four paddings.
+    """
+    native = importlib.import_module(UPFIRDN2D).upfirdn2d_native
+    return native(input[..., 0].unsqueeze(1), kernel, *up_down_pad).squeeze(1).unsqueeze(-1)
+
+
+def _stylegan2_ops_are_provided() -> bool:
+    found = [getattr(sys.modules.get(name), extension, None) for name, extension in EXTENSIONS.items()]
+    return any(getattr(extension, "provided_by", None) == __name__ for extension in found)
+
+
+def mend_adam_betas() -> None:
+    """Let BasicSR's models ask Adam for ``betas`` of a whole number and a fraction, which torch refuses since 2.6.
+
+    GFPGAN's model asks for (0, 0.99), some options do. ``BaseModel.get_optimizer`` (``models/base_model.py:105``) then
+    hands on floats; all else is as it was.
+    """
+    from basicsr.models.base_model import BaseModel
+
+    get_optimizer = BaseModel.get_optimizer
+    if get_optimizer.__module__ == __name__:
+        return
+
+    @functools.wraps(get_optimizer, assigned=("__doc__",))
+    def with_floats(self: BaseModel, optim_type: str, params: object, lr: float, **kwargs: object) -> "Optimizer":
+        if isinstance(betas := kwargs.get("betas"), tuple | list):
+            kwargs["betas"] = tuple(float(beta) if isinstance(beta, int) else beta for beta in betas)
+        return get_optimizer(self, optim_type, params, lr, **kwargs)
+
+    BaseModel.get_optimizer = with_floats
+
+
+def _adam_betas_are_mended() -> bool:
+    module = sys.modules.get("basicsr.models.base_model")
+    return module is not None and module.BaseModel.get_optimizer.__module__ == __name__
+
+
+def mend_jpeg_quality() -> None:
+    """Let BasicSR's, and so GFPGAN's, JPEG compression draw a quality that is no whole number, which OpenCV refuses.
+
+    ``add_jpg_compression`` (``data/degradations.py:746``) then takes the whole number below.
+    """
+    from basicsr.data import degradations
+
+    add_jpg_compression = degradations.add_jpg_compression
+    if add_jpg_compression.__module__ == __name__:
+        return
+
+    @functools.wraps(add_jpg_compression, assigned=("__doc__",))
+    def with_whole_quality(img: "NDArray", quality: float = 90) -> "NDArray":
+        return add_jpg_compression(img, int(quality))
+
+    degradations.add_jpg_compression = with_whole_quality
+
+
+def _jpeg_quality_is_mended() -> bool:
+    degradations = sys.modules.get("basicsr.data.degradations")
+    return degradations is not None and degradations.add_jpg_compression.__module__ == __name__
+
+
+def allow_numpy_numbers() -> None:
+    """Let torch's safe load read NumPy's float64 numbers, which are plain data and execute nothing.
+
+    GFPGAN's landmark files hold them (``gfpgan/data/ffhq_degradation_dataset.py:53``), and since torch 2.6 such a load
+    is the default.
+    """
+    import numpy as np
+    import torch
+
+    if not _numpy_numbers_are_allowed():
+        scalar = np.float64().__reduce__()[0]
+        names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]  # NumPy 1's and 2's
+        torch.serialization.add_safe_globals([*names, np.dtype, type(np.dtype(np.float64))])
+
+
+def _numpy_numbers_are_allowed() -> bool:
+    import numpy as np
+    import torch
+
+    return type(np.dtype(np.float64)) in torch.serialization.get_safe_globals()
 
 
 def mend_stock_resume(load_resume_state: Callable[[dict], dict | None]) -> None:
@@ -75,5 +200,33 @@ PATCHES = (
         applies_to="basicsr <= 1.4.2 without CUDA, `basicsr train --stock` only",
         remove_when="basicsr loads the state with map_location='cpu'",
         active=_stock_resume_is_mended,
+    ),
+    Patch(
+        name="stylegan2_ops",
+        defect="StyleGAN2's networks, and GFPGAN's, fail: no CUDA extensions (ops/fused_act, ops/upfirdn2d)",
+        applies_to="basicsr <= 1.4.2 installed without BASICSR_EXT=True, the activation everywhere, resampling on GPUs",
+        remove_when="basicsr computes both without its extensions",
+        active=_stylegan2_ops_are_provided,
+    ),
+    Patch(
+        name="adam_betas",
+        defect="GFPGANModel can't be built: torch's Adam refuses its betas (0, 0.99) (models/base_model.py:105)",
+        applies_to="basicsr <= 1.4.2 with torch >= 2.6",
+        remove_when="gfpgan asks for (0.0, 0.99)",
+        active=_adam_betas_are_mended,
+    ),
+    Patch(
+        name="jpeg_quality",
+        defect="GFPGAN's data set fails: OpenCV takes only whole JPEG qualities (data/degradations.py:746)",
+        applies_to="basicsr <= 1.4.2 with OpenCV 4.14 and 5",
+        remove_when="basicsr rounds the quality",
+        active=_jpeg_quality_is_mended,
+    ),
+    Patch(
+        name="numpy_numbers",
+        defect="GFPGAN's landmark file can't be loaded (gfpgan/data/ffhq_degradation_dataset.py:53)",
+        applies_to="gfpgan <= 1.3.8 with torch >= 2.6",
+        remove_when="gfpgan ships landmarks without NumPy's numbers",
+        active=_numpy_numbers_are_allowed,
     ),
 )

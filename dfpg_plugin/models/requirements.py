@@ -48,7 +48,7 @@ def check_restored(restored: object, gt: Tensor, net_g: nn.Module) -> None:
     if not isinstance(restored, Tensor):
         what = f"{len(restored)} outputs" if isinstance(restored, Sequence) else type(restored).__name__
         raise UserError(
-            f"network_g: {name} returns {what}, not an image. Say which one is it with AdaptedNet's output."
+            f"network_g: {name} returns {what}, not an image. AdaptedNet's output says which is."
         )
     if restored.shape != gt.shape:
         raise UserError(

@@ -1,0 +1,266 @@
+"""Networks of others as restorers: adapted, guided by a prior, taken from spandrel; and priors of other sizes."""
+
+import builtins
+import copy
+
+import numpy as np
+import pytest
+import torch
+from basicsr.archs import build_network
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dfpg_plugin.archs.ca_discriminator_arch import CAFeatureDiscriminator
+from dfpg_plugin.archs.dfpgnet_arch import DFPGNet
+from dfpg_plugin.checks import UserError
+
+SMALL = {"num_feat": 16, "num_block": 1, "num_prior_block": 1, "squeeze_factor": 4}
+NAFNET = {
+    "type": "SpandrelNet",
+    "architecture": "NAFNet",
+    "options": {"width": 8, "enc_blk_nums": [1, 1, 1], "middle_blk_num": 1, "dec_blk_nums": [1, 1, 1]},
+}
+GUIDED = {
+    "type": "PriorGuidedNet",
+    "network": NAFNET,
+    "encoder": ["encoders.0", "encoders.1", "encoders.2"],
+    "decoder": ["decoders.2", "decoders.1", "decoders.0"],
+    "prior_channels": [16, 24, 32],
+    "num_prior_block": 1,
+    "squeeze_factor": 4,
+}
+
+
+class Recorder(nn.Module):
+    """Remember the input; return one function of it, by ``kind``."""
+
+    def __init__(self, kind: str = "same") -> None:
+        super().__init__()
+        self.kind = kind
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        self.seen = x
+        if self.kind == "twice":
+            return F.interpolate(x, scale_factor=2, mode="nearest")
+        return [x, x.neg()] if self.kind == "two" else x
+
+
+@pytest.fixture(autouse=True)
+def _recorder() -> None:
+    ARCH_REGISTRY._obj_map["Recorder"] = Recorder
+    yield
+    del ARCH_REGISTRY._obj_map["Recorder"]
+
+
+def adapted(kind: str = "same", **options: object) -> nn.Module:
+    return build_network({"type": "AdaptedNet", "network": {"type": "Recorder", "kind": kind}, **options})
+
+
+def test_adapted_pads_by_reflection_and_crops() -> None:
+    net = adapted(multiple=8)
+    x = torch.rand(2, 3, 19, 24)
+    assert torch.equal(net(x), x)
+    expected = np.pad(x.numpy(), ((0, 0), (0, 0), (0, 5), (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(net.network.seen.numpy(), expected)
+
+
+def test_adapted_pads_by_the_edge_what_reflection_can_not() -> None:
+    net = adapted(multiple=64)
+    x = torch.rand(1, 3, 20, 40)
+    assert torch.equal(net(x), x)
+    expected = np.pad(x.numpy(), ((0, 0), (0, 0), (0, 44), (0, 24)), mode="edge")
+    np.testing.assert_array_equal(net.network.seen.numpy(), expected)
+
+
+def test_adapted_maps_the_range_there_and_back() -> None:
+    net = adapted(value_range=[-1, 1])
+    x = torch.tensor([0.0, 0.25, 1.0]).reshape(1, 3, 1, 1).expand(1, 3, 4, 4)
+    torch.testing.assert_close(net(x), x)
+    torch.testing.assert_close(net.network.seen[0, :, 0, 0], torch.tensor([-1.0, -0.5, 1.0]))
+
+
+def test_adapted_reduces_an_enlarged_image_by_averages() -> None:
+    x = torch.rand(1, 3, 6, 6)
+    torch.testing.assert_close(adapted("twice", upscale=2)(x), x)
+
+
+def test_adapted_chooses_an_output() -> None:
+    x = torch.rand(1, 3, 4, 4)
+    assert torch.equal(adapted("two", output=1)(x), -x)
+    for kind, output, text in (("two", None, "2 outputs, not None. Say which"), ("two", 2, "2 outputs, not 2"),
+                               ("same", 0, "one image, not 0. Leave it out")):  # fmt: skip
+        with pytest.raises(UserError, match=f"AdaptedNet output: Recorder returns {text}"):
+            adapted(kind, output=output)(x)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"value_range": [1, -1]}, "value_range: expected the lowest and highest"),
+        ({"multiple": 0}, "multiple: expected a whole number from 1, got 0"),
+        ({"upscale": 1.5}, "upscale: expected a whole number from 1, got 1.5"),
+    ],
+)
+def test_adapted_refuses(options: dict, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        adapted(**options)
+
+
+def test_spandrel_returns_its_own_network_with_its_own_names() -> None:
+    from spandrel.architectures.NAFNet import NAFNet
+
+    net = build_network(copy.deepcopy(NAFNET))
+    assert type(net) is NAFNet
+    assert net.state_dict().keys() == NAFNet(**NAFNET["options"]).state_dict().keys()
+    assert net(torch.rand(1, 3, 21, 18)).shape == (1, 3, 21, 18)
+    real = build_network(
+        {"type": "SpandrelNet", "architecture": "PLKSR.RealPLKSR", "options": {"dim": 8, "n_blocks": 1}}
+    )
+    assert type(real).__name__ == "RealPLKSR"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"architecture": "NAFnet"}, "architecture: 'NAFnet' is not one of .* Did you mean NAFNet"),
+        ({"architecture": "PLKSR.Real"}, "architecture: PLKSR: 'Real' is not one of .*RealPLKSR"),
+        ({"architecture": "NAFNet", "options": {"widht": 8}}, "NAFNet: unknown key 'widht'. Did you mean width"),
+        ({"architecture": "NAFNet", "options": {"width": "wide"}}, "NAFNet can't be built with .*'wide'"),
+    ],
+)  # fmt: skip
+def test_spandrel_refuses(options: dict, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        build_network({"type": "SpandrelNet", **options})
+
+
+def test_spandrel_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = builtins.__import__
+
+    def without(name: str, *args: object) -> object:
+        if name == "spandrel":
+            raise ImportError(name)
+        return original(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match="pip install spandrel"):
+        build_network(copy.deepcopy(NAFNET))
+
+
+def guided(**changes: object) -> nn.Module:
+    torch.manual_seed(0)
+    return build_network({**copy.deepcopy(GUIDED), **changes})
+
+
+def test_guided_is_the_network_run_by_hand() -> None:
+    """NAFNet's forward written out, with SSFT, Resblocks and SFT where Fig. 2 has them."""
+    net = guided(init_scale=1.0)
+    with torch.no_grad():
+        for name, p in net.network.named_parameters():
+            if name.endswith(("beta", "gamma")):  # NAFNet starts as the identity
+                p.fill_(0.5)
+    inner = build_network(copy.deepcopy(NAFNET))  # without the hooks of net.network
+    inner.load_state_dict(net.network.state_dict())
+    x = torch.rand(1, 3, 22, 26)
+    features = inner.intro(F.pad(x, (0, 6, 0, 2)))
+    skips, estimates = [], []
+    for i in range(3):
+        features = inner.encoders[i](features)
+        skips.append(features)
+        estimates.append(net.estimators[i](features))
+        features = inner.downs[i](features)
+    features = inner.middle_blks(features)
+    for i in (2, 1, 0):
+        features = inner.ups[2 - i](features) + skips[i]
+        features = inner.decoders[2 - i](net.transforms[i](features, estimates[i]))
+    expected = (inner.ending(features) + F.pad(x, (0, 6, 0, 2)))[..., :22, :26]
+    image, priors = net(x, return_priors=True)
+    torch.testing.assert_close(image, expected)
+    torch.testing.assert_close(net(x), expected)
+    sizes = [(22, 26), (11, 13), (5, 6)]
+    for p, estimate, (height, width) in zip(priors, estimates, sizes, strict=True):
+        torch.testing.assert_close(p, estimate[..., :height, :width])
+    assert (inner(x) - image).abs().max() > 1e-3  # the guide changes the result
+
+
+def test_guided_trains_every_weight_and_copies_stand_alone() -> None:
+    net = guided()
+    image, priors = net(torch.rand(1, 3, 32, 32), return_priors=True)
+    (image.mean() + sum(p.mean() for p in priors)).backward()
+    frozen = {name for name, p in net.named_parameters() if p.grad is None}
+    assert frozen == set()
+    twin = copy.deepcopy(net)
+    with torch.no_grad():
+        for p in twin.estimators.parameters():
+            p.add_(1)
+    x = torch.rand(1, 3, 32, 32)
+    before = net(x, return_priors=True)[1]
+    assert not torch.equal(twin(x, return_priors=True)[1][0], before[0])
+    assert torch.equal(net(x, return_priors=True)[1][0], before[0])
+    assert net.priors == twin.priors == {}
+
+
+def test_guided_takes_other_priors() -> None:
+    net = guided(prior_channels=[8, 8, 8], prior_strides=[2, 2, 8])
+    _, priors = net(torch.rand(1, 3, 32, 48), return_priors=True)
+    assert [p.shape for p in priors] == [(1, 8, 16, 24), (1, 8, 16, 24), (1, 8, 4, 6)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"encoder": ["encoders.0", "encoders.1", "encoder.2"]}, "no module 'encoder.2'. Did you mean encoders.2"),
+        ({"encoder": ["encoders.0"]}, "encoder: expected three, got"),
+        ({"decoder": ["decoders.1", "decoders.2", "decoders.0"]}, "encoders.0 has stride 1, .* of decoders.1 stride 2"),
+        ({"encoder": ["ending", "encoders.1", "encoders.2"]}, "decoders.2 comes before ending"),
+        ({"encoder": ["encoders", "encoders.1", "encoders.2"]}, "encoders gives no feature map"),
+        ({"prior_strides": [1, 3, 4]}, r"prior_strides: expected multiples of \[1, 2, 4\], got \[1, 3, 4\]"),
+    ],
+)  # fmt: skip
+def test_guided_refuses(changes: dict, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        guided(**changes)
+
+
+def test_guided_refuses_to_be_one_of_several_replicas() -> None:
+    with pytest.raises(UserError, match="needs one process for each GPU"):
+        guided()._replicate_for_data_parallel()(torch.rand(1, 3, 32, 32))
+
+
+def test_dfpgnets_estimates_have_the_priors_strides() -> None:
+    coarse = DFPGNet(prior_channels=(5, 6, 7), prior_strides=(2, 2, 16), **SMALL)
+    fine = DFPGNet(prior_channels=(5, 6, 7), **SMALL)
+    fine.load_state_dict(coarse.state_dict())
+    x = torch.rand(1, 3, 37, 50)
+    image, priors = coarse(x, return_priors=True)
+    same_image, fine_priors = fine(x, return_priors=True)
+    assert torch.equal(image, same_image)
+    assert [p.shape for p in priors] == [(1, 5, 18, 25), (1, 6, 18, 25), (1, 7, 2, 3)]
+    torch.testing.assert_close(priors[2][0, :, 1, 2], fine_priors[2][0, :, 4:8, 8:12].mean(dim=(1, 2)))
+
+
+@pytest.mark.parametrize("strides", [(1, 2), (1, 2, 6), (1, 0, 4), (1, 1, 4)])
+def test_dfpgnet_refuses_strides_that_its_scales_do_not_divide(strides: tuple) -> None:
+    with pytest.raises(UserError, match=r"DFPGNet prior_strides: expected multiples of \[1, 2, 4\]"):
+        DFPGNet(prior_strides=strides, **SMALL)
+
+
+@pytest.mark.parametrize("strides", [(2, 4, 8), (1, 2, 8), (4, 4, 4), (1, 4, 16)])
+def test_the_discriminator_takes_features_of_other_strides(strides: tuple) -> None:
+    net = CAFeatureDiscriminator(prior_channels=(16, 20, 24), prior_strides=strides, num_feat=4)
+    size = 6 * strides[-1]
+    features = [torch.rand(1, c, size // s, size // s) for c, s in zip((16, 20, 24), strides, strict=True)]
+    assert net(features).shape == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("strides", [(1, 2), (1, 3, 6), (2, 1, 4), (0, 0, 0), (1, 2, 3)])
+def test_the_discriminator_refuses_other_strides(strides: tuple) -> None:
+    with pytest.raises(UserError, match="prior_strides: expected three numbers, each the same as the one before"):
+        CAFeatureDiscriminator(prior_strides=strides)
+
+
+def test_the_discriminator_says_that_images_are_too_small() -> None:
+    net = CAFeatureDiscriminator(num_feat=4)
+    with pytest.raises(UserError, match="features are 5x8, and need 6 pixels a side"):
+        net([torch.rand(1, c, 20 // s, 32 // s) for c, s in zip((64, 128, 256), (1, 2, 4), strict=True)])
