@@ -13,6 +13,8 @@ FACES = ["dlib-bin", "face-recognition-models"]
 VIDEO = ["av"]
 PAGE = ["gradio"]
 ONNX = ["onnx", "onnxscript", "onnxruntime"]
+RESTORERS = ["spandrel"]
+TIMM = ["timm"]
 TEST = [
     *DEMO,
     *FACES,
@@ -20,6 +22,8 @@ TEST = [
     *PAGE,
     "playwright",  # drives Debian's chromium
     *ONNX,
+    *RESTORERS,
+    *TIMM,
     "gfpgan",
     "realesrgan",
     "pytest",
@@ -59,7 +63,16 @@ setup(
         "scipy>=1.15,<2",  # permutation_test(rng=...); basicsr imports scipy.ndimage.filters, which SciPy 2 removes
         "setuptools",  # basicsr imports distutils
     ],
-    extras_require={"demo": DEMO, "faces": FACES, "video": VIDEO, "page": PAGE, "onnx": ONNX, "test": TEST},
+    extras_require={
+        "demo": DEMO,
+        "faces": FACES,
+        "video": VIDEO,
+        "page": PAGE,
+        "onnx": ONNX,
+        "restorers": RESTORERS,
+        "timm": TIMM,
+        "test": TEST,
+    },
     entry_points={
         "console_scripts": ["basicsr=dfpg_plugin.cli.main:main"],
         "basicsr.plugins": ["dfpg=dfpg_plugin"],

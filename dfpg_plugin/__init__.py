@@ -13,6 +13,7 @@ from dfpg_plugin.archs import (  # noqa: E402
     adapted_net_arch,
     ca_discriminator_arch,
     dfpgnet_arch,
+    extractors_arch,
     prior_guided_arch,
     spandrel_arch,
     vggface_arch,
@@ -22,7 +23,10 @@ from dfpg_plugin.losses import prior_loss  # noqa: E402
 from dfpg_plugin.metrics import identity_similarity, lpips_distance, ssim_3d, vggface_distance  # noqa: E402
 from dfpg_plugin.models import dfpg_model  # noqa: E402
 
-compat.provide_stylegan2_ops()  # after the first import of basicsr
+compat.provide_stylegan2_ops()  # these need basicsr
+compat.mend_adam_betas()
+compat.mend_jpeg_quality()
+compat.allow_numpy_numbers()
 
 __all__ = [
     "__version__",
@@ -31,6 +35,7 @@ __all__ = [
     "deblur_test_dataset",
     "dfpg_model",
     "dfpgnet_arch",
+    "extractors_arch",
     "face_blur_dataset",
     "face_pair_dataset",
     "identity_similarity",

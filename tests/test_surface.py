@@ -17,7 +17,8 @@ def registered(kind: str) -> set[str]:
 def test_registered_components() -> None:
     assert registered("ARCH") == {
         "DFPGNet", "CAFeatureDiscriminator", "VGGFaceFeatureExtractor",
-        "PriorGuidedNet", "AdaptedNet", "SpandrelNet",
+        "PriorGuidedNet", "AdaptedNet", "SpandrelNet", "TorchvisionFeatureExtractor", "ArcFaceFeatureExtractor",
+        "TimmFeatureExtractor",
     }  # fmt: skip
     assert registered("DATASET") == {"FaceBlurDataset", "FaceDeblurTestDataset", "FacePairDataset"}
     assert registered("LOSS") == {"PriorLoss", "PriorPerceptualLoss"}

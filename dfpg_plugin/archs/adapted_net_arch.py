@@ -7,6 +7,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dfpg_plugin.archs.wrapping import take_bare_weights
 from dfpg_plugin.checks import UserError
 
 
@@ -23,8 +24,8 @@ class AdaptedNet(nn.Module):
     - ``upscale``: how many times larger its result is; it is reduced to the image's size by averages.
     - ``output``: which of several outputs is the image.
 
-    The network's weights keep their names, below ``network.``. Raises UserError where the network returns something
-    else than these say.
+    The network's weights keep their names, below ``network.``; files of the network itself are loaded, too. Raises
+    UserError where the network returns something else than these say.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class AdaptedNet(nn.Module):
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"AdaptedNet {name}: expected a whole number from 1, got {value!r}.")
         self.network = build_network(dict(network))
+        take_bare_weights(self)
         self.multiple = multiple
         self.low, self.high = value_range
         self.upscale = upscale

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dfpg_plugin.archs.blocks import SFT, compared, init_kaiming, means_over
 from dfpg_plugin.archs.dfpgnet_arch import PriorEstimator
+from dfpg_plugin.archs.wrapping import take_bare_weights
 from dfpg_plugin.checks import UserError, close_names
 
 TRIAL_SIZE = 128  # px
@@ -34,7 +35,8 @@ class PriorGuidedNet(nn.Module):
     - ``prior_channels``, ``prior_strides``, ``num_prior_block``, ``squeeze_factor``, ``init_scale``: as of
       :class:`dfpg_plugin.archs.dfpgnet_arch.DFPGNet`. The initialisation is that of the added layers only.
 
-    The network's weights keep their names, below ``network.``. Not for several threads, nor for several GPUs in one
+    The network's weights keep their names, below ``network.``; with ``strict_load_g: false`` files of the network
+    itself are loaded, too, and what is added starts untrained. Not for several threads, nor for several GPUs in one
     process. Raises UserError for names that the network does not have, that it never passes or not in this order, for
     points whose sizes do not fit, and for strides of the prior that are no multiples of those of E_i.
     """
@@ -56,6 +58,7 @@ class PriorGuidedNet(nn.Module):
             if len(value) != 3:
                 raise UserError(f"PriorGuidedNet {key}: expected three, got {list(value)}.")
         self.network = build_network(dict(network))
+        take_bare_weights(self)
         self.encoder, self.decoder = list(encoder), list(decoder)
         sizes = self._sizes()
         self.strides = [stride for _, stride in sizes[:3]]

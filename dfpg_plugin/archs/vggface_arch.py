@@ -9,6 +9,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from dfpg_plugin.archs.frozen import checked_scale
 from dfpg_plugin.archs.vggface_files import (
     CHANNEL_ORDERS,
     INPUTS,
@@ -82,7 +83,9 @@ class VGGFaceFeatureExtractor(nn.Module):
         check_choice("VGGFaceFeatureExtractor channel_order", channel_order, (None, *CHANNEL_ORDERS))
         self.layers = list(layers)
         self.input = input
-        self.feature_scale = self._checked_scale(feature_scale)
+        self.feature_scale = checked_scale(
+            type(self).__name__, feature_scale, len(self.layers), 1.0 if input == "pm1" else 2 / GREY_LEVELS
+        )
         self.mean: Tensor
         self.register_buffer(
             "mean", torch.tensor(MEAN_RGB if input == "caffe255" else (0.0,) * 3).view(1, 3, 1, 1), persistent=False
@@ -116,20 +119,6 @@ class VGGFaceFeatureExtractor(nn.Module):
             x = layer(x)
             found[name] = x
         return [scale * found[name] for name, scale in zip(self.layers, self.feature_scale, strict=True)]
-
-    def _checked_scale(self, scale: object) -> list[float]:
-        if scale is None:
-            scale = [1.0 if self.input == "pm1" else 2 / GREY_LEVELS] * len(self.layers)
-        if (
-            not isinstance(scale, Sequence)
-            or len(scale) != len(self.layers)
-            or not all(isinstance(factor, int | float) for factor in scale)
-        ):
-            raise UserError(
-                f"VGGFaceFeatureExtractor feature_scale: expected a list of {len(self.layers)} factors, one a layer, "
-                f"got {scale!r}."
-            )
-        return [float(factor) for factor in scale]
 
     def _set_weights(self, weights: str, channel_order: str | None) -> dict[str, str]:
         """Fill the convolutions and return where they came from."""

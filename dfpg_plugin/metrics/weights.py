@@ -1,7 +1,5 @@
 """Load networks that measure: weights, which this package may not ship and does not download, device and seed."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -29,14 +27,3 @@ def find_weights(metric: str, path: str | None, url: str, folder: Path) -> Path:
 def best_device() -> torch.device:
     """Return the GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@contextmanager
-def fixed_seed() -> Iterator[None]:
-    """Draw a network's first weights from seed 0, and leave the run's own random numbers as they are."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(0)  # torch.manual_seed would seed every GPU as well
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dfpg_plugin.archs.frozen import fixed_seed
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.metrics.recognisers import (
     RETINAFACE,
@@ -16,7 +17,7 @@ from dfpg_plugin.metrics.recognisers import (
     find_dlib_models,
     load_facexlib_network,
 )
-from dfpg_plugin.metrics.weights import best_device, fixed_seed
+from dfpg_plugin.metrics.weights import best_device
 
 DETECTORS = ("dlib", "facexlib")
 MOST_SIDE = 1600  # px, of the picture that a detector is given

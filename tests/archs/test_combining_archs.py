@@ -264,3 +264,17 @@ def test_the_discriminator_says_that_images_are_too_small() -> None:
     net = CAFeatureDiscriminator(num_feat=4)
     with pytest.raises(UserError, match="features are 5x8, and need 6 pixels a side"):
         net([torch.rand(1, c, 20 // s, 32 // s) for c, s in zip((64, 128, 256), (1, 2, 4), strict=True)])
+
+
+@pytest.mark.parametrize("wrapper", ["AdaptedNet", "PriorGuidedNet"])
+def test_wrappers_load_files_of_the_network_inside_and_their_own(wrapper: str) -> None:
+    bare = build_network(copy.deepcopy(NAFNET))
+    net = guided() if wrapper == "PriorGuidedNet" else build_network({"type": wrapper, "network": NAFNET})
+    added = [name for name in net.state_dict() if not name.startswith("network.")]
+    missing = net.load_state_dict(bare.state_dict(), strict=not added).missing_keys
+    assert missing == added
+    for name, value in bare.state_dict().items():
+        assert torch.equal(net.state_dict()[f"network.{name}"], value)
+    net.load_state_dict(copy.deepcopy(net.state_dict()))
+    with pytest.raises(RuntimeError, match=r"Missing key.*network\.intro\.weight"):
+        net.load_state_dict({"else.weight": torch.ones(1)})
