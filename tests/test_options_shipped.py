@@ -114,7 +114,7 @@ def test_the_ablation_differs_in_what_table_4_says(name: str) -> None:
                 assert value == others[key], key
 
 
-@pytest.mark.parametrize("name", ["edsr", "rcan"])
+@pytest.mark.parametrize("name", ["edsr", "rcan", "rrdbnet", "swinir", "nafnet"])
 def test_the_baselines_are_trained_as_b1(name: str) -> None:
     opt, b1 = read(f"baseline/{name}.yml"), read("ablation/b1.yml")
     for key in ("name", "network_g"):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfpg_plugin.archs.wrapping import take_bare_weights
-from dfpg_plugin.checks import UserError
+from dfpg_plugin.checks import UserError, check_choice
 
 
 @ARCH_REGISTRY.register()
@@ -23,6 +23,8 @@ class AdaptedNet(nn.Module):
     - ``value_range``: the lowest and highest value that the network takes and returns.
     - ``upscale``: how many times larger its result is; it is reduced to the image's size by averages.
     - ``output``: which of several outputs is the image.
+    - ``contiguous``: True for a network whose code relies on the order of its tensors in memory, (B,C,H,W), as with
+      ``view``: DFPGModel then leaves its weights in that order instead of the faster one of images.
 
     The network's weights keep their names, below ``network.``; files of the network itself are loaded, too. Raises
     UserError where the network returns something else than these say.
@@ -36,6 +38,7 @@ class AdaptedNet(nn.Module):
         value_range: Sequence[float] = (0.0, 1.0),
         upscale: int = 1,
         output: int | None = None,
+        contiguous: bool = False,
     ) -> None:
         super().__init__()
         if len(value_range) != 2 or not value_range[0] < value_range[1]:
@@ -49,12 +52,15 @@ class AdaptedNet(nn.Module):
         self.low, self.high = value_range
         self.upscale = upscale
         self.output = output
+        check_choice("AdaptedNet contiguous", contiguous, (True, False))
+        self.keeps_layout = contiguous  # read by models.acceleration.channels_last
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the restored images, (B,3,H,W)."""
         height, width = x.shape[-2:]
         span = self.high - self.low
-        restored = self._image_of(self.network(self._padded(x) * span + self.low))
+        x = self._padded(x) * span + self.low
+        restored = self._image_of(self.network(x.contiguous() if self.keeps_layout else x))
         if self.upscale > 1:
             restored = F.avg_pool2d(restored, self.upscale)
         return (restored[..., :height, :width] - self.low) / span

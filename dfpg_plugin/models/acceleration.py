@@ -21,8 +21,11 @@ def autocast(dtype: str | None, device: torch.device) -> AbstractContextManager:
 def channels_last(net: nn.Module) -> nn.Module:
     """Lay out a network's four-dimensional weights as convolutions of images are fastest, in place.
 
-    ``net.to(memory_format=...)`` refuses networks with five-dimensional ones, as StyleGAN2's.
+    ``net.to(memory_format=...)`` refuses networks with five-dimensional ones, as StyleGAN2's. A network that has
+    ``keeps_layout`` stays as it is.
     """
+    if getattr(net, "keeps_layout", False):
+        return net
     for tensor in (*net.parameters(), *net.buffers()):
         if tensor.dim() == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)

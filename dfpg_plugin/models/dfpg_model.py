@@ -23,6 +23,7 @@ from dfpg_plugin.models.requirements import (
     check_restored,
     check_same_prior,
     check_shapes,
+    explaining_layouts,
 )
 
 
@@ -159,12 +160,13 @@ class DFPGModel(MendedModel):
         if self.net_prior is not None and not part.target:
             with torch.no_grad():
                 part.target = self.net_prior(part.gt)
-        with autocast(self.acceleration.amp, self.device):
+        bare = self.get_bare_model(self.net_g)
+        with autocast(self.acceleration.amp, self.device), explaining_layouts(bare):
             if self.generator_estimates:
                 part.restored, part.estimated = self.net_g(part.lq, return_priors=True)
             else:
                 part.restored = self.net_g(part.lq)
-        check_restored(part.restored, part.gt, self.get_bare_model(self.net_g))
+        check_restored(part.restored, part.gt, bare)
         part.restored = part.restored.float()
         if self.net_prior is not None and not self.generator_estimates:
             part.estimated = self.net_prior(part.restored)

@@ -1,6 +1,7 @@
 """What the parts of a DFPGModel need of one another, and a resumed run of the one before."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import signature
 
 from torch import Tensor, nn
@@ -42,14 +43,26 @@ def check_accumulation(train: Mapping, parts: int) -> None:
             raise UserError(f"train:accumulate: {key} is no mean over the batch. Use reduction: mean, or no parts.")
 
 
+@contextmanager
+def explaining_layouts(net_g: nn.Module) -> Iterator[None]:
+    """Say what helps a network that can't work on images whose channels lie innermost in memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "view size is not compatible" not in str(error):
+            raise
+        raise UserError(
+            f"network_g: {type(net_g).__name__} relies on the order of its tensors in memory ({error}) Wrap it: type: "
+            "AdaptedNet, contiguous: true, network: its options."
+        ) from error
+
+
 def check_restored(restored: object, gt: Tensor, net_g: nn.Module) -> None:
     """Refuse what is no image of the ground truth's size."""
     name = type(net_g).__name__
     if not isinstance(restored, Tensor):
         what = f"{len(restored)} outputs" if isinstance(restored, Sequence) else type(restored).__name__
-        raise UserError(
-            f"network_g: {name} returns {what}, not an image. AdaptedNet's output says which is."
-        )
+        raise UserError(f"network_g: {name} returns {what}, not an image. AdaptedNet's output says which is.")
     if restored.shape != gt.shape:
         raise UserError(
             f"network_g: {name} returns images of {tuple(restored.shape[1:])}, the ground truth is "

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from dfpg_plugin.archs.ca_discriminator_arch import CAFeatureDiscriminator
 from dfpg_plugin.archs.dfpgnet_arch import DFPGNet
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.models.acceleration import channels_last
 
 SMALL = {"num_feat": 16, "num_block": 1, "num_prior_block": 1, "squeeze_factor": 4}
 NAFNET = {
@@ -84,6 +85,14 @@ def test_adapted_maps_the_range_there_and_back() -> None:
 def test_adapted_reduces_an_enlarged_image_by_averages() -> None:
     x = torch.rand(1, 3, 6, 6)
     torch.testing.assert_close(adapted("twice", upscale=2)(x), x)
+
+
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_adapted_keeps_the_order_in_memory_where_the_network_relies_on_it(contiguous: bool) -> None:
+    net = channels_last(adapted(multiple=4, contiguous=contiguous))
+    net(torch.rand(1, 3, 8, 8).contiguous(memory_format=torch.channels_last))
+    assert net.network.seen.is_contiguous() == contiguous
+    assert channels_last(nn.Conv2d(3, 4, 3)).weight.is_contiguous() is False
 
 
 def test_adapted_chooses_an_output() -> None:

@@ -186,3 +186,26 @@ def test_channels_last_leaves_what_is_no_image_alone() -> None:
     assert channels_last(net) is net
     assert net.weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(net.weight, weight) and torch.equal(net.modulated, modulated)
+
+
+class Viewing(nn.Module):
+    """Stand for a network that takes its features for contiguous."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).view(len(x), -1).view(x.shape)
+
+
+def test_a_network_that_relies_on_the_order_in_memory(restored: dict) -> None:
+    ARCH_REGISTRY._obj_map["Viewing"] = Viewing
+    try:
+        restored["network_g"] = {"type": "Viewing"}
+        with pytest.raises(UserError, match=r"Viewing relies on the order of its tensors .*contiguous: true"):
+            build(restored).optimize_parameters(1)
+        restored["network_g"] = {"type": "AdaptedNet", "contiguous": True, "network": {"type": "Viewing"}}
+        build(restored).optimize_parameters(1)
+    finally:
+        del ARCH_REGISTRY._obj_map["Viewing"]
