@@ -17,6 +17,7 @@ from dfpg_plugin.evaluation.set_metrics import read_set_metrics
 from dfpg_plugin.training.loop import build_loaders
 from dfpg_plugin.training.option_checks import check_options
 from dfpg_plugin.training.options import Arguments, complete, force, read_option_file
+from dfpg_plugin.training.plugins import load_plugins
 
 OPTIONS = ROOT / "options"
 READERS = {"FaceBlurDataset": FaceBlurOptions, "FaceDeblurTestDataset": FaceDeblurTestOptions}
@@ -56,7 +57,7 @@ def test_every_component_and_argument_passes_the_checks(path: Path, tmp_path: Pa
         section.update({key: str(tmp_path) for key in section if key.startswith("dataroot")})
     opt["path"].update({key: str(weights) for key, v in opt["path"].items() if key.startswith("pretrain_") and v})
     complete(opt, Arguments(str(path)), tmp_path, is_train="train" in opt)
-    check_options(opt, ["dfpg_plugin"])
+    check_options(opt, load_plugins(opt.get("plugins") or []))
     for section in opt["datasets"].values():
         READERS[section["type"]].from_opt(section)
 

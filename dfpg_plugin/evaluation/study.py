@@ -19,7 +19,9 @@ from dfpg_plugin.checks import UserError, check_file, make_folder
 from dfpg_plugin.evaluation.records import MANIFEST
 from dfpg_plugin.evaluation.restored import BLURRED, SHARP
 from dfpg_plugin.files import read_json, sha256_of
+from dfpg_plugin.models.priors import sized_to_prior
 from dfpg_plugin.training.options import read_option_file
+from dfpg_plugin.training.plugins import load_plugins
 
 REFERENCES = (BLURRED, SHARP)
 
@@ -78,13 +80,16 @@ def run_study(files: Sequence[str], seeds: Sequence[int], test: str, jobs: int, 
 
 
 def network_options(file: str, weights: Path) -> list[str]:
-    """Return the ``--force_yml`` entries that put a trained file's network into a test's options."""
+    """Return the ``--force_yml`` entries that put a trained file's network and its plugins into a test's options."""
     opt = read_option_file(file)
+    plugins = opt.get("plugins") or []
+    load_plugins(plugins)
     averaged = ((opt.get("train") or {}).get("ema_decay") or 0) > 0
     entries = {
         "model_type": opt["model_type"],
         "scale": opt.get("scale", 1),
-        "network_g": opt["network_g"],
+        "plugins": plugins,
+        "network_g": sized_to_prior(opt)["network_g"],
         "path:pretrain_network_g": str(weights),
         "path:param_key_g": "params_ema" if averaged else "params",
     }

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dfpg_plugin.checks import UserError, check_file
 from dfpg_plugin.files import load_weights
+from dfpg_plugin.models.priors import sized_to_prior
 from dfpg_plugin.training.options import read_option_file
 from dfpg_plugin.training.plugins import load_plugins
 
@@ -87,6 +88,8 @@ def read_options_of(option_file: str, network: str) -> dict:
     opt = read_option_file(option_file)
     load_plugins(opt.get("plugins") or [])
     options = opt.get(network)
+    if isinstance(options, dict):
+        options = sized_to_prior(opt)[network]
     if not isinstance(options, dict):
         raise UserError(f"{option_file}: {network}: missing. Name the option file of the network's training.")
     return options

@@ -41,11 +41,22 @@ def test_a_models_network_and_weights_go_into_the_test(tmp_path: Path, demo_opti
     full, plain, test = write_models(tmp_path, demo_options)
     opt = yaml.safe_load(test.read_text())
     force(opt, network_options(str(full), Path("a.pth")))
-    assert opt["network_g"] == demo_options["network_g"]
+    sizes = {"prior_channels": [64, 128, 256], "prior_strides": [1, 2, 4]}  # of the training's prior
+    assert opt["network_g"] == {**demo_options["network_g"], **sizes}
+    assert opt["plugins"] == []
     assert opt["path"] == {"pretrain_network_g": "a.pth", "param_key_g": "params_ema"}
     force(opt, network_options(str(plain), Path("b.pth")))
     assert opt["network_g"]["prior_stream"] is False
     assert opt["path"] == {"pretrain_network_g": "b.pth", "param_key_g": "params"}
+
+
+def test_a_network_that_was_sized_to_its_prior_is_tested_in_that_size(tmp_path: Path, demo_options: dict) -> None:
+    demo_options["network_prior"] = {"type": "ArcFaceFeatureExtractor", "weights": "elsewhere.pth"}
+    demo_options["plugins"] = ["gfpgan"]
+    opt = {"path": {}}
+    force(opt, network_options(str(write_yaml(tmp_path / "arcface.yml", demo_options)), Path("a.pth")))
+    assert (opt["network_g"]["prior_channels"], opt["network_g"]["prior_strides"]) == ([64, 64, 128], [1, 2, 4])
+    assert opt["plugins"] == ["gfpgan"]
 
 
 def test_what_is_wrong_with_the_files_is_said_first(tmp_path: Path, demo_options: dict) -> None:

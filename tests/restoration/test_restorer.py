@@ -7,11 +7,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from basicsr.archs import build_network
 from basicsr.utils.registry import ARCH_REGISTRY
+from conftest import write_yaml
 from PIL import Image
 from restoration.conftest import photo
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.restoration.network import load_network
 from dfpg_plugin.restoration.pictures import Picture
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.settings import Settings
@@ -189,3 +192,13 @@ def test_which_weights_and_whose_options(tmp_path: Path, weights: str) -> None:
 def test_a_device_that_is_not_there_is_refused(weights: str, device: str) -> None:
     with pytest.raises(UserError, match=f"--device {device}: is not there"):
         DFPGRestorer(weights, settings=Settings(device=device))
+
+
+def test_a_network_that_was_sized_to_its_prior_is_loaded_in_that_size(tmp_path: Path, demo_options: dict) -> None:
+    arcface = {"type": "ArcFaceFeatureExtractor", "weights": "elsewhere.pth"}
+    trained = build_network({**demo_options["network_g"], "prior_channels": [64, 64, 128]})
+    file = tmp_path / "net.pth"
+    torch.save({"params": trained.state_dict()}, file)
+    loaded, _ = load_network(str(file), str(write_yaml(tmp_path / "o.yml", {**demo_options, "network_prior": arcface})))
+    for name, value in trained.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
