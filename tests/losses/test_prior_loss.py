@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from basicsr.losses import build_loss
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.losses.prior_loss import PriorLoss, prior_loss
+from dfpg_plugin.losses.prior_loss import PriorLoss, PriorPerceptualLoss, prior_loss
 
 SHAPES = [(2, 5, 4, 3), (2, 7, 2, 2)]
 
@@ -82,6 +83,23 @@ def test_registered_class_weights_the_function() -> None:
     estimated, target = features(), features()
     loss = PriorLoss(loss_weight=0.5, reduction="sum")
     torch.testing.assert_close(loss(estimated, target), 0.5 * prior_loss(estimated, target, "sum"))
+
+
+def test_the_perceptual_loss_is_the_prior_loss_of_an_extractors_features() -> None:
+    options = {"type": "VGGFaceFeatureExtractor", "weights": "random", "layers": ["relu1_1", "relu1_2"]}
+    loss = build_loss({"type": "PriorPerceptualLoss", "network_prior": options, "loss_weight": 0.5, "reduction": "sum"})
+    restored, gt = (torch.rand(2, 3, 8, 6, requires_grad=True) for _ in range(2))
+    value, style = loss(restored, gt)
+    value.backward()
+    assert style is None  # BasicSR's models expect one, or None
+    with torch.no_grad():
+        features_of = [loss.extractor(image) for image in (restored, gt)]
+    expected = sum(d.sum(axis=(1, 2)).mean() for d in equation_9(*features_of))
+    assert value.item() == pytest.approx(0.5 * expected, rel=1e-5)
+    assert restored.grad.abs().max() > 0 and gt.grad is None
+    assert all(p.grad is None and not p.requires_grad for p in loss.parameters())
+    with pytest.raises(UserError, match="PriorPerceptualLoss reduction"):
+        PriorPerceptualLoss(network_prior=options, reduction="all")
 
 
 def test_unknown_reduction_and_lists_of_other_lengths_are_refused() -> None:
