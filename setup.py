@@ -71,6 +71,7 @@ setup(
         "onnx": ONNX,
         "restorers": RESTORERS,
         "timm": TIMM,
+        "pyiqa": ["pyiqa"],  # not for commercial use: PolyForm Noncommercial 1.0.0
         "test": TEST,
     },
     entry_points={

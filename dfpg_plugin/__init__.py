@@ -20,7 +20,13 @@ from dfpg_plugin.archs import (  # noqa: E402
 )
 from dfpg_plugin.data import deblur_test_dataset, face_blur_dataset, face_pair_dataset  # noqa: E402
 from dfpg_plugin.losses import prior_loss  # noqa: E402
-from dfpg_plugin.metrics import identity_similarity, lpips_distance, ssim_3d, vggface_distance  # noqa: E402
+from dfpg_plugin.metrics import (  # noqa: E402
+    identity_similarity,
+    lpips_distance,
+    pyiqa_metric,
+    ssim_3d,
+    vggface_distance,
+)
 from dfpg_plugin.models import dfpg_model  # noqa: E402
 
 compat.provide_stylegan2_ops()  # these need basicsr
@@ -42,6 +48,7 @@ __all__ = [
     "lpips_distance",
     "prior_guided_arch",
     "prior_loss",
+    "pyiqa_metric",
     "spandrel_arch",
     "ssim_3d",
     "vggface_arch",

@@ -24,7 +24,8 @@ def test_registered_components() -> None:
     assert registered("LOSS") == {"PriorLoss", "PriorPerceptualLoss"}
     assert registered("MODEL") == {"DFPGModel"}
     assert registered("METRIC") == {
-        "calculate_identity_similarity", "calculate_lpips", "calculate_ssim_3d", "calculate_vggface_distance",
+        "calculate_identity_similarity", "calculate_lpips", "calculate_pyiqa", "calculate_ssim_3d",
+        "calculate_vggface_distance",
     }  # fmt: skip
 
 

@@ -1,29 +1,30 @@
 """Other networks as the prior than VGGFace: torchvision's, facexlib's ArcFace, timm's. Nothing is ever downloaded."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
-import torch
-from basicsr.archs.vgg_arch import NAMES
+from basicsr.archs.vgg_arch import NAMES, insert_bn
 from basicsr.utils.registry import ARCH_REGISTRY
-from torch import nn
-from torchvision.models import get_model, get_model_weights, list_models
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+from torch import Tensor, nn
+from torchvision import models
 
 from dfpg_plugin.archs.frozen import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    RANDOM,
     FrozenExtractor,
+    checked_indices,
+    checked_layers,
     fixed_seed,
     load_kept,
-    random_origin,
     read_weights,
 )
+from dfpg_plugin.archs.graphs import keep_values, part_of
 from dfpg_plugin.checks import UserError, check_choice, close_names
 
 ARCFACE_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/recognition_arcface_ir_se50.pth"
-ARCFACE_BLOCKS = 24  # residual units of IR-SE50
+ARCFACE_DEPTHS, ARCFACE_MODES = (50, 100, 152), ("ir", "ir_se")
+# Google's weights expect RGB in [-1,1], for which torchvision changes ImageNet's mean and std where it loads them
+GOOGLES = {"transform_input": True, "init_weights": True}
+MODEL_OPTIONS = {"googlenet": GOOGLES, "inception_v3": GOOGLES}
 
 
 @ARCH_REGISTRY.register()
@@ -32,11 +33,13 @@ class TorchvisionFeatureExtractor(FrozenExtractor):
 
     The constructor's arguments:
 
-    - ``model``: a name of ``torchvision.models.list_models``.
-    - ``layers``: node names of ``torchvision.models.feature_extraction.get_graph_node_names``, such as ``layer1``; for
-      VGGs also BasicSR's, such as ``relu1_2``.
+    - ``model``: a name of ``torchvision.models.list_models(module=torchvision.models)``.
+    - ``layers``: node names of ``torchvision.models.feature_extraction.get_graph_node_names`` in eval mode, or a
+      module, such as ``layer1``, for its output; for VGGs also BasicSR's, such as ``relu1_2``. No later layer changes
+      a layer's value: ``conv1_1`` is that before its ReLU.
     - ``weights``: a file of torchvision's weights, or ``random`` for untrained ones (always the same).
-    - ``mean``, ``std``: of RGB in [0,1], ImageNet's by default.
+    - ``mean``, ``std``: of RGB in [0,1]; by default torchvision's for the model, which are ImageNet's (0.5 for
+      ``efficientnet_v2_l``).
     - ``feature_scale``: one factor per layer, 1 by default.
 
     Raises UserError for unknown models and layers, for a file that is missing or of another network, and for layers
@@ -49,32 +52,49 @@ class TorchvisionFeatureExtractor(FrozenExtractor):
         model: str = "vgg19",
         layers: Sequence[str],
         weights: str,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         feature_scale: Sequence[float] | None = None,
     ) -> None:
         name = type(self).__name__
-        check_choice(f"{name} model", model, [m for m in list_models() if "." not in m and "/" not in m])
+        layers = checked_layers(name, layers)
+        check_choice(f"{name} model", model, models.list_models(module=models))
+        published = models.get_model_weights(model).DEFAULT
+        state, origin = read_weights(name, f"torchvision {model}", weights, published.url)
         with fixed_seed():
-            whole = get_model(model, weights=None)
-        names = [f"features.{NAMES[model].index(n)}" if n in NAMES.get(model, ()) else n for n in layers]
-        net = _graph(name, whole, names, layers, NAMES.get(model, ()))
-        origin = random_origin()
-        if weights != RANDOM:
-            state, origin = read_weights(name, weights, get_model_weights(model).DEFAULT.url)
+            whole = models.get_model(model, weights=None, **MODEL_OPTIONS.get(model, {}))
+        net, nodes = part_of(name, whole, layers, _vgg_nodes(model))
+        if state is not None:
             load_kept(name, weights, net, state)
-        super().__init__(net, layers=layers, mean=mean, std=std, feature_scale=feature_scale, origin=origin)
+        seen = published.transforms()
+        super().__init__(
+            net,
+            layers=layers,
+            keys=nodes,
+            mean=seen.mean if mean is None else mean,
+            std=seen.std if std is None else std,
+            feature_scale=feature_scale,
+            origin=origin,
+        )
+
+
+def _vgg_nodes(model: str) -> dict[str, str]:
+    """Return BasicSR's names of a VGG's layers and their nodes; nothing for other models."""
+    names = NAMES.get(model.removesuffix("_bn"), [])
+    return {n: f"features.{i}" for i, n in enumerate(insert_bn(names) if model.endswith("_bn") else names)}
 
 
 @ARCH_REGISTRY.register()
 class ArcFaceFeatureExtractor(FrozenExtractor):
-    """Features of facexlib's ArcFace (IR-SE50), a face recogniser; its convolutions take images of any size.
+    """Features of facexlib's ArcFace, a face recogniser; up to its last unit it takes images of any size.
 
     The constructor's arguments:
 
-    - ``layers``: ``input_layer.2`` (64 channels, stride 1), ``body.0`` to ``body.2`` (64, 2), to ``body.6`` (128, 4),
-      to ``body.20`` (256, 8), to ``body.23`` (512, 16).
+    - ``layers``: nodes of the graph, or a module for its output. In IR-SE50: ``input_layer.2`` (64 channels, stride 1),
+      ``body.0`` to ``body.2`` (64, 2), to ``body.6`` (128, 4), to ``body.20`` (256, 8), to ``body.23`` (512, 16). Those
+      after the flattening, from ``output_layer.2`` on, are refused.
     - ``weights``: facexlib's file ``recognition_arcface_ir_se50.pth``, or ``random`` (always the same).
+    - ``num_layers``, ``mode``: of other networks of facexlib's class ``Backbone``: 50, 100 or 152, ``ir`` or ``ir_se``.
     - ``feature_scale``: one factor per layer, 1 by default.
 
     It is fed RGB in [-1,1]. Raises UserError for unknown layers, and for a file that is missing or of another network.
@@ -85,22 +105,26 @@ class ArcFaceFeatureExtractor(FrozenExtractor):
         *,
         layers: Sequence[str] = ("input_layer.2", "body.2", "body.6"),
         weights: str,
+        num_layers: int = 50,
+        mode: str = "ir_se",
         feature_scale: Sequence[float] | None = None,
     ) -> None:
-        from facexlib.recognition.arcface_arch import Backbone
+        from facexlib.recognition.arcface_arch import Backbone  # here, as it imports much that others do without
 
         name = type(self).__name__
-        for layer in layers:
-            check_choice(f"{name} layers", layer, ["input_layer.2", *(f"body.{i}" for i in range(ARCFACE_BLOCKS))])
+        layers = checked_layers(name, layers)
+        check_choice(f"{name} num_layers", num_layers, ARCFACE_DEPTHS)
+        check_choice(f"{name} mode", mode, ARCFACE_MODES)
+        state, origin = read_weights(name, f"facexlib {mode} {num_layers}", weights, ARCFACE_URL)
         with fixed_seed():
-            whole = Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
-        net = _graph(name, whole, list(layers), layers)
-        origin = random_origin()
-        if weights != RANDOM:
-            state, origin = read_weights(name, weights, ARCFACE_URL)
+            whole = Backbone(num_layers=num_layers, drop_ratio=0.6, mode=mode)
+        net, nodes = part_of(name, whole, layers)
+        if state is not None:
             load_kept(name, weights, net, state)
         half = (0.5, 0.5, 0.5)
-        super().__init__(net, layers=layers, mean=half, std=half, feature_scale=feature_scale, origin=origin)
+        super().__init__(
+            net, layers=layers, keys=nodes, mean=half, std=half, feature_scale=feature_scale, origin=origin
+        )
 
 
 @ARCH_REGISTRY.register()
@@ -109,8 +133,9 @@ class TimmFeatureExtractor(FrozenExtractor):
 
     The constructor's arguments:
 
-    - ``model``: a name of ``timm.list_models``.
-    - ``out_indices``: which of its features to return, from 0, the finest.
+    - ``model``: a name of ``timm.list_models`` or ``timm.list_pretrained``; with its tag, as in ``resnet18.a1_in1k``,
+      mean and std are those of these weights, without it those of timm's first.
+    - ``out_indices``: which of its features to return, from 0, the finest; in any order.
     - ``weights``: a file of the whole model in timm's layout, .safetensors or .pth, or ``random`` (always the same).
     - ``feature_scale``: one factor per layer, 1 by default.
 
@@ -130,64 +155,61 @@ class TimmFeatureExtractor(FrozenExtractor):
         try:
             import timm
         except ImportError as error:
-            raise UserError(f"{name}: needs the package timm. Install it: pip install timm.") from error
-        check_choice(f"{name} model", model, timm.list_models())
-        origin, pretrained = random_origin(), dict[str, Any]()
+            raise UserError(f"{name}: needs the package timm. Install it: pip install timm") from error
+        wanted = checked_indices(name, out_indices)
+        config = _timm_config(name, timm, model)
+        url = f"https://huggingface.co/{config.hf_hub_id}" if config and config.hf_hub_id else "its weights"
+        state, origin = read_weights(name, f"timm {model}", weights, url)
+        kept = sorted({*wanted})
         with fixed_seed():
-            if weights != RANDOM:
-                whole: Any = timm.create_model(model)
-                url = f"https://huggingface.co/{whole.pretrained_cfg.get('hf_hub_id') or 'timm'}"
-                state, origin = read_weights(name, weights, url)
-                load_kept(name, weights, whole, state, optional=_classifier(whole.pretrained_cfg, whole.state_dict()))
-                pretrained = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": whole.state_dict()}}
-            try:
-                net: Any = timm.create_model(model, features_only=True, out_indices=tuple(out_indices), **pretrained)
-            except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
-                reason = str(error).strip().split("\n")[0] or type(error).__name__
-                raise UserError(
-                    f"{name} out_indices: no features {list(out_indices)} of {model} ({reason})."
-                ) from error
-        _keep_values(net)
-        mean, std = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
-        layers = [str(i) for i in out_indices]
-        super().__init__(net, layers=layers, mean=mean, std=std, feature_scale=feature_scale, origin=origin)
-        with torch.no_grad():
-            features = self(torch.zeros(1, 3, *[max(64, *net.feature_info.reduction())] * 2))
-        if [f.shape[1] for f in features] != net.feature_info.channels():
-            raise UserError(f"{name} model: {model} gives its channels last, which is no feature map (B,C,H,W).")
+            net = _timm_features(name, timm, model, kept)
+        keep_values(net)
+        if state is not None:
+            load_kept(name, weights, net, _by_feature_names(net, state))
+        super().__init__(
+            net,
+            layers=[str(i) for i in wanted],
+            keys=[kept.index(i) for i in wanted],  # timm returns them in the network's order
+            mean=net.pretrained_cfg["mean"],
+            std=net.pretrained_cfg["std"],
+            feature_scale=feature_scale,
+            origin=origin,
+        )
 
 
-def _graph(
-    name: str, whole: nn.Module, nodes: Sequence[str], layers: Sequence[str], others: Sequence[str] = ()
-) -> nn.Module:
-    """Return the part of a network that computes some nodes. ``others``: names that layers may have besides."""
-    _keep_values(whole.eval())
+def _timm_config(name: str, timm: ModuleType, model: object) -> Any:  # noqa: ANN401 timm's own, or None
+    """Return what timm says of a model's weights. Refuses unknown names, and so ``hf-hub:``, which would download."""
+    if not isinstance(model, str) or not timm.is_model(model):
+        raise UserError(f"{name} model: timm has no {model!r}.{close_names(str(model), timm.list_models())}")
     try:
-        _, known = get_graph_node_names(whole)
-    except Exception as error:  # torch.fx raises what comes of code that it can't follow
-        raise UserError(
-            f"{name} model: torch.fx can't follow {type(whole).__name__}, so that it has no nodes."
-        ) from error
-    if not layers:
-        raise UserError(f"{name} layers: expected names, got none.")
-    for node, layer in zip(nodes, layers, strict=True):
-        if not any(node == k or k.startswith(f"{node}.") for k in known):
+        return timm.get_pretrained_cfg(model)
+    except RuntimeError as error:
+        known = ", ".join(timm.list_pretrained(f"{model.partition('.')[0]}.*")) or "none of that model"
+        raise UserError(f"{name} model: timm has no weights {model!r}. It has {known}.") from error
+
+
+def _timm_features(name: str, timm: ModuleType, model: str, indices: Sequence[int]) -> Any:  # noqa: ANN401 timm's kinds
+    try:
+        return timm.create_model(model, pretrained=False, features_only=True, out_indices=tuple(indices))
+    except Exception as error:  # each of timm's kinds of networks raises another
+        count = len(getattr(timm.create_model(model), "feature_info", ()))
+        if 0 < count <= indices[-1]:
             raise UserError(
-                f"{name} layers: {type(whole).__name__} has no {layer!r}.{close_names(layer, [*others, *known])}"
-            )
-    return create_feature_extractor(whole, list(nodes))
+                f"{name} out_indices: {model} has {count} features, 0 to {count - 1}, not {list(indices)}."
+            ) from error
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise UserError(f"{name} model: timm gives no features of {model} ({reason}). Name another.") from error
 
 
-def _keep_values(net: nn.Module) -> None:
-    """Let no activation write over the feature before it, which may be wanted."""
-    module: Any
-    for module in net.modules():
-        if hasattr(module, "inplace"):
-            module.inplace = False
+def _by_feature_names(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a whole model's weights by their names in timm's network for its features.
 
-
-def _classifier(config: Mapping, names: Iterable[str]) -> list[str]:
-    """Return the names of the classifier's weights, which features do without."""
-    heads = config.get("classifier") or ()
-    heads = (heads,) if isinstance(heads, str) else heads
-    return [name for name in names if name.startswith(tuple(f"{head}." for head in heads))]
+    Some of these put the model under ``model.`` or ``body.``, some write ``stages.0`` as ``stages_0``.
+    """
+    flat = {key.replace(".", "_"): value for key, value in state.items()}
+    found = {}
+    for key in net.state_dict():
+        names = [key.removeprefix(prefix).replace(".", "_") for prefix in ("", "model.", "body.")]
+        if known := next((n for n in names if n in flat), None):
+            found[key] = flat[known]
+    return found

@@ -17,8 +17,6 @@ from pathlib import Path
 import cv2
 import torch
 from basicsr.data.single_image_dataset import SingleImageDataset
-from basicsr.models.base_model import BaseModel
-from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger, set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 from torch.multiprocessing import get_context
@@ -31,17 +29,18 @@ from dfpg_plugin.data.face_blur_dataset import FaceBlurDataset
 from dfpg_plugin.evaluation.manifest import describe, goes_on, now
 from dfpg_plugin.evaluation.measuring import Chunk, MeasuredChunks, SetPlan
 from dfpg_plugin.evaluation.records import MANIFEST, append_chunk, keep_whole_chunks, read_chunks, set_file
-from dfpg_plugin.evaluation.restored import BLURRED, RESTORED, SHARP, RestoredFolder
+from dfpg_plugin.evaluation.restored import BLURRED, RESTORED, SHARP, RestoredFolder, restores_single_images
 from dfpg_plugin.evaluation.set_metrics import Partners, SetOptions, VerificationOptions, read_set_metrics
 from dfpg_plugin.files import read_json, whole_file
 from dfpg_plugin.metrics.verification import verify
-from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.training.distribution import stop_group
 from dfpg_plugin.training.lock import locked
-from dfpg_plugin.training.loop import build_loaders, validate
-from dfpg_plugin.training.option_checks import try_metrics
+from dfpg_plugin.training.loop import build_loaders, explained, validate
+from dfpg_plugin.training.metric_checks import try_metrics
+from dfpg_plugin.training.option_keys import warn_of_idle_keys
 from dfpg_plugin.training.options import Options
 from dfpg_plugin.training.output import prepare_output, run_log
+from dfpg_plugin.training.plugins import load_plugins
 
 BATCH_SIZE = 16
 MAX_GPU_WORKERS = 4  # of each GPU, whose memory holds the networks of each
@@ -64,19 +63,22 @@ def evaluate(opt: Options, option_file: str, images: str = RESTORED, workers: in
     if opt["rank"] != 0:
         return
     with run_log() as open_log:
+        warn_of_idle_keys(opt, option_file)
         loaders = build_loaders(opt, "test") + build_loaders(opt, "val")
         set_metrics = read_set_metrics(opt["val"].get("set_metrics") or {}, opt["val"].get("metrics") or {})
         try_metrics(opt)
         plans = [plan_set(loader.dataset, images, set_metrics) for loader in loaders]
         check_file_names([plan.name for plan in plans])
         chunks = MeasuredChunks(opt, images, plans, set_metrics)
-        model = chunks.model if images == RESTORED else None
-        if model is not None and _validates_itself(model):
+        with explained(f"{opt['model_type']} can't be built with these options"):
+            model = chunks.model if images == RESTORED else None
+        if model is not None and not restores_single_images(model, plans[0].dataset):
             if set_metrics:
                 raise UserError(f"val:set_metrics: {opt['model_type']} measures in its own way. Remove them.")
             prepare_output(opt, option_file, open_log, new=True)
             get_root_logger().warning(f"{opt['model_type']} measures in its own way, which no report can read.")
-            validate(opt, model, loaders, opt["name"], None)
+            with explained(f"{opt['model_type']} can't validate these sets"):
+                validate(opt, model, loaders, opt["name"], None)
             return
         workers = _default_workers(opt) if workers is None else workers
         manifest = describe(opt, option_file, images, model, plans, set_metrics, workers)
@@ -139,7 +141,7 @@ def measure_chunks(chunks: MeasuredChunks, folder: Path, workers: int) -> None:
     context = get_context("spawn") if workers else None
     loader = DataLoader(
         chunks, batch_size=None, num_workers=workers, multiprocessing_context=context,
-        worker_init_fn=partial(_start_worker, gpus=_gpus(chunks.opt)),
+        worker_init_fn=partial(_start_worker, gpus=_gpus(chunks.opt), plugins=chunks.opt.get("plugins") or ()),
     )  # fmt: skip
     with tqdm(total=sum(len(chunk.indices) for chunk in chunks.chunks), unit="image") as progress:
         for chunk, records in loader:
@@ -200,14 +202,6 @@ def _paths(dataset: Dataset) -> tuple[list[str], list[str]]:
     return [pair["lq_path"] for pair in pairs], list(dict.fromkeys(pair["gt_path"] for pair in pairs))
 
 
-def _validates_itself(model: BaseModel) -> bool:
-    """Tell whether a model, of videos say, measures in a way of its own, which has to be left to it."""
-    kind = type(model)
-    if not isinstance(model, SRModel) or kind.validation is not BaseModel.validation:
-        return True
-    return kind.nondist_validation not in (SRModel.nondist_validation, MendedModel.nondist_validation)
-
-
 def _default_workers(opt: Options) -> int:
     count = len(os.sched_getaffinity(0))
     return min(count, MAX_GPU_WORKERS * _gpus(opt)) if opt["num_gpu"] else count
@@ -217,7 +211,8 @@ def _gpus(opt: Options) -> int:
     return min(opt["num_gpu"], torch.cuda.device_count())
 
 
-def _start_worker(worker: int, gpus: int) -> None:
+def _start_worker(worker: int, gpus: int, plugins: Sequence[str] = ()) -> None:
+    load_plugins(plugins)
     if gpus:
         torch.cuda.set_device(worker % gpus)
     get_root_logger(log_level=logging.WARNING)  # the first process has said everything

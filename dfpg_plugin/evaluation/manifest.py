@@ -24,7 +24,7 @@ from dfpg_plugin.training.options import Options
 
 PACKAGES = (
     *("torch", "torchvision", "basicsr", "numpy", "scipy", "numba", "opencv-python", "Pillow", "scikit-image", "lpips"),
-    *("dlib-bin", "facexlib"),
+    *("dlib-bin", "facexlib", "pyiqa"),
 )
 INFERENCE = ("pad_to", "tile", "tile_overlap", "amp", "winograd")  # keys of `val` that change what is restored
 # in an evaluation that goes on

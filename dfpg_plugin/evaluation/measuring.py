@@ -31,6 +31,7 @@ from dfpg_plugin.evaluation.set_metrics import DetectionOptions, Partners, SetOp
 from dfpg_plugin.metrics.batches import measure
 from dfpg_plugin.metrics.recognisers import load_recogniser
 from dfpg_plugin.models.acceleration import channels_last
+from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.training.options import Options
 
 
@@ -82,8 +83,10 @@ class MeasuredChunks(Dataset):
             if isinstance(network, nn.Module) and model.device.type == "cpu":
                 if opt["val"].get("winograd"):
                     network = with_winograd(network)
-                # with the channels innermost, convolutions take a third less time
-                vars(model)[name] = channels_last(network)
+                if isinstance(model, MendedModel):  # networks of others may rely on the order of their features
+                    # with the channels innermost, convolutions take a third less time
+                    network = channels_last(network)
+                vars(model)[name] = network
         return model
 
     def __len__(self) -> int:
@@ -95,8 +98,9 @@ class MeasuredChunks(Dataset):
         chunk = self.chunks[position]
         plan = self.plans[chunk.plan]
         samples = [plan.dataset[index] for index in chunk.indices]
-        blurred = [to_image(sample["lq"]) for sample in samples]
-        sharp = [to_image(sample["gt"]) if "gt" in sample else None for sample in samples]
+        options = plan.dataset.opt  # type: ignore[attr-defined]
+        blurred = [to_image(sample["lq"], options) for sample in samples]
+        sharp = [to_image(sample["gt"], options) if "gt" in sample else None for sample in samples]
         names = [Path(sample["lq_path"]).stem for sample in samples]
         images = self._images(plan, samples, names, blurred, sharp)
         problems = [self._problem(image, gt) for image, gt in zip(images, sharp, strict=True)]
@@ -135,7 +139,7 @@ class MeasuredChunks(Dataset):
     ) -> list[Image | str]:
         """Return the images to measure, or what is wrong with them."""
         if self.images == RESTORED:
-            return list(restore(self.model, samples))
+            return list(restore(self.model, samples, plan.dataset.opt))  # type: ignore[attr-defined]
         if self.images == BLURRED:
             return list(blurred)
         if self.images == SHARP:

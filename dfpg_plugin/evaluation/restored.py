@@ -1,20 +1,26 @@
 """Where the images that are measured come from: the network, the test set itself, or a folder of another method's."""
 
+import logging
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice, takewhile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from basicsr.models.base_model import BaseModel
-from basicsr.utils import tensor2img
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger, tensor2img
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from dfpg_plugin.checks import UserError, check_folder
 from dfpg_plugin.data.images import list_images, read_image
 from dfpg_plugin.data.naming import check_stems
+from dfpg_plugin.models.mended_model import MendedModel
 
 RESTORED, BLURRED, SHARP = "restored", "blurred", "sharp"
 MOST_ON_A_CPU = 4  # images in a batch: with more, what is between two layers does not stay in the cache
@@ -23,13 +29,30 @@ Image = NDArray[np.uint8]
 Sample = dict[str, Tensor | str]
 
 
-def to_image(tensor: Tensor) -> Image:
-    """Return an RGB tensor (3,H,W) in [0,1] as the uint8 BGR image (H,W,3) that would be saved."""
+def to_image(tensor: Tensor, options: Mapping) -> Image:
+    """Return an RGB tensor (3,H,W) of a data set as the uint8 BGR image (H,W,3) that would be saved.
+
+    It is in [0,1] unless the data set's ``options`` have a ``mean`` and a ``std``, to which BasicSR's normalise.
+    """
+    for key, undo in (("std", torch.mul), ("mean", torch.add)):
+        if options.get(key) is not None:
+            tensor = undo(tensor, torch.as_tensor(options[key], dtype=tensor.dtype).view(-1, 1, 1))
     return tensor2img([tensor.clone()])  # clone: it clamps what it is given in place
 
 
-def restore(model: BaseModel, samples: Sequence[Sample]) -> list[Image]:
-    """Return what a model makes of each sample, in batches of equal sizes."""
+def restore(model: BaseModel, samples: Sequence[Sample], options: Mapping) -> list[Image]:
+    """Return what a model makes of each sample of a data set with these ``options``, in batches of equal sizes.
+
+    A network that draws random numbers, as GFPGAN's does, draws the same ones for the same samples.
+    """
+    with torch.random.fork_rng(devices=[] if model.device.type == "cpu" else [model.device]):
+        torch.manual_seed(0)
+        if _validates_itself(model):
+            return [_restore_by_validation(model, sample, options) for sample in samples]
+        return _restore_in_batches(model, samples, options)
+
+
+def _restore_in_batches(model: BaseModel, samples: Sequence[Sample], options: Mapping) -> list[Image]:
     restored: dict[int, Image] = {}
     most = MOST_ON_A_CPU if model.device.type == "cpu" else len(samples)
     for shape in dict.fromkeys(_shape(sample) for sample in samples):
@@ -40,8 +63,64 @@ def restore(model: BaseModel, samples: Sequence[Sample]) -> list[Image]:
             model.feed_data({key: torch.stack([samples[i][key] for i in places]) for key in keys})  # type: ignore[misc]
             model.test()
             batch = model.get_current_visuals()["result"]
-            restored.update((i, to_image(image)) for i, image in zip(places, batch, strict=True))
+            restored.update((i, to_image(image, options)) for i, image in zip(places, batch, strict=True))
     return [restored[i] for i in range(len(samples))]
+
+
+def restores_single_images(model: BaseModel, dataset: Dataset) -> bool:
+    """Tell whether a model can be asked for the restored image of each sample; that of a video, say, can't."""
+    if not _validates_itself(model):
+        return True
+    try:
+        restore(model, [dataset[0]], dataset.opt)  # type: ignore[attr-defined]
+    except Exception:  # a model of another package may fail in any way on what it is not made for
+        return False
+    return True
+
+
+def _validates_itself(model: BaseModel) -> bool:
+    """Tell whether a model's results are not simply what its ``test`` makes, but need its own way to validate."""
+    kind = type(model)
+    if not isinstance(model, SRModel) or kind.validation is not BaseModel.validation:
+        return True
+    return kind.nondist_validation not in (SRModel.nondist_validation, MendedModel.nondist_validation)
+
+
+def _restore_by_validation(model: BaseModel, sample: Sample, options: Mapping) -> Image:
+    """Return the image that a model saves when it validates a set of one sample."""
+    with TemporaryDirectory() as folder, _saving_into(folder, model):
+        model.validation(DataLoader(_SetOfOne(sample, options)), model.opt["name"], None, save_img=True)
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        if len(files) != 1:
+            raise UserError(f"{type(model).__name__} saves {len(files)} images of one sample.")
+        return read_image(files[0])
+
+
+class _SetOfOne(Dataset):
+    def __init__(self, sample: Sample, options: Mapping) -> None:
+        self.sample = sample
+        self.opt = options  # read by models
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.sample
+
+
+@contextmanager
+def _saving_into(folder: str, model: BaseModel) -> Iterator[None]:
+    """Let a model save what it validates into ``folder``, and neither measure nor log it, one image as it is."""
+    logger = get_root_logger()
+    path, val = model.opt["path"], model.opt["val"]
+    before = path["visualization"], val.get("metrics"), logger.level
+    path["visualization"], val["metrics"] = folder, None
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        path["visualization"], val["metrics"] = before[:2]
+        logger.setLevel(before[2])
 
 
 def _shape(sample: Sample) -> tuple:

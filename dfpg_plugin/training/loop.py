@@ -27,7 +27,8 @@ from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.training.checkpoints import LATEST, save_checkpoint
 from dfpg_plugin.training.distribution import stop_group, telling_lost_processes
 from dfpg_plugin.training.guards import Guard, NonFiniteOptions
-from dfpg_plugin.training.option_checks import check_metrics, try_metrics
+from dfpg_plugin.training.metric_checks import check_metrics, try_metrics
+from dfpg_plugin.training.option_keys import warn_of_idle_keys
 from dfpg_plugin.training.options import Options
 from dfpg_plugin.training.output import lock_run, prepare_output, run_log
 from dfpg_plugin.training.randomness import restore_random_state
@@ -50,6 +51,7 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
     set_random_seed(opt["manual_seed"] + opt["rank"])
     torch.backends.cudnn.benchmark = True
     with run_log() as open_log, worker_signals() as signals:
+        warn_of_idle_keys(opt, option_file)
         state = load_resume_state(opt)
         sampler, loader = build_train_loader(opt, signals)
         val_loaders = build_loaders(opt, "val")
@@ -84,7 +86,7 @@ def explained(what: str) -> Iterator[None]:
     except UserError:
         raise
     except REFUSALS as error:
-        reason = str(error).strip().split("\n")[0] or "no reason given"
+        reason = str(error).strip().split("\n")[0].rstrip(".") or "no reason given"
         raise UserError(f"{what}: {_where(error)}: {type(error).__name__}: {reason}.") from error
 
 
@@ -199,7 +201,8 @@ def validate(opt: Options, model: BaseModel, loaders: list[DataLoader], current_
 def build_train_loader(opt: Options, signals: WorkerSignals) -> tuple[EpochSampler, DataLoader]:
     """Build the training set, its sampler and its loader. Raises UserError where it holds less than one batch."""
     options = opt["datasets"]["train"]
-    dataset = build_dataset(options)
+    with explained(f"datasets:train: {options['type']} can't be built with these options"):
+        dataset = build_dataset(options)
     ratio = options.get("dataset_enlarge_ratio", 1)
     sampler = EpochSampler(dataset, opt["world_size"], opt["rank"], ratio)
     seeded = SeededDataset(dataset, opt["manual_seed"])
@@ -225,7 +228,8 @@ def build_loaders(opt: Options, phase: str) -> list[DataLoader]:
         if key.split("_")[0] == phase:
             # BasicSR's loader has no workers here and refuses persistent ones
             options = {**options, "persistent_workers": False}
-            dataset = build_dataset(options)
+            with explained(f"datasets:{key}: {options['type']} can't be built with these options"):
+                dataset = build_dataset(options)
             check_metrics(opt, dataset, options["name"])
             get_root_logger().info(f"Number of {phase} images in {options['name']}: {len(dataset)}")
             loader = build_dataloader(dataset, options, opt["num_gpu"], opt["dist"], None, opt["manual_seed"])

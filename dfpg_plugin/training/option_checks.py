@@ -5,10 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from basicsr.data.single_image_dataset import SingleImageDataset
-from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
@@ -22,11 +19,10 @@ from dfpg_plugin.checks import UserError, check_choice, check_file, check_keys, 
 from dfpg_plugin.training.guards import NonFiniteOptions
 from dfpg_plugin.training.option_keys import unknown_keys
 from dfpg_plugin.training.option_kinds import wrong_kinds
-from dfpg_plugin.training.options import Options
+from dfpg_plugin.training.options import Options, with_line
 
 BASICSR_SUFFIX = "_basicsr"  # BasicSR looks a name up with it, too
 GROUND_TRUTH = "img2"  # what BasicSR calls it in a metric's parameters
-TRIAL_SIZE = 128  # px
 GIVEN = ("img", GROUND_TRUTH)  # to metrics, by the model
 HIGHER, LOWER = "higher", "lower"
 PHASES = {True: ("train", "val"), False: ("test", "val")}
@@ -57,7 +53,7 @@ def check_options(
     problems += unknown_keys(opt)
     if problems:
         of_keys = {problem.split(": ")[0]: problem for problem in reversed(problems)}  # the first one of each key
-        raise OptionsError([_with_line(problem, lines or {}) for problem in reversed(of_keys.values())])
+        raise OptionsError([with_line(problem, lines or {}) for problem in reversed(of_keys.values())])
 
 
 def _checks(opt: Options, plugins: Sequence[str], needs_network: bool) -> Iterator[Callable[[], object]]:
@@ -68,6 +64,7 @@ def _checks(opt: Options, plugins: Sequence[str], needs_network: bool) -> Iterat
     yield from _number_checks(opt)
     yield from _path_checks(opt)
     yield partial(_check_phase, opt, needs_network)
+    yield partial(_check_device, opt, plugins)
 
 
 def _check_phase(opt: Options, needs_network: bool) -> None:
@@ -77,46 +74,15 @@ def _check_phase(opt: Options, needs_network: bool) -> None:
         raise UserError("val:set_metrics: measured by `basicsr test` only. Remove it from the training's options.")
 
 
-def _with_line(problem: str, lines: Mapping[str, int]) -> str:
-    """Put the line of the deepest key of the file before a problem that starts with a key path."""
-    parts = problem.split(": ")[0].split(":")
-    for length in range(len(parts), 0, -1):
-        if (line := lines.get(":".join(parts[:length]))) is not None:
-            return f"line {line}: {problem}"
-    return problem
-
-
-def check_metrics(opt: Options, dataset: object, name: str) -> None:
-    """Raise UserError where a metric takes a second image, the ground truth, and ``dataset`` has none."""
-    if getattr(dataset, "has_gt", not isinstance(dataset, SingleImageDataset)):
-        return
-    metrics = (opt.get("val") or {}).get("metrics") or {}
-    comparing = []
-    for key, metric in metrics.items():
-        function = _look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric["type"], ())
-        if GROUND_TRUTH in inspect.signature(function).parameters:  # type: ignore[arg-type]
-            comparing.append(key)
-    if comparing:
+def _check_device(opt: Options, plugins: Sequence[str]) -> None:
+    """Refuse a model that asks for a GPU while it is built, as Real-ESRGAN's do, where none is used."""
+    model = look_up("model_type", MODEL_REGISTRY, opt["model_type"], plugins)
+    constructors = [vars(base)["__init__"] for base in inspect.getmro(model) if "__init__" in vars(base)]  # type: ignore[arg-type]
+    if opt["num_gpu"] == 0 and any(".cuda()" in _source(constructor) for constructor in constructors):
         raise UserError(
-            f"val:metrics: the data set {name} has no ground truth, without which {', '.join(comparing)} can't be "
-            "measured. Set its dataroot_gt, or use options for it that leave these metrics out."
+            f"model_type: {opt['model_type']} needs a GPU, for its constructor calls .cuda(), and none is used here. "
+            "On a CPU its networks train under SRModel, SRGANModel or ESRGANModel, with pairs of images."
         )
-
-
-def try_metrics(opt: Options) -> None:
-    """Measure two images of noise by every metric with a ground truth, to say now what would fail at a validation.
-
-    Raises UserError, naming the metric: weights that are missing or do not fit, wrong values of its options.
-    """
-    images = np.random.default_rng(0).integers(0, 256, (2, TRIAL_SIZE, TRIAL_SIZE, 3), np.uint8)
-    for key, metric in ((opt.get("val") or {}).get("metrics") or {}).items():
-        function = _look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric["type"], ())
-        if GROUND_TRUTH in inspect.signature(function).parameters:  # type: ignore[arg-type]
-            try:
-                calculate_metric(dict(zip(GIVEN, images, strict=True)), metric)
-            except Exception as error:  # a metric of another package raises what comes
-                reason = str(error).strip().split("\n")[0]
-                raise UserError(f"val:metrics:{key}: {reason or type(error).__name__}") from error
 
 
 def _components(opt: Options) -> Iterator[tuple[str, Registry, object]]:
@@ -126,12 +92,20 @@ def _components(opt: Options) -> Iterator[tuple[str, Registry, object]]:
         yield f"datasets:{key}", DATASET_REGISTRY, section
     for key, section in opt.items():
         if key.startswith("network_") and section is not None:
-            yield key, ARCH_REGISTRY, section
+            yield from _with_inner_networks(key, ARCH_REGISTRY, section)
     for key, section in (opt.get("train") or {}).items():
         if key.endswith("_opt") and section is not None:
-            yield f"train:{key}", LOSS_REGISTRY, section
+            yield from _with_inner_networks(f"train:{key}", LOSS_REGISTRY, section)
     for key, section in _metrics(opt).items():
         yield f"val:metrics:{key}", METRIC_REGISTRY, section
+
+
+def _with_inner_networks(key: str, registry: Registry, section: object) -> Iterator[tuple[str, Registry, object]]:
+    """Yield a component, and the networks that its options name, as those of AdaptedNet do."""
+    yield key, registry, section
+    for name, inner in section.items() if isinstance(section, dict) else ():
+        if str(name).startswith("network") and isinstance(inner, dict):
+            yield from _with_inner_networks(f"{key}:{name}", ARCH_REGISTRY, inner)
 
 
 def _metrics(opt: Options) -> dict:
@@ -143,14 +117,15 @@ def _check_component(key: str, registry: Registry, section: object, plugins: Seq
     if not isinstance(section, dict):
         raise UserError(f"{key}: expected options with a `type`, got {section!r}.")
     type_key = key if registry is MODEL_REGISTRY else f"{key}:type"
-    component = _look_up(type_key, registry, section.get("type"), plugins)
+    component = look_up(type_key, registry, section.get("type"), plugins)
     if registry in (ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY):
         arguments = {k: v for k, v in section.items() if k != "type"}
         given, extra = (GIVEN, ("better",)) if registry is METRIC_REGISTRY else ((), ())
         _check_arguments(key, component, arguments, given, extra)
 
 
-def _look_up(key: str, registry: Registry, name: object, plugins: Sequence[str]) -> object:
+def look_up(key: str, registry: Registry, name: object, plugins: Sequence[str] = ()) -> object:
+    """Return the component that a registry holds under a name. Raises UserError, naming ``key``, for other names."""
     known = dict(iter(registry))
     found = known.get(name, known.get(f"{name}{BASICSR_SUFFIX}")) if isinstance(name, str) else None
     if found is None:
@@ -181,10 +156,15 @@ def _check_arguments(
 
 def _is_read(function: object, rest: str) -> bool:
     """Tell whether a metric reads its ``**kwargs``: BasicSR's take them for the sake of one, and swallow all."""
+    source = _source(function)
+    return not source or source.count(rest) > 1
+
+
+def _source(function: object) -> str:
     try:
-        return inspect.getsource(function).count(rest) > 1  # type: ignore[arg-type]
+        return inspect.getsource(function)  # type: ignore[arg-type]
     except (OSError, TypeError):
-        return True
+        return ""
 
 
 def _check_direction(key: str, metric: dict) -> None:
@@ -192,7 +172,7 @@ def _check_direction(key: str, metric: dict) -> None:
     if not isinstance(metric, dict):
         return
     check_choice(f"val:metrics:{key}:better", metric.get("better", HIGHER), (HIGHER, LOWER))
-    function = _look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric.get("type"), ())
+    function = look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric.get("type"))
     own = inspect.signature(function).parameters.get("better")  # type: ignore[arg-type]
     if own is not None and own.default == LOWER and "better" not in metric:
         raise UserError(f"val:metrics:{key}: better: is missing, which means higher. Add `better: lower`.")

@@ -1,20 +1,22 @@
 """Which keys options may have: those that BasicSR and this package read, and those in the sources of the components.
 
-A model or data set of another package reads what it likes from its options. So a key is unknown only where it stands
-neither in the list below nor, as a string or a field, in a file that defines the component or one of its bases.
+A model or data set of another package reads what it likes from its options. So a key counts as unread only where it
+stands neither in the list below nor, as a string or a field, in a file that defines the component or one of its bases.
+Such a key is a mistake, or it is idle: it changes nothing, and a training only says so.
 """
 
 import ast
 import inspect
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
 import torch
 from basicsr.models import lr_scheduler
-from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY, Registry
+from basicsr.utils.registry import DATASET_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY, Registry
 
 from dfpg_plugin.checks import close_names
-from dfpg_plugin.training.options import Options
+from dfpg_plugin.training.options import Options, key_lines, with_line
 
 TOP = {
     *("name", "model_type", "scale", "num_gpu", "manual_seed", "datasets", "path", "train", "val", "logger"),
@@ -51,25 +53,64 @@ OF_A_LOADER = {
 
 
 def unknown_keys(opt: Options) -> Iterator[str]:
-    """Yield a line for every key that nothing reads, with the names nearest to it."""
-    by_model = keys_read_by(_find(MODEL_REGISTRY, opt["model_type"]))
-    networks = [key.removeprefix("network_") for key in opt if key.startswith("network_")]
-    of_networks = {form.format(network) for form in OF_A_NETWORK for network in networks}
-    if by_model is not None:
-        yield from _unknown("", opt, TOP | by_model)
-        for section, known in SECTIONS.items():
-            extra = of_networks if section == "path" else set()
-            yield from _unknown(section, opt.get(section), known | extra | by_model)
+    """Yield a line for every key that nothing reads and that is a mistake, with the names nearest to it."""
+    for section, options, component, known in _of_components(opt):
+        for key, hint in _unread(options, known):
+            if not _is_idle(key, options[key], component):
+                yield f"{_path(section, key)}: unknown key.{hint}"
     for section, known in CLOSED_SECTIONS.items():
         *above, last = section.split(":")
         parent = opt.get(above[0]) if above else opt
         yield from _unknown(section, parent.get(last) if isinstance(parent, Mapping) else None, known)
-    for phase, options in opt["datasets"].items():
-        by_dataset = keys_read_by(_find(DATASET_REGISTRY, options.get("type")))
-        if by_dataset is not None:
-            yield from _unknown(f"datasets:{phase}", options, OF_A_LOADER | by_dataset)
     for key, options in (opt.get("train") or {}).items():
         yield from _unknown_to_torch(key, options)
+
+
+def warn_of_idle_keys(opt: Options, option_file: str) -> None:
+    """Log every key that the model or data set it is meant for does not read, with its line in the option file."""
+    # not get_root_logger: called before BasicSR's own loop opens its log, it would leave that without one
+    logger, lines = logging.getLogger("basicsr"), key_lines(option_file)
+    for section, options, component, known in _of_components(opt):
+        for key, hint in _unread(options, known):
+            if _is_idle(key, options[key], component):
+                text = f"{_path(section, key)}: not read by {component.__name__}, as far as its source tells.{hint}"
+                logger.warning(with_line(text, lines))
+
+
+def _of_components(opt: Options) -> Iterator[tuple[str, Mapping, type, set[str]]]:
+    """Yield (section, its options, the component that reads them, the keys known there) where there is a source."""
+    model = _find(MODEL_REGISTRY, opt["model_type"])
+    networks = [key.removeprefix("network_") for key in opt if key.startswith("network_")]
+    of_networks = {form.format(network) for form in OF_A_NETWORK for network in networks}
+    if model is not None and (by_model := keys_read_by(model)) is not None:
+        yield "", opt, model, TOP | by_model
+        for section, known in SECTIONS.items():
+            extra = of_networks if section == "path" else set()
+            if isinstance(opt.get(section), Mapping):
+                yield section, opt[section], model, known | extra | by_model
+    for phase, options in opt["datasets"].items():
+        dataset = _find(DATASET_REGISTRY, options.get("type"))
+        if dataset is not None and (by_dataset := keys_read_by(dataset)) is not None:
+            yield f"datasets:{phase}", options, dataset, OF_A_LOADER | by_dataset
+
+
+def _is_idle(key: object, value: object, component: type) -> bool:
+    package = component.__module__.split(".")[0]
+    if package == "basicsr":
+        # its own option files hold values that only other models or data sets of it read; what none of them reads is
+        # misspelt, and a network, loss or optimizer that nothing builds is missed
+        return key in _keys_read_in_basicsr() and not isinstance(value, Mapping)
+    return package != __name__.split(".")[0]  # others may read keys in files that do not define them
+
+
+@cache
+def _keys_read_in_basicsr() -> frozenset[str]:
+    keys = {*TOP, *OF_A_LOADER, *(key for section in SECTIONS.values() for key in section)}
+    for registry in (MODEL_REGISTRY, DATASET_REGISTRY):
+        keys.update(*(keys_read_by(value) or () for _, value in registry if value.__module__.startswith("basicsr.")))
+    for _, function in METRIC_REGISTRY:
+        keys.update(inspect.signature(function).parameters)
+    return frozenset(keys)
 
 
 @cache
@@ -96,13 +137,20 @@ def _find(registry: Registry, name: object) -> type | None:
 
 
 def _unknown(section: str, options: object, known: Iterable[str]) -> Iterator[str]:
-    if not isinstance(options, Mapping):
-        return
+    for key, hint in _unread(options, known) if isinstance(options, Mapping) else ():
+        yield f"{_path(section, key)}: unknown key.{hint}"
+
+
+def _unread(options: Mapping, known: Iterable[str]) -> Iterator[tuple[object, str]]:
+    """Yield every key that is not known, and the names nearest to it."""
     known = set(known)
     for key in options:
         if key not in known:
-            path = f"{section}:{key}" if section else str(key)
-            yield f"{path}: unknown key.{close_names(str(key), (k for k in known if k.isidentifier()))}"
+            yield key, close_names(str(key), (k for k in known if k.isidentifier()))
+
+
+def _path(section: str, key: object) -> str:
+    return f"{section}:{key}" if section else str(key)
 
 
 def _unknown_to_torch(key: str, options: object) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +87,15 @@ def key_lines(path: str) -> dict[str, int]:
             lines[name] = line
             pending.append((f"{name}:", value))
     return lines
+
+
+def with_line(problem: str, lines: Mapping[str, int]) -> str:
+    """Put the line of the deepest key of the file before a problem that starts with a key path."""
+    parts = problem.split(": ")[0].split(":")
+    for length in range(len(parts), 0, -1):
+        if (line := lines.get(":".join(parts[:length]))) is not None:
+            return f"line {line}: {problem}"
+    return problem
 
 
 def _expanded_size(node: yaml.Node, sizes: dict[int, int], file: str) -> int:

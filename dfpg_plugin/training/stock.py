@@ -8,7 +8,8 @@ import yaml
 
 from dfpg_plugin import compat
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.training.option_checks import try_metrics
+from dfpg_plugin.training.metric_checks import try_metrics
+from dfpg_plugin.training.option_keys import warn_of_idle_keys
 from dfpg_plugin.training.options import Arguments, Options, read_option_file
 from dfpg_plugin.training.resume import load_resume_state
 
@@ -26,6 +27,7 @@ def train_stock(opt: Options, args: Arguments) -> None:
         _refuse_code(entry)
     compat.mend_stock_resume(load_resume_state)
     if args.local_rank == 0:
+        warn_of_idle_keys(opt, args.opt)
         try_metrics(opt)
     from basicsr.train import train_pipeline
 

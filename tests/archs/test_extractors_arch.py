@@ -2,6 +2,7 @@
 
 import builtins
 import copy
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,19 +14,25 @@ from facexlib.recognition.arcface_arch import Backbone
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision import models
 from torchvision.models import get_model
 
 from dfpg_plugin.archs.extractors_arch import ArcFaceFeatureExtractor, TimmFeatureExtractor, TorchvisionFeatureExtractor
+from dfpg_plugin.archs.frozen import FrozenExtractor
+from dfpg_plugin.archs.vggface_files import weights_sha256
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.priors import channels_and_strides
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).double().view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).double().view(1, 3, 1, 1)
+TORCHVISION = {"model": "resnet18", "layers": ["layer1"], "weights": "random"}
+TIMM = {"model": "resnet18", "out_indices": [0], "weights": "random"}
+T, A, M = "TorchvisionFeatureExtractor", "ArcFaceFeatureExtractor", "TimmFeatureExtractor"
 RANDOM = [
-    ("TorchvisionFeatureExtractor", {"model": "vgg16", "layers": ["relu1_2", "relu2_2"]}),
-    ("TorchvisionFeatureExtractor", {"model": "resnet18", "layers": ["layer1", "layer2"]}),
-    ("ArcFaceFeatureExtractor", {}),
-    ("TimmFeatureExtractor", {"model": "resnet18", "out_indices": [0, 1]}),
+    (T, {"model": "vgg11", "layers": ["relu1_1", "relu2_1"]}),
+    (T, {"model": "resnet18", "layers": ["layer1", "layer2"]}),
+    (A, {}),
+    (M, {"model": "resnet18", "out_indices": [0, 1]}),
 ]
 
 
@@ -42,6 +49,16 @@ def tapped(net: nn.Module, names: list[str], x: Tensor) -> list[Tensor]:
     for handle in handles:
         handle.remove()
     return [found[name] for name in names]
+
+
+def trained(net: nn.Module) -> nn.Module:
+    """Return the network in eval mode, with such values in its batch normalisation as only a training gives."""
+    for name, buffer in net.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.1)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 2)
+    return net.eval()
 
 
 def test_vgg_is_written_out_and_activations_do_not_write_over_it() -> None:
@@ -62,22 +79,112 @@ def test_vgg_is_written_out_and_activations_do_not_write_over_it() -> None:
         torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
 
 
+def test_vggs_with_batch_normalisation_have_basicsrs_names_too() -> None:
+    layers = ["relu1_1", "bn1_1", "conv1_1"]
+    net = TorchvisionFeatureExtractor(model="vgg11_bn", layers=layers, weights="random")
+    w = {k.removeprefix("net.features."): v.double() for k, v in net.state_dict().items()}
+    image = torch.rand(1, 3, 12, 20)
+    conv1_1 = F.conv2d((image.double() - MEAN) / STD, w["0.weight"], w["0.bias"], padding=1)
+    bn1_1 = F.batch_norm(conv1_1, w["1.running_mean"], w["1.running_var"], w["1.weight"], w["1.bias"])
+    for got, want in zip(net(image), [bn1_1.clamp(min=0), bn1_1, conv1_1], strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "after"),
+    [
+        ("resnet18", "layer1.0.bn2", "layer2"),  # then `out += identity`
+        ("densenet121", "features.norm5", "relu"),  # then relu(x, inplace=True)
+        ("squeezenet1_1", "features.0", "features.3"),  # then ReLU(inplace=True)
+    ],
+)
+def test_what_comes_after_does_not_write_over_a_layer(model: str, layer: str, after: str) -> None:
+    net = TorchvisionFeatureExtractor(model=model, layers=[layer], weights="random")
+    later = TorchvisionFeatureExtractor(model=model, layers=[layer, after], weights="random")
+    whole = get_model(model, weights=None)
+    whole.load_state_dict(later.net.state_dict(), strict=False)
+    image = torch.rand(1, 3, 64, 64)
+    (want,) = tapped(whole, [layer], ((image.double() - MEAN) / STD).float())
+    assert (want < 0).any()
+    for got in (net(image)[0], later(image)[0]):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("model", ["googlenet", "inception_v3"])
+def test_googles_networks_see_what_torchvision_feeds_their_weights(model: str) -> None:
+    layer = {"googlenet": "conv1.conv", "inception_v3": "Conv2d_1a_3x3.conv"}[model]
+    net = TorchvisionFeatureExtractor(model=model, layers=[layer], weights="random")
+    (weight,) = (v.double() for k, v in net.state_dict().items() if k.endswith("conv.weight"))
+    image = torch.rand(1, 3, 64, 64)
+    want = F.conv2d(2 * image.double() - 1, weight, stride=2, padding=3 if model == "googlenet" else 0)
+    torch.testing.assert_close(net(image)[0].double(), want, rtol=1e-4, atol=1e-5)
+
+
+def test_other_means_than_imagenets(monkeypatch: pytest.MonkeyPatch) -> None:
+    imagenet = "mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225]"
+    assert TorchvisionFeatureExtractor(**TORCHVISION).record["input"].endswith(imagenet)
+    large = models.get_model_weights("efficientnet_v2_l")  # the one model with others; building it takes seconds
+    monkeypatch.setattr(models, "get_model_weights", lambda model: large)
+    net = TorchvisionFeatureExtractor(**TORCHVISION)
+    assert net.record["input"].endswith("mean [0.5, 0.5, 0.5], std [0.5, 0.5, 0.5]")
+    assert TimmFeatureExtractor(**{**TIMM, "model": "resnet34.a1_in1k"}).record["input"].endswith(imagenet)
+    other = TimmFeatureExtractor(**{**TIMM, "model": "resnet34.ra4_e3600_r224_in1k"})
+    assert other.record["input"].endswith("mean [0.5, 0.5, 0.5], std [0.5, 0.5, 0.5]")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "order", "options"),
+    [
+        (T, "layers", ["layer2", "layer1", "layer2"], {"model": "resnet18"}),
+        (T, "layers", ["layer1.1.relu_1", "layer1", "layer1.1"], {"model": "resnet18"}),
+        (A, "layers", ["body.6", "input_layer.2", "body.2"], {}),
+        (M, "out_indices", [2, 0, 2, 1], {"model": "test_convnext"}),
+        (M, "out_indices", [3, 1], {"model": "test_vit"}),
+    ],
+)
+def test_features_come_in_the_order_asked_for(name: str, key: str, order: list, options: dict) -> None:
+    image = torch.rand(1, 3, 128, 64)
+    features = build_network({"type": name, "weights": "random", key: order, **options})(image)
+    assert len(features) == len(order)
+    for layer, got in zip(order, features, strict=True):
+        (want,) = build_network({"type": name, "weights": "random", key: [layer], **options})(image)
+        torch.testing.assert_close(got, want)
+
+
+def test_only_what_the_layers_need_is_kept_and_wanted_of_a_file(tmp_path: Path) -> None:
+    options = {"model": "resnet18", "layers": ["relu", "layer1.0.conv1"]}
+    net = TorchvisionFeatureExtractor(**options, weights="random")
+    assert {key.rpartition(".")[0] for key in net.net.state_dict()} == {"conv1", "bn1", "layer1.0.conv1"}
+    torch.save(net.net.state_dict(), tmp_path / "part.pth")
+    again = TorchvisionFeatureExtractor(**options, weights=str(tmp_path / "part.pth"))
+    assert again.record["weights_sha256"] == net.record["weights_sha256"]
+    assert not [
+        key for key in ArcFaceFeatureExtractor(weights="random").state_dict() if "body.7" in key or "out" in key
+    ]
+
+
 def test_any_node_of_a_torchvision_graph(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    whole = get_model("resnet18", weights=None)
+    whole = trained(get_model("resnet18", weights=None))
     torch.save(whole.state_dict(), tmp_path / "resnet18.pth")
-    names = ["layer1.0.bn1", "layer2", "layer3.1.conv2"]
+    names = ["layer1.0.bn1", "layer2", "layer1.0.bn2", "layer3.1.conv2"]
     net = TorchvisionFeatureExtractor(model="resnet18", layers=names, weights=str(tmp_path / "resnet18.pth"))
     image = torch.rand(1, 3, 64, 48)
     expected = tapped(whole, names, ((image.double() - MEAN) / STD).float())
     for got, want in zip(net(image), expected, strict=True):
         torch.testing.assert_close(got, want)
-    assert net.record["file"] == "resnet18.pth" and len(net.record["sha256"]) == 64
+    sha256 = hashlib.sha256((tmp_path / "resnet18.pth").read_bytes()).hexdigest()
+    assert net.record == {
+        "file": "resnet18.pth", "sha256": sha256, "style": "torchvision resnet18", "channel_order": "rgb",
+        "input": "TorchvisionFeatureExtractor, mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225]",
+        "layers": names, "feature_scale": [1.0] * 4, "weights_sha256": weights_sha256(net.net.state_dict()),
+    }  # fmt: skip
+    assert net.source == f"file resnet18.pth, sha256 {sha256}, style torchvision resnet18, channel_order rgb"
 
 
 def test_arcface_is_facexlibs_at_any_size(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    whole = Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se").eval()
+    whole = trained(Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se"))
     torch.save(whole.state_dict(), tmp_path / "arcface.pth")
     names = ["input_layer.2", "body.2", "body.6", "body.20"]
     net = ArcFaceFeatureExtractor(layers=names, weights=str(tmp_path / "arcface.pth"))
@@ -89,18 +196,51 @@ def test_arcface_is_facexlibs_at_any_size(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["pth", "safetensors"])
-def test_timm_with_a_file_of_the_whole_model(tmp_path: Path, kind: str) -> None:
+def test_arcface_of_another_depth_and_kind(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    whole = timm.create_model("resnet18").eval()
-    file = tmp_path / f"resnet18.{kind}"
-    (save_file if kind == "safetensors" else torch.save)(whole.state_dict(), file)
-    net = TimmFeatureExtractor(model="resnet18", out_indices=[0, 2], weights=str(file))
-    image = torch.rand(1, 3, 64, 64)
-    expected = tapped(whole, ["act1", "layer2"], ((image.double() - MEAN) / STD).float())
-    for got, want in zip(net(image), expected, strict=True):
+    whole = trained(Backbone(num_layers=100, drop_ratio=0.6, mode="ir"))
+    needed = ("input_layer.", *(f"body.{i}." for i in range(16)))
+    torch.save({k: v for k, v in whole.state_dict().items() if k.startswith(needed)}, tmp_path / "arcface.pth")
+    options = {"layers": ["body.3.res_layer.1", "body.15"], "weights": str(tmp_path / "arcface.pth")}
+    net = ArcFaceFeatureExtractor(**options, num_layers=100, mode="ir")
+    image = torch.rand(1, 3, 112, 112)
+    for got, want in zip(net(image), tapped(whole, options["layers"], 2 * image - 1), strict=True):
         torch.testing.assert_close(got, want)
-    assert net.record["layers"] == ["0", "2"]
+    with pytest.raises(UserError, match=r"ArcFaceFeatureExtractor weights: .*arcface\.pth lacks \d+ of \d+ weights"):
+        ArcFaceFeatureExtractor(**options)
+
+
+@pytest.mark.parametrize(
+    ("model", "modules"),
+    [
+        ("resnet18", {0: "act1", 2: "layer2"}),
+        ("test_convnext", {1: "stages.1", 3: "stages.3"}),  # timm writes stages_1
+        ("test_efficientnet", {0: "blocks.0.0", 2: "blocks.2"}),
+        ("test_byobnet", {0: "stem", 1: "stages.0"}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+def test_timm_with_a_file_of_the_whole_model(tmp_path: Path, model: str, modules: dict, kind: str) -> None:
+    torch.manual_seed(1)
+    whole = trained(timm.create_model(model))
+    file = tmp_path / f"whole.{kind}"
+    (save_file if kind == "safetensors" else torch.save)(whole.state_dict(), file)
+    net = TimmFeatureExtractor(model=model, out_indices=list(modules), weights=str(file))
+    image = torch.rand(1, 3, 64, 64)
+    mean, std = (torch.tensor(whole.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    for got, want in zip(net(image), tapped(whole, list(modules.values()), (image - mean) / std), strict=True):
+        torch.testing.assert_close(got, want)
+    assert net.record["layers"] == [str(i) for i in modules]
+
+
+def test_timms_tokens_as_maps(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    whole = timm.create_model("test_vit").eval()
+    torch.save(whole.state_dict(), tmp_path / "vit.pth")
+    net = TimmFeatureExtractor(model="test_vit", out_indices=[1], weights=str(tmp_path / "vit.pth"))
+    image = torch.rand(1, 3, 160, 160)
+    (tokens,) = tapped(whole, ["blocks.1"], 2 * image - 1)  # the first is the class
+    torch.testing.assert_close(net(image)[0], tokens[:, 1:].transpose(1, 2).unflatten(2, (10, 10)))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +263,7 @@ def test_gradients_pass_through_and_never_into_it(name: str, options: dict) -> N
     before = copy.deepcopy(net.state_dict())
     x = torch.rand(1, 3, 32, 32, requires_grad=True)
     net.train()
-    assert not any(module.training for module in net.modules())
+    assert not any(module.training or getattr(module, "inplace", False) for module in net.modules())
     torch.stack([f.square().mean() for f in net(x)]).sum().backward()
     assert x.grad.abs().max() > 0
     assert all(p.grad is None and not p.requires_grad for p in net.parameters())
@@ -140,7 +280,7 @@ def test_random_weights_are_always_the_same_and_leave_the_runs_numbers(name: str
     torch.manual_seed(8)
     second = build_network({"type": name, "weights": "random", **options})
     assert first.record == second.record
-    assert first.record["file"] == "random"
+    assert first.record["file"] == first.source == "random"
 
 
 def test_the_record_tells_priors_apart() -> None:
@@ -159,38 +299,75 @@ def test_the_record_tells_priors_apart() -> None:
         assert changed[key] != base[key]
 
 
-TORCHVISION = {"model": "resnet18", "layers": ["layer1"], "weights": "random"}
-TIMM = {"model": "resnet18", "out_indices": [0], "weights": "random"}
-
-
 @pytest.mark.parametrize(
     ("name", "options", "text"),
     [
-        ("TorchvisionFeatureExtractor", {"model": "vgg61"}, "model: 'vgg61' is not one of"),
+        (T, {"model": "vgg61"}, "model: 'vgg61' is not one of .* Did you mean vgg1"),
+        (T, {"model": "fasterrcnn_resnet50_fpn"}, "model: 'fasterrcnn_resnet50_fpn' is not one of"),  # would download
+        (T, {"model": ["vgg19"]}, r"model: \['vgg19'\] is not one of"),
+        (T, {"model": "vgg16", "layers": ["relu1_3"]}, "layers: VGG has no 'relu1_3'. Did you mean relu"),
+        (T, {"layers": ["layr1"]}, "layers: ResNet has no 'layr1'. Did you mean layer1"),
+        (T, {"layers": ["zzz"]}, "layers: ResNet has no 'zzz'. It has x, conv1, bn1, .* and 62 others"),
+        (T, {"layers": []}, r"layers: expected a list of names, got \[\]"),
+        (T, {"layers": "layer1"}, "layers: expected a list of names, got 'layer1'"),
+        (T, {"layers": [1]}, r"layers: expected a list of names, got \[1\]"),
+        (T, {"layers": ["fc"]}, r"fc is no feature map .*\[1, 1000\]"),
+        (T, {"layers": ["layer1", "avgpool"]}, r"avgpool is no feature map .*\[1, 512, 1, 1\]"),
         (
-            "TorchvisionFeatureExtractor",
-            {"model": "vgg16", "layers": ["relu1_3"]},
-            "layers: VGG has no 'relu1_3'. Did you mean relu",
+            T,
+            {"model": "swin_t", "layers": ["features.1"]},
+            r"features\.1 is no .* is \[1, 32, 32, 96\] and \[1, 32, 48",
         ),
-        ("TorchvisionFeatureExtractor", {"layers": []}, "layers: expected names, got none"),
-        ("TorchvisionFeatureExtractor", {"layers": ["fc"]}, r"fc is no feature map .*\[1, 1000\]"),
-        ("TorchvisionFeatureExtractor", {"weights": "no.pth"}, "no.pth does not exist. Download https://.*/resnet18-"),
-        ("TorchvisionFeatureExtractor", {"weights": None}, "weights: expected a file's name, got None"),
-        ("TorchvisionFeatureExtractor", {"std": [1, 1, 0]}, "std: expected three numbers"),
-        ("TorchvisionFeatureExtractor", {"feature_scale": [1, 2]}, "feature_scale: expected a list of 1 factors"),
-        ("ArcFaceFeatureExtractor", {"layers": ["body.24"]}, "layers: 'body.24' is not one of"),
-        ("ArcFaceFeatureExtractor", {"weights": "no.pth"}, "Download https://.*recognition_arcface_ir_se50.pth to it"),
-        ("TimmFeatureExtractor", {"model": "resnet81"}, "model: 'resnet81' is not one of .* Did you mean resnet18"),
-        ("TimmFeatureExtractor", {"out_indices": [0, 9]}, r"out_indices: .*resnet18"),
-        ("TimmFeatureExtractor", {"weights": "no.pth"}, "Download https://huggingface.co/timm/resnet18.* to it"),
-        ("TimmFeatureExtractor", {"model": "vit_tiny_patch16_224"}, "of an image of 64 px"),
+        (
+            T,
+            {"model": "vit_b_32", "layers": ["encoder.ln"]},
+            r"encoder\.ln can't be computed of .*, here 128 px \(Wrong",
+        ),
+        (T, {"weights": "no.pth"}, "no.pth does not exist. Download https://.*/resnet18-"),
+        (T, {"weights": None}, "weights: expected a file's name, got None"),
+        (T, {"std": [1, 1, 0]}, r"std: expected three numbers, std's above 0, got \[1, 1, 0\]"),
+        (T, {"mean": 0.5}, "mean: expected three numbers, std's above 0, got 0.5"),
+        (T, {"mean": ["0", "0", "0"]}, "mean: expected three numbers"),
+        (T, {"feature_scale": [1, 2]}, "feature_scale: expected a list of 1 factors"),
+        (A, {"layers": ["body.24"]}, "layers: Backbone has no 'body.24'. Did you mean body"),
+        (A, {"layers": ["body.2", "output_layer.3"]}, "body.2, output_layer.3 can't be computed of images of any size"),
+        (A, {"layers": ["output_layer.2"]}, r"output_layer\.2 is no feature map .*\[1, 32768\]"),
+        (A, {"num_layers": 34}, "num_layers: 34 is not one of 50, 100, 152"),
+        (A, {"mode": "se"}, "mode: 'se' is not one of ir, ir_se"),
+        (A, {"weights": "no.pth"}, "Download https://.*recognition_arcface_ir_se50.pth to it"),
+        (M, {"model": "resnet81"}, "model: timm has no 'resnet81'. Did you mean resnet18"),
+        (M, {"model": "resnet18.a9_in1k"}, "model: timm has no weights 'resnet18.a9_in1k'. It has .*resnet18.a1_in1k"),
+        (M, {"model": "hf-hub:timm/resnet18"}, "model: timm has no 'hf-hub:timm/resnet18'"),  # would download
+        (M, {"model": None}, "model: timm has no None"),
+        (M, {"out_indices": [0, 9]}, r"out_indices: resnet18 has 5 features, 0 to 4, not \[0, 9\]"),
+        (M, {"out_indices": []}, r"out_indices: expected a list of whole numbers from 0, got \[\]"),
+        (M, {"out_indices": [-1]}, r"out_indices: expected a list of whole numbers from 0, got \[-1\]"),
+        (M, {"out_indices": [True]}, r"out_indices: expected a list of whole numbers from 0, got \[True\]"),
+        (M, {"out_indices": 2}, "out_indices: expected a list of whole numbers from 0, got 2"),
+        (M, {"weights": "no.pth"}, "Download https://huggingface.co/timm/resnet18.* to it"),
+        (M, {"model": "vit_tiny_patch16_224"}, "0 can't be computed of images of any size, here 128 px"),
+        (
+            M,
+            {"model": "test_mambaout"},
+            r"0 is no feature map .*\[1, 32, 32, 16\] and \[1, 32, 48, 16\]",
+        ),  # channels last
     ],
 )
 def test_refused(name: str, options: dict, text: str) -> None:
-    usual = {"TorchvisionFeatureExtractor": TORCHVISION, "TimmFeatureExtractor": TIMM}
+    usual = {T: TORCHVISION, M: TIMM}
     with pytest.raises(UserError, match=f"{name} .*{text}") as caught:
         build_network({"type": name, **usual.get(name, {"weights": "random"}), **options})
     assert "\n" not in str(caught.value)
+
+
+def test_values_between_all_columns_are_no_map() -> None:
+    class Affinity(nn.Module):  # (B,1,W,W), as attention is
+        def forward(self, x: Tensor) -> list[Tensor]:
+            columns = x.mean(2)
+            return [(columns.transpose(1, 2) @ columns)[:, None]]
+
+    with pytest.raises(UserError, match=r"it is no feature map .*\[1, 1, 128, 128\] and \[1, 1, 192, 192\]"):
+        FrozenExtractor(Affinity(), layers=["it"], keys=[0], mean=[0] * 3, std=[1] * 3, feature_scale=None, origin={})
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
@@ -203,6 +380,9 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     torch.save({**state, "conv1.weight": torch.zeros(8, 3, 3, 3)}, file)
     with pytest.raises(UserError, match=r"conv1\.weight has the shape \[8, 3, 3, 3\], expected \[64, 3, 7, 7\]"):
         TorchvisionFeatureExtractor(**options)
+    torch.save({**state, "bn1.weight": torch.full((64,), torch.nan)}, file)
+    with pytest.raises(UserError, match=r"resnet18\.pth: 1 of its weights are not finite"):
+        TorchvisionFeatureExtractor(**options)
     file.write_bytes(b"no weights")
     with pytest.raises(UserError, match=r"resnet18\.pth is not a readable PyTorch file"):
         TorchvisionFeatureExtractor(**options)
@@ -212,6 +392,44 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match="not a readable safetensors file"):
         TimmFeatureExtractor(**{**TIMM, "weights": str(tmp_path / "broken.safetensors")})
+    save_file({**state, "bn1.weight": torch.full((64,), torch.inf)}, tmp_path / "infinite.safetensors")
+    with pytest.raises(UserError, match=r"infinite\.safetensors: bn1\.weight holds values that are not finite"):
+        TorchvisionFeatureExtractor(**{**options, "weights": str(tmp_path / "infinite.safetensors")})
+
+
+def test_a_model_that_fx_can_not_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deciding(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.mean() > 0 else -x
+
+    monkeypatch.setattr(models, "get_model", lambda model, weights: Deciding())
+    with pytest.raises(UserError, match=r"TorchvisionFeatureExtractor model: torch\.fx can't trace Deciding"):
+        TorchvisionFeatureExtractor(**TORCHVISION)
+
+
+def test_a_timm_model_without_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = timm.create_model("resnet18")
+
+    def without(model: str, features_only: bool = False, **options: object) -> nn.Module:
+        if features_only:
+            raise RuntimeError("features_only not implemented")
+        return whole
+
+    monkeypatch.setattr(timm, "create_model", without)
+    with pytest.raises(UserError, match=r"timm gives no features of resnet18 \(features_only not implemented"):
+        TimmFeatureExtractor(**TIMM)
+
+
+def test_the_files_own_code_is_never_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pth")
+    for name, options in ((T, TORCHVISION), (A, {}), (M, TIMM)):
+        with pytest.raises(UserError, match=r"evil\.pth is not a readable PyTorch file"):
+            build_network({"type": name, **options, "weights": str(tmp_path / "evil.pth")})
+    assert not (tmp_path / "ran").exists()
 
 
 def test_timm_with_another_classifier(tmp_path: Path) -> None:

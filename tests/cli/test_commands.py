@@ -28,10 +28,12 @@ def test_list_names_this_packages_components(basicsr: Callable) -> None:
     assert done.returncode == 0
     ours = {tuple(line.split()[:2]) for line in done.stdout.splitlines() if line.endswith(" dfpg_plugin")}
     assert ours == {
-        ("arch", "DFPGNet"), ("arch", "CAFeatureDiscriminator"), ("arch", "VGGFaceFeatureExtractor"),
+        ("arch", "DFPGNet"), ("arch", "PriorGuidedNet"), ("arch", "AdaptedNet"), ("arch", "SpandrelNet"),
+        ("arch", "CAFeatureDiscriminator"), ("arch", "VGGFaceFeatureExtractor"), ("arch", "ArcFaceFeatureExtractor"),
+        ("arch", "TimmFeatureExtractor"), ("arch", "TorchvisionFeatureExtractor"),
         ("dataset", "FaceBlurDataset"), ("dataset", "FaceDeblurTestDataset"), ("dataset", "FacePairDataset"),
-        ("loss", "PriorLoss"), ("model", "DFPGModel"),
-        ("metric", "calculate_identity_similarity"), ("metric", "calculate_lpips"),
+        ("loss", "PriorLoss"), ("loss", "PriorPerceptualLoss"), ("model", "DFPGModel"),
+        ("metric", "calculate_identity_similarity"), ("metric", "calculate_lpips"), ("metric", "calculate_pyiqa"),
         ("metric", "calculate_ssim_3d"), ("metric", "calculate_vggface_distance"),
     }  # fmt: skip
     assert any(line.split() == ["arch", "RRDBNet", "basicsr"] for line in done.stdout.splitlines())
@@ -43,6 +45,8 @@ def test_doctor_says_where_basicsr_is_and_what_is_patched(basicsr: Callable) -> 
     assert "basicsr is imported from" in done.stdout
     assert "functional_tensor: active" in done.stdout
     assert "stock_resume: not active" in done.stdout
+    for patch in ("stylegan2_ops", "adam_betas", "jpeg_quality", "numpy_numbers"):
+        assert f"{patch}: active" in done.stdout
     assert "plugins: dfpg_plugin" in done.stdout
     assert "calculate_lpips, net: vgg: " in done.stdout
     assert "detection_Resnet50_Final.pth is" in done.stdout

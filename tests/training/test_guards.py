@@ -96,7 +96,7 @@ def test_row_20_a_model_of_basicsr_is_stopped_and_nothing_saved(
     demo_options.update(model_type="SRModel", path={})
     for key in ("network_d", "network_prior"):
         del demo_options[key]
-    for key in ("prior_opt", "gan_opt", "optim_d"):
+    for key in ("prior_opt", "gan_opt", "optim_d", "estimated_prior"):
         del demo_options["train"][key]
     demo_options["train"]["scheduler"] = {"type": "MultiStepLR", "milestones": [9]}
     demo_options["train"]["pixel_opt"]["loss_weight"] = float("inf")

@@ -248,6 +248,7 @@ def test_basicsrs_models_resume_exactly_too(
 ) -> None:
     demo_options.update(model_type=model, path={})
     del demo_options["network_prior"], demo_options["train"]["prior_opt"], demo_options["network_d"]
+    del demo_options["train"]["estimated_prior"]
     demo_options["train"]["scheduler"] = {"type": "MultiStepLR", "milestones": [5]}
     if model == "SRModel":
         del demo_options["train"]["gan_opt"], demo_options["train"]["optim_d"]

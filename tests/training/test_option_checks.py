@@ -1,17 +1,19 @@
 """Options are checked before anything is built."""
 
+import logging
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from basicsr.data.single_image_dataset import SingleImageDataset
-from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGISTRY
 from conftest import write_yaml
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.training.option_checks import check_metrics, check_options, try_metrics
-from dfpg_plugin.training.option_keys import unknown_keys
+from dfpg_plugin.training.metric_checks import check_metrics, try_metrics
+from dfpg_plugin.training.option_checks import check_options
+from dfpg_plugin.training.option_keys import unknown_keys, warn_of_idle_keys
 from dfpg_plugin.training.options import Arguments, complete, key_lines, read_option_file
 
 
@@ -50,6 +52,13 @@ def set_key(opt: dict, key: str, value: object) -> None:
         ("train:prior_opt:weight", 3, "train:prior_opt: unknown key 'weight'"),
         ("network_prior", {"type": "VGGFaceFeatureExtractor"}, "network_prior: the key 'weights' is missing"),
         ("network_g", "DFPGNet", "network_g: expected options with a `type`, got 'DFPGNet'"),
+        ("network_g", {"type": "AdaptedNet", "network": {"type": "EDSR"}}, "network_g:network: the key 'num_in_ch' is"),
+        ("network_g", {"type": "AdaptedNet", "network": {"type": "EDRS"}}, "network_g:network:type: no arch is called"),
+        (
+            "train:perceptual_opt",
+            {"type": "PriorPerceptualLoss", "network_prior": {"type": "VGGFaceFeatureExtractor", "weight": "x"}},
+            "train:perceptual_opt:network_prior: unknown key 'weight'",
+        ),
         ("train:total_iter", 0, "train:total_iter: expected a number above 0, got 0"),
         ("train:total_iter", "100", "train:total_iter: expected a number above 0, got '100'"),
         ("train:total_iter", float("inf"), "train:total_iter: expected a whole number"),
@@ -109,7 +118,7 @@ def test_all_mistakes_are_named_at_once_with_their_lines(tmp_path: Path, demo_op
 
 def test_what_a_model_or_data_set_of_others_reads_is_no_mistake(tmp_path: Path, demo_options: dict) -> None:
     demo_options["model_type"] = "RealESRGANModel"
-    del demo_options["network_prior"], demo_options["train"]["prior_opt"]
+    del demo_options["network_prior"], demo_options["train"]["prior_opt"], demo_options["train"]["estimated_prior"]
     demo_options.update(resize_prob=[0.2, 0.7, 0.1], l1_gt_usm=True)
     demo_options["datasets"]["val"] = {"type": "RealESRGANDataset", "blur_kernel_size": 21, "final_sinc_prob": 0.8}
     opt = complete(demo_options, Arguments("t.yml"), tmp_path, is_train=True)
@@ -117,6 +126,101 @@ def test_what_a_model_or_data_set_of_others_reads_is_no_mistake(tmp_path: Path, 
     opt["resize_probb"] = 1
     (problem,) = unknown_keys(opt)
     assert problem.startswith("resize_probb: unknown key. Did you mean resize_prob")
+
+
+def warnings_of(opt: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    said: list[str] = []
+    monkeypatch.setattr(logging.getLogger("basicsr"), "warning", said.append)
+    warn_of_idle_keys(opt, str(write_yaml(tmp_path / "t.yml", opt)))
+    assert all(re.match(r"line \d+: ", message) for message in said)
+    return [message.split(": ", 1)[1] for message in said]
+
+
+@pytest.fixture
+def basicsr_options(demo_options: dict) -> dict:
+    """The demo's options for a model and a data set of BasicSR."""
+    demo_options["model_type"] = "SRModel"
+    del demo_options["network_prior"], demo_options["network_d"]
+    for key in ("prior_opt", "gan_opt", "optim_d", "estimated_prior"):
+        del demo_options["train"][key]
+    demo_options["datasets"]["val"] = {"name": "v", "type": "PairedImageDataset", "io_backend": {"type": "disk"}}
+    return demo_options
+
+
+def test_keys_that_only_others_of_basicsr_read_are_idle(
+    basicsr_options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BasicSR's own option files hold them: net_d_iters of its StyleGAN2, gt_size of its Real-ESRGAN, and more."""
+    opt = complete(basicsr_options, Arguments("t.yml"), tmp_path, is_train=True)
+    assert warnings_of(opt, tmp_path, monkeypatch) == []
+    opt["train"]["net_d_iters"] = 1
+    opt["datasets"]["val"]["interval_list"] = [1]
+    opt.update(save_img=True, crop_border=4)
+    check_options(opt, ["dfpg_plugin"])
+    said = warnings_of(opt, tmp_path, monkeypatch)
+    assert [line.split(", as far")[0] for line in said] == [
+        "save_img: not read by SRModel", "crop_border: not read by SRModel", "train:net_d_iters: not read by SRModel",
+        "datasets:val:interval_list: not read by PairedImageDataset",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train:net_d_iter", 1, "train:net_d_iter: unknown key"),  # which nothing in BasicSR reads
+        ("datasets:val:gt_sise", 1, "datasets:val:gt_sise: unknown key. Did you mean gt_size"),
+        ("network_d", {"type": "UNetDiscriminatorSN", "num_in_ch": 3}, "network_d: unknown key"),
+        ("train:gan_opt", {"type": "GANLoss", "gan_type": "vanilla"}, "train:gan_opt: unknown key"),
+    ],
+)
+def test_misspelt_keys_and_parts_that_nothing_builds_stay_mistakes_in_basicsrs_models(
+    basicsr_options: dict, tmp_path: Path, key: str, value: object, message: str
+) -> None:
+    set_key(basicsr_options, key, value)
+    with pytest.raises(UserError, match=message):
+        check(basicsr_options, tmp_path)
+
+
+def test_in_this_packages_model_and_data_sets_every_unread_key_is_a_mistake(demo_options: dict, tmp_path: Path) -> None:
+    demo_options["train"]["net_d_iters"] = 1
+    demo_options["datasets"]["train"]["interval_list"] = [1]
+    with pytest.raises(
+        UserError, match=r"train:net_d_iters: unknown key.*\n.*datasets:train:interval_list: unknown key"
+    ):
+        check(demo_options, tmp_path)
+
+
+def test_what_a_model_or_data_set_of_others_does_not_seem_to_read_is_said_only(
+    demo_options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Theirs:
+        def __init__(self, opt: dict) -> None:
+            self.known = opt["their_key"]
+
+    monkeypatch.setitem(MODEL_REGISTRY._obj_map, "Theirs", Theirs)
+    monkeypatch.setitem(DATASET_REGISTRY._obj_map, "Theirs", Theirs)
+    demo_options.update(model_type="Theirs", theirs={"a": 1}, their_key=1)
+    unread = "_".join(("gt", "wide"))  # in one piece it would stand in the source of their class, which is this file
+    demo_options["datasets"]["val"] = {"name": "v", "type": "Theirs", unread: 1}
+    opt = complete(demo_options, Arguments("t.yml"), tmp_path, is_train=True)
+    check_options(opt, ["dfpg_plugin"])
+    said = warnings_of(opt, tmp_path, monkeypatch)
+    assert any(line.startswith("theirs: not read by Theirs, as far as its source tells.") for line in said)
+    assert any(line.startswith(f"datasets:val:{unread}: not read by Theirs") for line in said)
+    assert not any(line.startswith("their_key") for line in said)
+
+
+@pytest.mark.parametrize("name", ["RealESRGANModel", "RealESRNetModel"])
+def test_a_model_whose_constructor_needs_a_gpu_is_refused_without_one(
+    demo_options: dict, tmp_path: Path, name: str
+) -> None:
+    demo_options.update(model_type=name, num_gpu=0)
+    with pytest.raises(UserError, match=f"model_type: {name} needs a GPU, for its constructor calls .cuda"):
+        check(demo_options, tmp_path)
+    demo_options["num_gpu"] = 1
+    with pytest.raises(UserError) as caught:  # for other reasons
+        check(demo_options, tmp_path)
+    assert "needs a GPU" not in str(caught.value)
 
 
 def test_components_of_other_plugins_with_any_arguments_pass(

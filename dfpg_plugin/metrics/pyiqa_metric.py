@@ -1,0 +1,148 @@
+"""Any metric of single images of pyiqa, with a ground truth or without one.
+
+pyiqa (IQA-PyTorch) is optional and not for commercial use: its code is under the PolyForm Noncommercial licence 1.0.0,
+its weights under CC BY-NC-SA 4.0 or their authors' licences. Nothing of it is part of this package.
+"""
+
+import importlib
+import logging
+import os
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from functools import cache
+from io import StringIO
+from types import ModuleType
+
+import numpy as np
+import torch
+from basicsr.utils.registry import METRIC_REGISTRY
+from numpy.typing import NDArray
+from torch import nn
+
+from dfpg_plugin.checks import UserError, close_names
+from dfpg_plugin.metrics.images import checked_pair, to_rgb_batch
+from dfpg_plugin.metrics.weights import best_device
+
+NAME = "calculate_pyiqa"
+FULL_REFERENCE = "FR"  # pyiqa's word for metrics with a ground truth
+OF_SETS = ("fid", "inception_score")  # in the names of pyiqa's metrics of whole sets
+DOWNLOADS = ("urllib.Request", "socket.getaddrinfo")  # what Python audits; the first argument says where to
+
+
+@cache
+def load_pyiqa(metric: str) -> nn.Module:
+    """Return a metric of pyiqa, with its weights from pyiqa's folder; loaded once a process.
+
+    Raises UserError where pyiqa is missing, has no such metric of single images, or would download weights.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # else Hugging Face's client asks before it takes files that are there
+    pyiqa = _import_pyiqa()
+    known = [name for name in pyiqa.list_models() if not any(part in name for part in OF_SETS)]
+    if metric not in known:
+        raise UserError(
+            f"{NAME}: metric: pyiqa {pyiqa.__version__} has no metric {metric!r} of single images."
+            f"{close_names(str(metric), known)} `pyiqa -ls` lists all."
+        )
+    fetch = f"Fetch them once by `python -c \"import pyiqa; pyiqa.create_metric('{metric}')\"`."
+    try:
+        with _same_random_numbers(), _no_downloads(), redirect_stdout(StringIO()):
+            network = pyiqa.create_metric(metric, device=best_device())
+    except _DownloadRefused as refused:
+        raise UserError(f"{NAME}: {metric} needs weights from {refused}; nothing is downloaded here. {fetch}") from None
+    except ImportError as error:
+        raise UserError(f"{NAME}: {metric} needs a package that is missing ({error}). Install it.") from error
+    except Exception as error:  # of the many networks' own code
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{NAME}: {metric} can't be loaded ({type(error).__name__}: {reason}). {fetch}") from error
+    return network.requires_grad_(False)
+
+
+def _import_pyiqa() -> ModuleType:
+    try:
+        pyiqa = importlib.import_module("pyiqa")
+    except ImportError as error:
+        raise UserError(
+            f"{NAME}: pyiqa is missing ({error}). `pip install pyiqa` brings it, under licences that allow no "
+            "commercial use (PolyForm Noncommercial 1.0.0; most weights CC BY-NC-SA 4.0)."
+        ) from error
+    importlib.import_module("pyiqa.utils").get_root_logger().setLevel(logging.WARNING)
+    return pyiqa
+
+
+@torch.no_grad()
+def pyiqa_value(image: NDArray, reference: NDArray | None, network: nn.Module) -> float:
+    """Return the value of a uint8 BGR image (H,W,3), with its ground truth where the metric compares.
+
+    Metrics that look at random parts of an image look at the same ones each time.
+    """
+    images = [image] if reference is None or network.metric_mode != FULL_REFERENCE else [image, reference]
+    with _same_random_numbers():
+        return float(network(*(to_rgb_batch([i], torch.device("cpu")) for i in images)))  # pyiqa moves them
+
+
+@METRIC_REGISTRY.register()
+def calculate_pyiqa(
+    img: NDArray,
+    img2: NDArray | None = None,
+    *,
+    metric: str,
+    crop_border: int = 0,
+    input_order: str = "HWC",
+    better: str = "higher",
+) -> float:
+    """Return pyiqa's ``metric``, one of ``pyiqa.list_models()``, as a metric of BasicSR's ``val.metrics``.
+
+    ``better`` has to say what pyiqa says of the metric, for BasicSR keeps the best network by it.
+    """
+    network = load_pyiqa(metric)
+    own = "lower" if network.lower_better else "higher"
+    if better != own:
+        raise UserError(f"{NAME}: {metric} is better when {own}. Write `better: {own}`.")
+    if img2 is None and network.metric_mode == FULL_REFERENCE:
+        raise UserError(f"{NAME}: {metric} compares with a ground truth, and there is none.")
+    first, second = checked_pair(NAME, img, img if img2 is None else img2, crop_border, input_order)
+    return pyiqa_value(first, second, network)
+
+
+class _DownloadRefused(BaseException):
+    """Passes all the code that would catch an Exception and try again."""
+
+
+_refusing = False
+
+
+def _refuse(event: str, arguments: tuple) -> None:
+    if _refusing and event in DOWNLOADS:
+        raise _DownloadRefused(str(arguments[0]))
+
+
+_hook = cache(sys.addaudithook)  # which can't be removed, and adds one as often as it is called
+
+
+@contextmanager
+def _no_downloads() -> Iterator[None]:
+    """Raise _DownloadRefused, naming the address, for what asks the network: pyiqa downloads by four libraries."""
+    global _refusing
+    _hook(_refuse)
+    _refusing = True
+    try:
+        yield
+    finally:
+        _refusing = False
+
+
+@contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    """Draw from seed 0, and leave the run's own random numbers as they are."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)
