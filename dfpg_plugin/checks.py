@@ -1,7 +1,7 @@
 """Checks of shapes, ranges, choices and files, and the one error type for a user's mistakes."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
@@ -86,6 +86,15 @@ def make_folder(key: str, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{key}: can't make the folder {path} ({error.strerror}). Name another one.") from error
+
+
+def check_feature_maps(name: str, features: object) -> None:
+    """Raise :class:`UserError` unless what an extractor returned is a list of maps (B,C,H,W). ``name``: its class."""
+    if not isinstance(features, Sequence) or not all(getattr(feature, "ndim", 0) == 4 for feature in features):
+        raise UserError(
+            f"network_prior: {name} returns no list of feature maps (B,C,H,W), but {type(features).__name__}. Use an "
+            "extractor, such as VGGFaceFeatureExtractor."
+        )
 
 
 def check_positive(key: str, value: object) -> None:

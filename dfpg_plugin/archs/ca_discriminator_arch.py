@@ -38,6 +38,16 @@ def _feature_block(in_channels: int, channels: int, stride: int = 2) -> nn.Seque
     )
 
 
+def _joined(p: Tensor, d: Tensor) -> Tensor:
+    """Concatenate a layer's features with what D made of the finer ones."""
+    if p.shape[-2:] != d.shape[-2:]:
+        raise UserError(
+            f"CAFeatureDiscriminator: features of {p.shape[-2]}x{p.shape[-1]} do not fit those of the layer before, "
+            f"now {d.shape[-2]}x{d.shape[-1]}. Set gt_size to a multiple of all strides, or prior_strides."
+        )
+    return cat([p, d], dim=1)
+
+
 @ARCH_REGISTRY.register()
 class CAFeatureDiscriminator(nn.Module):
     """Tell the features of sharp faces (real) from estimated ones (fake), weighting their channels by attention.
@@ -108,6 +118,6 @@ class CAFeatureDiscriminator(nn.Module):
                 "pixels a side. Raise gt_size, or choose finer layers of network_prior."
             )
         d1 = self.feature1(p1)  # (B,64,H//2,W//2)
-        d2 = self.feature2(cat([p2, d1], dim=1))  # (B,128,H//4,W//4)
-        d3 = self.feature3(cat([p3, d2], dim=1))  # (B,256,H//8,W//8)
+        d2 = self.feature2(_joined(p2, d1))  # (B,128,H//4,W//4)
+        d3 = self.feature3(_joined(p3, d2))  # (B,256,H//8,W//8)
         return self.head(d3)  # (B,1,H//8-2,W//8-2)

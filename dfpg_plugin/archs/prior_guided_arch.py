@@ -61,6 +61,9 @@ class PriorGuidedNet(nn.Module):
         take_bare_weights(self)
         self.encoder, self.decoder = list(encoder), list(decoder)
         sizes = self._sizes()
+        if min(width for width, _ in sizes[:3]) < squeeze_factor:
+            widths = [width for width, _ in sizes[:3]]
+            raise UserError(f"PriorGuidedNet squeeze_factor: {squeeze_factor} is above a width of {widths}. Lower it.")
         self.strides = [stride for _, stride in sizes[:3]]
         self.means = means_over("PriorGuidedNet", prior_strides, self.strides)
         self.estimators = nn.ModuleList(
@@ -113,6 +116,11 @@ class PriorGuidedNet(nn.Module):
                 feature = found.get(f"{role} {name}")
                 if not isinstance(feature, Tensor) or feature.dim() != 4:
                     raise UserError(f"PriorGuidedNet {role}: {name} gives no feature map when the network runs.")
+                if any(side == 0 or TRIAL_SIZE % side for side in feature.shape[-2:]):
+                    raise UserError(
+                        f"PriorGuidedNet {role}: {name} has {feature.shape[-2]}x{feature.shape[-1]} px of an image of "
+                        f"{TRIAL_SIZE}x{TRIAL_SIZE}, no whole fraction. Name another point."
+                    )
                 sizes.append((feature.shape[1], TRIAL_SIZE // feature.shape[-1]))
         for e, d, (_, e_stride), (_, d_stride) in zip(self.encoder, self.decoder, sizes[:3], sizes[3:], strict=True):
             if e_stride != d_stride:

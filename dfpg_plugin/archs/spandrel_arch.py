@@ -33,5 +33,5 @@ def SpandrelNet(*, architecture: str, options: Mapping | None = None) -> nn.Modu
     check_keys(f"SpandrelNet options of {architecture}", options or {}, inspect.signature(network).parameters)
     try:
         return network(**(options or {}))
-    except (AssertionError, LookupError, TypeError, ValueError) as error:
+    except (AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"SpandrelNet options: {architecture} can't be built with {options}: {error}.") from error

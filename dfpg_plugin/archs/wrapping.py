@@ -10,6 +10,6 @@ def take_bare_weights(wrapper: nn.Module) -> None:
 
 def _name_as_inside(module: nn.Module, state: dict[str, Tensor], prefix: str, *others: object) -> None:
     inside = f"{prefix}network."
-    if not any(key.startswith(inside) for key in state):
+    if not any(f"{prefix}{key}" in state for key in module.state_dict()):
         for key in [key for key in state if key.startswith(prefix)]:
             state[inside + key.removeprefix(prefix)] = state.pop(key)

@@ -32,10 +32,12 @@ Sample = dict[str, Tensor | str]
 def to_image(tensor: Tensor, options: Mapping) -> Image:
     """Return an RGB tensor (3,H,W) of a data set as the uint8 BGR image (H,W,3) that would be saved.
 
-    It is in [0,1] unless the data set's ``options`` have a ``mean`` and a ``std``, to which BasicSR's normalise.
+    It is in [0,1] unless the data set's ``options`` have a ``mean`` and a ``std`` of three numbers each, to which
+    BasicSR's normalise.
     """
+    normalises = all(isinstance(options.get(key), list) and len(options[key]) == 3 for key in ("mean", "std"))
     for key, undo in (("std", torch.mul), ("mean", torch.add)):
-        if options.get(key) is not None:
+        if normalises:
             tensor = undo(tensor, torch.as_tensor(options[key], dtype=tensor.dtype).view(-1, 1, 1))
     return tensor2img([tensor.clone()])  # clone: it clamps what it is given in place
 
@@ -43,7 +45,7 @@ def to_image(tensor: Tensor, options: Mapping) -> Image:
 def restore(model: BaseModel, samples: Sequence[Sample], options: Mapping) -> list[Image]:
     """Return what a model makes of each sample of a data set with these ``options``, in batches of equal sizes.
 
-    A network that draws random numbers, as GFPGAN's does, draws the same ones for the same samples.
+    A network that draws random numbers, as GFPGAN's does, draws the same ones for the same samples together.
     """
     with torch.random.fork_rng(devices=[] if model.device.type == "cpu" else [model.device]):
         torch.manual_seed(0)

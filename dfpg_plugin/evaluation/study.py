@@ -79,10 +79,13 @@ def run_study(files: Sequence[str], seeds: Sequence[int], test: str, jobs: int, 
     return {name: [name] for name in REFERENCES} | by_label
 
 
-def network_options(file: str, weights: Path) -> list[str]:
-    """Return the ``--force_yml`` entries that put a trained file's network and its plugins into a test's options."""
+def network_options(file: str, weights: Path, test: str) -> list[str]:
+    """Return the ``--force_yml`` entries that put a trained file's network into the options of the file ``test``.
+
+    The plugins are those of both.
+    """
     opt = read_option_file(file)
-    plugins = opt.get("plugins") or []
+    plugins = list(dict.fromkeys([*(read_option_file(test).get("plugins") or []), *(opt.get("plugins") or [])]))
     load_plugins(plugins)
     averaged = ((opt.get("train") or {}).get("ema_decay") or 0) > 0
     entries = {
@@ -117,7 +120,7 @@ def _train(run: StudyRun, jobs: int, logs: Path) -> None:
 def _test(name: str, test: str, flags: Sequence[str], run: StudyRun | None, logs: Path) -> None:
     if is_tested(name, test, run):
         return
-    forced = [f"name={name}", *(network_options(run.file, run.weights) if run else [])]
+    forced = [f"name={name}", *(network_options(run.file, run.weights, test) if run else [])]
     _basicsr(f"{name}: testing", ["test", "-opt", test, *flags, "--force_yml", *forced], logs / f"test_{name}.txt", {})
 
 

@@ -7,7 +7,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn, no_grad, stack
 from torch.nn import functional as F
 
-from dfpg_plugin.checks import check_choice
+from dfpg_plugin.checks import check_choice, check_feature_maps
 
 REDUCTIONS = ("mean", "mean_hw", "sum")
 EPS = 1e-6  # not in the paper: keeps the gradient finite where all channels are zero
@@ -72,4 +72,5 @@ class PriorPerceptualLoss(nn.Module):
         """Return the weighted loss of (B,3,H,W) in [0,1], a scalar, and None for BasicSR's style loss."""
         with no_grad():
             target = self.extractor(gt)
+        check_feature_maps(type(self.extractor).__name__, target)
         return self.loss_weight * prior_loss(self.extractor(restored), target, self.reduction), None

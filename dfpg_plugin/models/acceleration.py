@@ -21,10 +21,10 @@ def autocast(dtype: str | None, device: torch.device) -> AbstractContextManager:
 def channels_last(net: nn.Module) -> nn.Module:
     """Lay out a network's four-dimensional weights as convolutions of images are fastest, in place.
 
-    ``net.to(memory_format=...)`` refuses networks with five-dimensional ones, as StyleGAN2's. A network that has
-    ``keeps_layout`` stays as it is.
+    ``net.to(memory_format=...)`` refuses networks with five-dimensional ones, as StyleGAN2's. A network with a
+    part that has ``keeps_layout`` stays as it is.
     """
-    if getattr(net, "keeps_layout", False):
+    if any(getattr(module, "keeps_layout", False) for module in net.modules()):
         return net
     for tensor in (*net.parameters(), *net.buffers()):
         if tensor.dim() == 4:

@@ -12,7 +12,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dfpg_plugin.checks import check_positive
+from dfpg_plugin.checks import check_feature_maps, check_positive
 from dfpg_plugin.models.acceleration import autocast, channels_last
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.models.parts import Losses, Part
@@ -160,6 +160,7 @@ class DFPGModel(MendedModel):
         if self.net_prior is not None and not part.target:
             with torch.no_grad():
                 part.target = self.net_prior(part.gt)
+            check_feature_maps(type(self.net_prior).__name__, part.target)
         bare = self.get_bare_model(self.net_g)
         with autocast(self.acceleration.amp, self.device), explaining_layouts(bare):
             if self.generator_estimates:
@@ -236,7 +237,7 @@ class DFPGModel(MendedModel):
         if self.opt.get("network_prior") is None or not needed:
             return None
         net = channels_last(build_network(self.opt["network_prior"]).to(self.device))
-        self.acceleration.compiled(net.requires_grad_(False))
+        self.acceleration.compiled(net.requires_grad_(False).eval())
         get_root_logger().info(f"Prior features: {type(net).__name__} from {getattr(net, 'source', 'its options')}.")
         return net
 

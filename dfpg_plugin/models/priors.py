@@ -1,14 +1,14 @@
 """Where a training's estimated prior comes from, and networks that are built to the prior's size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 
 import torch
 from basicsr.archs import build_network
 from basicsr.utils.registry import ARCH_REGISTRY
-from torch import Tensor, nn
+from torch import nn
 
-from dfpg_plugin.checks import UserError
+from dfpg_plugin.checks import check_feature_maps
 
 GENERATOR, RESTORED = "generator", "restored"
 ESTIMATES = (GENERATOR, RESTORED)  # `train:estimated_prior`: network_g's own, or the extractor's of the restored image
@@ -19,11 +19,14 @@ SIZE_KEYS = ("prior_channels", "prior_strides")
 def sized_to_prior(opt: Mapping) -> dict:
     """Return ``opt`` with the prior's channels and strides for the networks that take and do not give them.
 
-    They are those of ``network_prior``, which is built without its weights for it. ``opt`` stays as it is.
+    They are those of ``network_prior``, which is built for it, this package's own without their weights. A generator
+    whose estimates a training does not compare is left alone. ``opt`` and the random numbers stay as they are.
     """
     sized = dict(opt)
-    missing = {key: [name for name in SIZE_KEYS if _lacks(opt[key], name)] for key in _other_networks(opt)}
-    if opt.get("network_prior") is None or not any(missing.values()):
+    if opt.get("network_prior") is None:
+        return sized
+    missing = {key: [name for name in SIZE_KEYS if _lacks(opt[key], name)] for key in _compared_networks(opt)}
+    if not any(missing.values()):
         return sized
     sizes = dict(zip(SIZE_KEYS, channels_and_strides(_untrained(opt["network_prior"])), strict=True))
     for key, names in missing.items():
@@ -31,21 +34,33 @@ def sized_to_prior(opt: Mapping) -> dict:
     return sized
 
 
+@torch.no_grad()
 def channels_and_strides(extractor: nn.Module) -> tuple[list[int], list[int]]:
     """Return those of an extractor's features, by a look at a black image. Raises UserError where they are no maps."""
-    features = extractor(torch.zeros(1, 3, TRIAL_SIZE, TRIAL_SIZE))
-    is_list = isinstance(features, Sequence) and all(isinstance(f, Tensor) and f.dim() == 4 for f in features)
-    if not is_list:
-        raise UserError(f"network_prior: {type(extractor).__name__} returns no list of feature maps (B,C,H,W).")
+    features = extractor.eval()(torch.zeros(1, 3, TRIAL_SIZE, TRIAL_SIZE))
+    check_feature_maps(type(extractor).__name__, features)
     return [f.shape[1] for f in features], [round(TRIAL_SIZE / f.shape[-1]) for f in features]
 
 
-def _other_networks(opt: Mapping) -> list[str]:
-    return [key for key in opt if key.startswith("network_") and key != "network_prior" and opt[key] is not None]
+def _compared_networks(opt: Mapping) -> list[str]:
+    """Return the generator where it estimates a prior that is compared, as far as the options say, and D."""
+    train = opt.get("train")
+    compares = train is None or any(train.get(key) is not None for key in ("prior_opt", "gan_opt"))
+    estimates = compares and (train or {}).get("estimated_prior", GENERATOR) == GENERATOR
+    networks = ["network_g"] * estimates + ["network_d"]
+    return [key for key in networks if isinstance(opt.get(key), Mapping)]
+
+
+def _component(options: Mapping) -> Callable | None:
+    try:
+        return ARCH_REGISTRY.get(options.get("type"))
+    except KeyError:  # said where it is built
+        return None
 
 
 def _parameters(options: Mapping) -> Mapping[str, Parameter]:
-    return signature(ARCH_REGISTRY.get(options["type"])).parameters
+    component = _component(options)
+    return {} if component is None else signature(component).parameters
 
 
 def _lacks(options: Mapping, name: str) -> bool:
@@ -53,5 +68,7 @@ def _lacks(options: Mapping, name: str) -> bool:
 
 
 def _untrained(options: Mapping) -> nn.Module:
-    weights = {"weights": "random"} if "weights" in _parameters(options) else {}
-    return build_network({**options, **weights})
+    is_ours = getattr(_component(options), "__module__", "").startswith(f"{__name__.split('.')[0]}.")
+    weights = {"weights": "random"} if is_ours and "weights" in _parameters(options) else {}
+    with torch.random.fork_rng(devices=[]):
+        return build_network({**options, **weights})

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.models.priors import ESTIMATES, GENERATOR, RESTORED
 
+MEANS = ("PriorLoss", "PriorPerceptualLoss")  # over the batch, whatever their reduction
 PRIOR_IDENTITY = ("weights_sha256", "input", "layers", "feature_scale")  # of its record; the file's name may change
 
 
@@ -35,11 +36,11 @@ def check_parts(opt: Mapping, net_g: nn.Module, uses_priors: bool) -> None:
 
 
 def check_accumulation(train: Mapping, parts: int) -> None:
-    """Refuse losses that are no means over the batch where it is computed in parts; PriorLoss always is one."""
+    """Refuse losses that are no means over the batch where it is computed in parts."""
     losses = {key: options for key, options in train.items() if key.endswith("_opt") and isinstance(options, Mapping)}
     for key, options in losses.items():
         is_mean = options.get("reduction", "mean") == "mean" and options.get("criterion") != "fro"
-        if parts > 1 and not is_mean and options.get("type") != "PriorLoss":
+        if parts > 1 and not is_mean and options.get("type") not in MEANS:
             raise UserError(f"train:accumulate: {key} is no mean over the batch. Use reduction: mean, or no parts.")
 
 

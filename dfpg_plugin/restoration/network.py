@@ -70,7 +70,7 @@ def build(options: Mapping) -> nn.Module:
     """Build a registered network. Raises UserError for names and arguments that it does not have."""
     try:
         return build_network(dict(options))
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"network_g: can't be built with {dict(options)}: {error}") from error
 
 

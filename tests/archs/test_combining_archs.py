@@ -93,6 +93,8 @@ def test_adapted_keeps_the_order_in_memory_where_the_network_relies_on_it(contig
     net(torch.rand(1, 3, 8, 8).contiguous(memory_format=torch.channels_last))
     assert net.network.seen.is_contiguous() == contiguous
     assert channels_last(nn.Conv2d(3, 4, 3)).weight.is_contiguous() is False
+    around = nn.Sequential(adapted(contiguous=True), nn.Conv2d(3, 4, 3))
+    assert channels_last(around)[1].weight.is_contiguous()
 
 
 def test_adapted_chooses_an_output() -> None:
@@ -224,6 +226,7 @@ def test_guided_takes_other_priors() -> None:
         ({"decoder": ["decoders.1", "decoders.2", "decoders.0"]}, "encoders.0 has stride 1, .* of decoders.1 stride 2"),
         ({"encoder": ["ending", "encoders.1", "encoders.2"]}, "decoders.2 comes before ending"),
         ({"encoder": ["encoders", "encoders.1", "encoders.2"]}, "encoders gives no feature map"),
+        ({"squeeze_factor": 16}, r"squeeze_factor: 16 is above a width of \[8, 16, 32\]"),
         ({"prior_strides": [1, 3, 4]}, r"prior_strides: expected multiples of \[1, 2, 4\], got \[1, 3, 4\]"),
     ],
 )  # fmt: skip
@@ -269,6 +272,13 @@ def test_the_discriminator_refuses_other_strides(strides: tuple) -> None:
         CAFeatureDiscriminator(prior_strides=strides)
 
 
+def test_the_discriminator_says_that_the_layers_do_not_fit() -> None:
+    net = CAFeatureDiscriminator(num_feat=4)
+    sizes = ((64, 42), (128, 21), (256, 11))  # of an extractor that rounds up
+    with pytest.raises(UserError, match=r"features of 11x11 do not fit .* now 10x10\. Set gt_size to a multiple"):
+        net([torch.rand(1, c, size, size) for c, size in sizes])
+
+
 def test_the_discriminator_says_that_images_are_too_small() -> None:
     net = CAFeatureDiscriminator(num_feat=4)
     with pytest.raises(UserError, match="features are 5x8, and need 6 pixels a side"):
@@ -285,5 +295,9 @@ def test_wrappers_load_files_of_the_network_inside_and_their_own(wrapper: str) -
     for name, value in bare.state_dict().items():
         assert torch.equal(net.state_dict()[f"network.{name}"], value)
     net.load_state_dict(copy.deepcopy(net.state_dict()))
+    inner = copy.deepcopy(GUIDED if added else {"type": wrapper, "network": NAFNET})
+    outer = build_network({"type": "AdaptedNet", "network": inner})
+    outer.load_state_dict(net.state_dict())
+    assert torch.equal(outer.state_dict()["network.network.intro.weight"], bare.state_dict()["intro.weight"])
     with pytest.raises(RuntimeError, match=r"Missing key.*network\.intro\.weight"):
         net.load_state_dict({"else.weight": torch.ones(1)})

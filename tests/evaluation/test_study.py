@@ -40,12 +40,12 @@ def write_models(folder: Path, options: dict) -> tuple[Path, Path, Path]:
 def test_a_models_network_and_weights_go_into_the_test(tmp_path: Path, demo_options: dict) -> None:
     full, plain, test = write_models(tmp_path, demo_options)
     opt = yaml.safe_load(test.read_text())
-    force(opt, network_options(str(full), Path("a.pth")))
+    force(opt, network_options(str(full), Path("a.pth"), str(test)))
     sizes = {"prior_channels": [64, 128, 256], "prior_strides": [1, 2, 4]}  # of the training's prior
     assert opt["network_g"] == {**demo_options["network_g"], **sizes}
     assert opt["plugins"] == []
     assert opt["path"] == {"pretrain_network_g": "a.pth", "param_key_g": "params_ema"}
-    force(opt, network_options(str(plain), Path("b.pth")))
+    force(opt, network_options(str(plain), Path("b.pth"), str(test)))
     assert opt["network_g"]["prior_stream"] is False
     assert opt["path"] == {"pretrain_network_g": "b.pth", "param_key_g": "params"}
 
@@ -54,9 +54,10 @@ def test_a_network_that_was_sized_to_its_prior_is_tested_in_that_size(tmp_path: 
     demo_options["network_prior"] = {"type": "ArcFaceFeatureExtractor", "weights": "elsewhere.pth"}
     demo_options["plugins"] = ["gfpgan"]
     opt = {"path": {}}
-    force(opt, network_options(str(write_yaml(tmp_path / "arcface.yml", demo_options)), Path("a.pth")))
+    test = write_yaml(tmp_path / "test.yml", {"plugins": ["realesrgan"]})
+    force(opt, network_options(str(write_yaml(tmp_path / "arcface.yml", demo_options)), Path("a.pth"), str(test)))
     assert (opt["network_g"]["prior_channels"], opt["network_g"]["prior_strides"]) == ([64, 64, 128], [1, 2, 4])
-    assert opt["plugins"] == ["gfpgan"]
+    assert opt["plugins"] == ["realesrgan", "gfpgan"]
 
 
 def test_what_is_wrong_with_the_files_is_said_first(tmp_path: Path, demo_options: dict) -> None:

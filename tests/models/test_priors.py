@@ -1,6 +1,7 @@
 """Where P^ comes from, for networks that estimate none; networks sized to the prior; what is refused."""
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.losses.prior_loss import PriorPerceptualLoss
 from dfpg_plugin.models.acceleration import channels_last
 from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.models.priors import channels_and_strides, sized_to_prior
@@ -112,6 +114,85 @@ def test_dfpgnet_without_its_prior_stream_says_what_to_choose(options: dict) -> 
     model = build(options)
     model.optimize_parameters(1)
     assert "l_g_prior" in model.get_current_log()
+
+
+class Normalised(nn.Module):
+    """Stand for an extractor of others, which nothing keeps in eval mode."""
+
+    def __init__(self, kind: str = "list") -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> object:
+        feature = self.norm(x)
+        return {"list": [feature], "tensor": feature, "dict": {"relu": feature}}[self.kind]
+
+
+@pytest.fixture
+def _normalised() -> Iterator[None]:
+    ARCH_REGISTRY._obj_map["Normalised"] = Normalised
+    yield
+    del ARCH_REGISTRY._obj_map["Normalised"]
+
+
+def only_the_prior_loss(options: dict) -> dict:
+    del options["train"]["gan_opt"], options["train"]["optim_d"], options["network_d"]
+    return options
+
+
+@pytest.mark.usefixtures("_normalised")
+def test_an_extractor_of_others_stays_as_it_is(restored: dict) -> None:
+    only_the_prior_loss(restored)["network_prior"] = {"type": "Normalised"}
+    model = build(restored)
+    model.optimize_parameters(1)
+    assert not model.net_prior.norm.training
+    assert model.net_prior.norm.num_batches_tracked == 0
+
+
+@pytest.mark.usefixtures("_normalised")
+@pytest.mark.parametrize("kind", ["tensor", "dict"])
+def test_an_extractor_that_returns_no_list_is_refused(restored: dict, kind: str) -> None:
+    prior = {"type": "Normalised", "kind": kind}
+    only_the_prior_loss(restored)["network_prior"] = prior
+    with pytest.raises(UserError, match="network_prior: Normalised returns no list of feature maps"):
+        build(restored).optimize_parameters(1)
+    with pytest.raises(UserError, match="network_prior: Normalised returns no list of feature maps"):
+        PriorPerceptualLoss(network_prior=prior)(*torch.rand(2, 1, 3, 8, 8))
+
+
+def test_a_generator_whose_estimates_nobody_compares_keeps_its_size(options: dict) -> None:
+    """A perceptual loss on one layer (model B2), which DFPGNet could not estimate."""
+    only_the_prior_loss(options)
+    del options["train"]["prior_opt"]
+    options["train"]["feature_opt"] = {"type": "MSELoss"}
+    options["network_prior"]["layers"] = ["relu2_2"]
+    assert sized_to_prior(options) == options
+    build(options).optimize_parameters(1)
+    options["train"].update(prior_opt={"type": "PriorLoss"}, estimated_prior="restored")
+    assert sized_to_prior(options) == options
+    model = build(options)
+    model.optimize_parameters(1)
+    assert "cos_p1" in model.get_current_log()
+
+
+def test_sizing_leaves_the_random_numbers_alone(options: dict) -> None:
+    before = torch.get_rng_state()
+    assert sized_to_prior(options) != options
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_sizing_leaves_unknown_networks_to_those_who_build_them(options: dict) -> None:
+    options["network_g"] = {"type": "Unknown"}
+    assert sized_to_prior(options)["network_g"] == {"type": "Unknown"}
+
+
+@pytest.mark.usefixtures("_normalised")
+def test_the_prior_loss_as_a_perceptual_one_may_be_computed_in_parts(restored: dict) -> None:
+    only_the_prior_loss(restored)["network_prior"] = {"type": "Normalised"}
+    loss = {"type": "PriorPerceptualLoss", "reduction": "mean_hw", "network_prior": {"type": "Normalised"}}
+    restored["train"].update(perceptual_opt=loss, accumulate=2)
+    build(restored).optimize_parameters(1)
 
 
 class TwoImages(nn.Module):
