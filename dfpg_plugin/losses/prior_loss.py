@@ -7,7 +7,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn, no_grad, stack
 from torch.nn import functional as F
 
-from dfpg_plugin.checks import check_choice, check_feature_maps
+from dfpg_plugin.checks import UserError, check_choice, check_feature_maps
 
 REDUCTIONS = ("mean", "mean_hw", "sum")
 EPS = 1e-6  # not in the paper: keeps the gradient finite where all channels are zero
@@ -39,13 +39,19 @@ def normalise(feature: Tensor) -> Tensor:
     return F.normalize(feature.float(), dim=1, eps=EPS)
 
 
+def _check(name: str, loss_weight: object, reduction: object) -> None:
+    if isinstance(loss_weight, bool) or not isinstance(loss_weight, int | float):
+        raise UserError(f"{name} loss_weight: expected a number, got {loss_weight!r}.")
+    check_choice(f"{name} reduction", reduction, REDUCTIONS)
+
+
 @LOSS_REGISTRY.register()
 class PriorLoss(nn.Module):
     """:func:`prior_loss` times ``loss_weight``; lambda_prior of Eq. 10 is 1."""
 
     def __init__(self, *, loss_weight: float = 1.0, reduction: str = "mean") -> None:
         super().__init__()
-        check_choice("PriorLoss reduction", reduction, REDUCTIONS)
+        _check("PriorLoss", loss_weight, reduction)
         self.loss_weight = loss_weight
         self.reduction = reduction
 
@@ -63,7 +69,7 @@ class PriorPerceptualLoss(nn.Module):
 
     def __init__(self, *, network_prior: Mapping, loss_weight: float = 1.0, reduction: str = "mean") -> None:
         super().__init__()
-        check_choice("PriorPerceptualLoss reduction", reduction, REDUCTIONS)
+        _check("PriorPerceptualLoss", loss_weight, reduction)
         self.extractor = build_network(dict(network_prior)).requires_grad_(False).eval()
         self.loss_weight = loss_weight
         self.reduction = reduction

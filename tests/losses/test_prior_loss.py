@@ -98,6 +98,8 @@ def test_the_perceptual_loss_is_the_prior_loss_of_an_extractors_features() -> No
     assert value.item() == pytest.approx(0.5 * expected, rel=1e-5)
     assert restored.grad.abs().max() > 0 and gt.grad is None
     assert all(p.grad is None and not p.requires_grad for p in loss.parameters())
+    with pytest.raises(UserError, match="PriorLoss loss_weight: expected a number, got None"):
+        PriorLoss(loss_weight=None)
     with pytest.raises(UserError, match="PriorPerceptualLoss reduction"):
         PriorPerceptualLoss(network_prior=options, reduction="all")
 
