@@ -23,6 +23,8 @@ class AdaptedNet(nn.Module):
     - ``value_range``: the lowest and highest value that the network takes and returns.
     - ``upscale``: how many times larger its result is; it is reduced to the image's size by averages.
     - ``output``: which of several outputs is the image.
+    - ``residual``: True for a network that has no connection from its input to its output: what it returns is added to
+      the image, so that it has to learn the difference only.
     - ``contiguous``: True for a network whose code relies on the order of its tensors in memory, (B,C,H,W), as with
       ``view``: DFPGModel then leaves its weights in that order instead of the faster one of images.
 
@@ -38,6 +40,7 @@ class AdaptedNet(nn.Module):
         value_range: Sequence[float] = (0.0, 1.0),
         upscale: int = 1,
         output: int | None = None,
+        residual: bool = False,
         contiguous: bool = False,
     ) -> None:
         super().__init__()
@@ -52,6 +55,8 @@ class AdaptedNet(nn.Module):
         self.low, self.high = value_range
         self.upscale = upscale
         self.output = output
+        check_choice("AdaptedNet residual", residual, (True, False))
+        self.residual = residual
         check_choice("AdaptedNet contiguous", contiguous, (True, False))
         self.keeps_layout = contiguous  # read by models.acceleration.channels_last
 
@@ -59,11 +64,12 @@ class AdaptedNet(nn.Module):
         """Return the restored images, (B,3,H,W)."""
         height, width = x.shape[-2:]
         span = self.high - self.low
-        x = self._padded(x) * span + self.low
-        restored = self._image_of(self.network(x.contiguous() if self.keeps_layout else x))
+        padded = self._padded(x) * span + self.low
+        restored = self._image_of(self.network(padded.contiguous() if self.keeps_layout else padded))
         if self.upscale > 1:
             restored = F.avg_pool2d(restored, self.upscale)
-        return (restored[..., :height, :width] - self.low) / span
+        restored = restored[..., :height, :width]
+        return x + restored / span if self.residual else (restored - self.low) / span
 
     def _padded(self, x: Tensor) -> Tensor:
         down, right = (-side % self.multiple for side in x.shape[-2:])

@@ -87,6 +87,14 @@ def test_adapted_reduces_an_enlarged_image_by_averages() -> None:
     torch.testing.assert_close(adapted("twice", upscale=2)(x), x)
 
 
+@pytest.mark.parametrize(("kind", "upscale"), [("same", 1), ("twice", 2)])
+def test_adapted_adds_the_image_to_a_residual(kind: str, upscale: int) -> None:
+    x = torch.rand(2, 3, 6, 5)
+    net = adapted(kind, multiple=4, value_range=[-1, 1], upscale=upscale, residual=True)
+    difference = (2 * x.double() - 1) / 2  # that network returns its input, in [-1,1]; one unit of [0,1] is two of it
+    torch.testing.assert_close(net(x), (x + difference).float())
+
+
 @pytest.mark.parametrize("contiguous", [True, False])
 def test_adapted_keeps_the_order_in_memory_where_the_network_relies_on_it(contiguous: bool) -> None:
     net = channels_last(adapted(multiple=4, contiguous=contiguous))
@@ -112,6 +120,7 @@ def test_adapted_chooses_an_output() -> None:
         ({"value_range": [1, -1]}, "value_range: expected the lowest and highest"),
         ({"multiple": 0}, "multiple: expected a whole number from 1, got 0"),
         ({"upscale": 1.5}, "upscale: expected a whole number from 1, got 1.5"),
+        ({"residual": "yes"}, "residual: 'yes' is not one of True, False"),
     ],
 )
 def test_adapted_refuses(options: dict, text: str) -> None:
