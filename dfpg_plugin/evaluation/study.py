@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +52,8 @@ class StudyRun:
 def run_study(files: Sequence[str], seeds: Sequence[int], test: str, jobs: int, logs: Path) -> dict[str, list[str]]:
     """Train and test everything; return the results' names by label: the references first, then the files in order.
 
-    ``jobs``: how many trainings run at once, each on its share of the CPUs; ``logs``: folder for what the processes
-    print. Raises UserError, with the last line of its log, for the first process that fails.
+    ``jobs``: how many trainings or tests run at once, each on its share of the CPUs; ``logs``: folder for what the
+    processes print. Raises UserError, with the last line of its log, for the first process that fails.
     """
     check_file("--test", test)
     runs = [StudyRun(file, seed) for seed in seeds for file in files]
@@ -71,10 +71,8 @@ def run_study(files: Sequence[str], seeds: Sequence[int], test: str, jobs: int, 
     with ThreadPoolExecutor(jobs) as pool:
         for _ in pool.map(lambda run: _train(run, jobs, logs), waiting):
             pass
-    for name in REFERENCES:
-        _test(name, test, ["--images", name], None, logs)
-    for run in runs:
-        _test(run.name, test, [], run, logs)
+        for _ in pool.map(lambda run: _test(run, test, jobs, logs), [*REFERENCES, *runs]):
+            pass
     by_label = {label: [run.name for run in runs if run.label == label] for label in labels}
     return {name: [name] for name in REFERENCES} | by_label
 
@@ -112,16 +110,25 @@ def _check_earlier(run: StudyRun) -> None:
 
 def _train(run: StudyRun, jobs: int, logs: Path) -> None:
     forced = [f"name={run.name}", f"manual_seed={run.seed}"]
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     arguments = ["train", "-opt", run.file, "--auto_resume", "--force_yml", *forced]
-    _basicsr(f"{run.name}: training", arguments, logs / f"train_{run.name}.txt", {"OMP_NUM_THREADS": str(threads)})
+    _basicsr(f"{run.name}: training", arguments, logs / f"train_{run.name}.txt", jobs)
 
 
-def _test(name: str, test: str, flags: Sequence[str], run: StudyRun | None, logs: Path) -> None:
-    if is_tested(name, test, run):
+def _test(run: StudyRun | str, test: str, jobs: int, logs: Path) -> None:
+    """Test a run, or the reference of that name."""
+    name, of_a_run = (run, None) if isinstance(run, str) else (run.name, run)
+    if is_tested(name, test, of_a_run):
         return
-    forced = [f"name={name}", *(network_options(run.file, run.weights, test) if run else [])]
-    _basicsr(f"{name}: testing", ["test", "-opt", test, *flags, "--force_yml", *forced], logs / f"test_{name}.txt", {})
+    flags = ["--images", name] if of_a_run is None else []
+    if jobs > 1:  # a process of its own for measuring pays off only where there is a CPU for it
+        flags += ["--workers", str(_share(jobs) - 1)]
+    forced = [f"name={name}", *(network_options(of_a_run.file, of_a_run.weights, test) if of_a_run else [])]
+    arguments = ["test", "-opt", test, *flags, "--force_yml", *forced]
+    _basicsr(f"{name}: testing", arguments, logs / f"test_{name}.txt", jobs)
+
+
+def _share(jobs: int) -> int:
+    return max(1, len(os.sched_getaffinity(0)) // jobs)
 
 
 def is_tested(name: str, test: str, run: StudyRun | None) -> bool:
@@ -136,9 +143,10 @@ def is_tested(name: str, test: str, run: StudyRun | None) -> bool:
     return weights is not None and weights["sha256"] == sha256_of(run.weights)
 
 
-def _basicsr(what: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
-    """Run a command of this package in a process of its own, into a log file."""
+def _basicsr(what: str, arguments: Sequence[str], log: Path, jobs: int) -> None:
+    """Run a command of this package in a process of its own, one of ``jobs`` at once, into a log file."""
     get_root_logger().info(what)
+    environment = {"OMP_NUM_THREADS": str(_share(jobs))}
     command = [sys.executable, "-m", "dfpg_plugin.cli.main", *arguments]
     with log.open("w", encoding="utf-8") as output:
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment})

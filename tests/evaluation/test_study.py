@@ -1,6 +1,7 @@
 """`basicsr study`: real small trainings, tested and reported; what is finished is kept."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,7 +115,9 @@ def test_two_models_and_two_seeds(basicsr: Callable, tmp_path: Path, demo_option
     assert done.returncode == 0, done.stderr[-3000:]
     names = {path.parent.name: path for path in (tmp_path / "results").glob("*/evaluation.json")}
     assert sorted(names) == ["blurred", "full_seed0", "full_seed1", "plain_seed0", "plain_seed1", "sharp"]
-    method = json.loads(names["plain_seed1"].read_text())["method"]
+    manifest = json.loads(names["plain_seed1"].read_text())
+    assert manifest["machine"]["workers"] == max(1, len(os.sched_getaffinity(0)) // 2) - 1
+    method = manifest["method"]
     assert method["weights"]["file"] == "experiments/plain_seed1/models/net_g_latest.pth"
     assert method["network_g"]["prior_stream"] is False
     report = json.loads((tmp_path / "report" / "report.json").read_text())
