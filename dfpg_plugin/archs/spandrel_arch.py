@@ -16,8 +16,8 @@ def SpandrelNet(*, architecture: str, options: Mapping | None = None) -> nn.Modu
     """Return a network of https://github.com/chaiNNer-org/spandrel itself, so that its weights keep their names.
 
     ``architecture``: such as ``NAFNet``, or ``PLKSR.RealPLKSR`` where there are several classes. ``options``: the
-    arguments of its constructor. Most map (B,3,H,W) in [0,1] to the same. Raises UserError where spandrel is missing,
-    and for names that it does not have.
+    arguments of its constructor. Most map (B,3,H,W) in [0,1] to the same. Raises UserError where spandrel, or a package
+    that the architecture needs, is missing, and for names that it does not have.
     """
     try:
         from spandrel import architectures
@@ -26,7 +26,10 @@ def SpandrelNet(*, architecture: str, options: Mapping | None = None) -> nn.Modu
     folder, _, kind = str(architecture).partition(".")
     known = [module.name for module in pkgutil.iter_modules(architectures.__path__) if not module.name.startswith("_")]
     check_choice("SpandrelNet architecture", folder, known)
-    module = importlib.import_module(f"{architectures.__name__}.{folder}")
+    try:
+        module = importlib.import_module(f"{architectures.__name__}.{folder}")
+    except ImportError as error:
+        raise UserError(f"SpandrelNet architecture: {folder} needs a package that is missing ({error}).") from error
     kinds = {name: v for name, v in vars(module).items() if inspect.isclass(v) and issubclass(v, nn.Module)}
     check_choice(f"SpandrelNet architecture: {folder}", kind or folder, kinds)
     network = kinds[kind or folder]

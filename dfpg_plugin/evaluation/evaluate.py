@@ -29,7 +29,7 @@ from dfpg_plugin.data.face_blur_dataset import FaceBlurDataset
 from dfpg_plugin.evaluation.manifest import describe, goes_on, now
 from dfpg_plugin.evaluation.measuring import Chunk, MeasuredChunks, SetPlan
 from dfpg_plugin.evaluation.records import MANIFEST, append_chunk, keep_whole_chunks, read_chunks, set_file
-from dfpg_plugin.evaluation.restored import BLURRED, RESTORED, SHARP, RestoredFolder, restores_single_images
+from dfpg_plugin.evaluation.restored import BLURRED, RESTORED, SHARP, RestoredFolder, why_not_single_images
 from dfpg_plugin.evaluation.set_metrics import Partners, SetOptions, VerificationOptions, read_set_metrics
 from dfpg_plugin.files import read_json, whole_file
 from dfpg_plugin.metrics.verification import verify
@@ -72,11 +72,12 @@ def evaluate(opt: Options, option_file: str, images: str = RESTORED, workers: in
         chunks = MeasuredChunks(opt, images, plans, set_metrics)
         with explained(f"{opt['model_type']} can't be built with these options"):
             model = chunks.model if images == RESTORED else None
-        if model is not None and not restores_single_images(model, plans[0].dataset):
+        if model is not None and (reason := why_not_single_images(model, plans[0].dataset)):
+            own_way = f"{opt['model_type']} measures in its own way (it restores no single image: {reason})"
             if set_metrics:
-                raise UserError(f"val:set_metrics: {opt['model_type']} measures in its own way. Remove them.")
+                raise UserError(f"val:set_metrics: {own_way}. Remove them.")
             prepare_output(opt, option_file, open_log, new=True)
-            get_root_logger().warning(f"{opt['model_type']} measures in its own way, which no report can read.")
+            get_root_logger().warning(f"{own_way}, which no report can read.")
             with explained(f"{opt['model_type']} can't validate these sets"):
                 validate(opt, model, loaders, opt["name"], None)
             return

@@ -69,15 +69,14 @@ def _restore_in_batches(model: BaseModel, samples: Sequence[Sample], options: Ma
     return [restored[i] for i in range(len(samples))]
 
 
-def restores_single_images(model: BaseModel, dataset: Dataset) -> bool:
-    """Tell whether a model can be asked for the restored image of each sample; that of a video, say, can't."""
-    if not _validates_itself(model):
-        return True
-    try:
-        restore(model, [dataset[0]], dataset.opt)  # type: ignore[attr-defined]
-    except Exception:  # a model of another package may fail in any way on what it is not made for
-        return False
-    return True
+def why_not_single_images(model: BaseModel, dataset: Dataset) -> str | None:
+    """Return why a model can't be asked for each sample's restored image, as that of a video; None where it can."""
+    if _validates_itself(model):
+        try:
+            restore(model, [dataset[0]], dataset.opt)  # type: ignore[attr-defined]
+        except Exception as error:  # a model of another package may fail in any way on what it is not made for
+            return str(error).strip().split("\n")[0] or type(error).__name__
+    return None
 
 
 def _validates_itself(model: BaseModel) -> bool:

@@ -2,6 +2,7 @@
 
 import builtins
 import copy
+import sys
 
 import numpy as np
 import pytest
@@ -165,6 +166,12 @@ def test_spandrel_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match="pip install spandrel"):
+        build_network(copy.deepcopy(NAFNET))
+
+
+def test_spandrel_architecture_whose_packages_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "spandrel.architectures.NAFNet", None)
+    with pytest.raises(UserError, match="SpandrelNet architecture: NAFNet needs a package that is missing"):
         build_network(copy.deepcopy(NAFNET))
 
 

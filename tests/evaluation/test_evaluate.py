@@ -14,11 +14,14 @@ import pytest
 import torch
 from basicsr.metrics import calculate_metric
 from basicsr.models import build_model
+from basicsr.utils import get_root_logger
+from basicsr.utils.registry import MODEL_REGISTRY
 from conftest import ROOT
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.evaluation.records import MANIFEST, Record, append_chunk, read_run, set_file
+from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.training.loop import build_loaders, validate
 from dfpg_plugin.training.options import Arguments, complete, read_option_file
 
@@ -119,6 +122,28 @@ def test_winograds_convolutions_give_the_same_values(small_set: Callable, monkey
     assert "WinogradConv2d" in {type(layer).__name__ for layer in made[0].modules()}
     for name, values in direct.items():
         assert fast[name] == pytest.approx(values, abs=1e-3), name
+
+
+def test_a_model_that_restores_no_single_image_is_left_to_its_own_way(
+    small_set: Callable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Clips(DFPGModel):
+        def nondist_validation(self, dataloader, current_iter: str, tb_logger: None, save_img: bool) -> None:
+            seen.append(len(dataloader.dataset))
+            if len(dataloader.dataset) == 1:
+                raise ValueError("a clip has more than one frame")
+
+    seen: list[int] = []
+    monkeypatch.setitem(MODEL_REGISTRY._obj_map, "Clips", Clips)
+    monkeypatch.setattr(get_root_logger(), "propagate", True)
+    files = small_set()
+    assert not (files.run("model_type=Clips") / MANIFEST).exists()
+    assert seen == [1, len(files.names)]
+    (line,) = [record.message for record in caplog.records if "in its own way" in record.message]
+    assert "(it restores no single image: a clip has more than one frame), which no report can read" in line
+    detection = {"detection": {"type": "detection_rate", "recogniser": "dlib"}}
+    with pytest.raises(UserError, match=r"set_metrics: Clips measures in its own way .* Remove them"):
+        files.run("model_type=Clips", f"val:set_metrics={json.dumps(detection)}")
 
 
 def test_the_processes_of_an_evaluation_share_the_gpus_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from basicsr.utils import get_root_logger, imwrite, tensor2img
 from torchvision.transforms.functional import normalize
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.evaluation.restored import RestoredFolder, restore, restores_single_images, to_image
+from dfpg_plugin.evaluation.restored import RestoredFolder, restore, to_image, why_not_single_images
 
 
 def write(folder: Path, names: dict[str, int]) -> None:
@@ -92,23 +92,28 @@ def test_normalised_images_are_those_that_were_read() -> None:
     np.testing.assert_array_equal(to_image(as_they_are[0]["lq"], {"name": "x", "mean": None}), IMAGE)
 
 
-def test_a_model_with_its_own_validation_is_asked_for_what_it_saves(tmp_path: Path, caplog) -> None:
+def test_a_model_with_its_own_validation_is_asked_for_what_it_saves(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(get_root_logger(), "propagate", True)  # to caplog
     model, dataset = model_of(SavesItsOwnWay, tmp_path), samples([0.5] * 3, [0.5] * 3)
     before = json.dumps(model.opt)
     state = torch.get_rng_state()
-    assert restores_single_images(model, dataset)
+    assert why_not_single_images(model, dataset) is None
     first, second = (restore(model, dataset, dataset.opt)[0] for _ in range(2))
     np.testing.assert_array_equal(first, second)  # though it draws noise
     assert 2 < np.abs(first.astype(float) - IMAGE).mean() < 20
     assert json.dumps(model.opt) == before
     assert list(tmp_path.iterdir()) == []
     assert torch.equal(torch.get_rng_state(), state)
+    get_root_logger().warning("after it")
+    assert "after it" in caplog.text
     assert "once for each image" not in caplog.text
 
 
 def test_a_model_of_films_is_left_to_its_own_way(tmp_path: Path) -> None:
     model, dataset = model_of(SavesAFilm, tmp_path), samples([0.5] * 3, [0.5] * 3)
-    assert not restores_single_images(model, dataset)
+    assert why_not_single_images(model, dataset) == "SavesAFilm saves 2 images of one sample."
     with pytest.raises(UserError, match="SavesAFilm saves 2 images of one sample"):
         restore(model, dataset, dataset.opt)
     assert model.opt["path"]["visualization"] == str(tmp_path)
