@@ -1,6 +1,6 @@
 """What restorers cost: parameters, operations, seconds of a training step; and option files for equal budgets.
 
-    python benchmarks/restorers.py options/ablation/b[14].yml options/combine/*_prior.yml
+    python benchmarks/restorers.py options/ablation/b[14].yml options/combine/{edsr,nafnet,rrdbnet,swinir}_prior.yml
     python benchmarks/restorers.py --iterations 400 --write equal_iterations options/...
     python benchmarks/restorers.py --seconds 60 --write equal_time options/...
 
@@ -79,6 +79,8 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="for the option files of that budget")
     parser.add_argument("--json")
     args = parser.parse_args()
+    if args.write is not None and not (args.iterations or args.seconds):
+        parser.error("--write needs --iterations or --seconds.")
     torch.set_num_threads(1)
     models = {file: build(file) for file in args.files}
     turns = take_turns({str(f): partial(model.optimize_parameters, 1) for f, model in models.items()}, args.rounds)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dfpg_plugin.checks import UserError
 
@@ -102,3 +102,19 @@ def read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected an object, found {type(content).__name__}. Restore or remove it.")
     return content
+
+
+def by_own_names(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a file's weights by the names under which ``net`` loads them, which may have a network inside."""
+    named = dict(state)
+    for name, module in net.named_modules():
+        if getattr(module, "takes_bare_weights", False):
+            name_as_inside(module, named, f"{name}." if name else "")
+    return named
+
+
+def name_as_inside(wrapper: nn.Module, state: dict[str, Tensor], prefix: str) -> None:
+    """Rename the weights below ``prefix`` to those of the wrapper's ``network``, where none is the wrapper's own."""
+    if not any(f"{prefix}{key}" in state for key in wrapper.state_dict()):
+        for key in [key for key in state if key.startswith(prefix)]:
+            state[f"{prefix}network.{key.removeprefix(prefix)}"] = state.pop(key)

@@ -1,7 +1,7 @@
 """options/combine: each file trains, its losses fall, and its prior term reaches the generator and nothing else."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from basicsr.data import build_dataset
 from basicsr.models import build_model
 from basicsr.models.sr_model import SRModel
 from conftest import ROOT
-from torch import nn
+from torch import distributed, nn
 from torch.utils.data import DataLoader
 
 from dfpg_plugin.losses.prior_loss import PriorPerceptualLoss
@@ -27,26 +27,26 @@ SMALLER = ["num_gpu=0", "datasets:train:batch_size_per_gpu=2", "datasets:train:k
 WITHOUT_FILES = {  # weights that are not there, and what is too large for a test
     "dfpgnet_vgg19": ["network_prior:weights=random"],
     "dfpgnet_arcface": ["network_prior:weights=random"],
-    "dfpgnet_timm": ["network_prior:weights=random", "datasets:train:gt_size=48"],
+    "dfpgnet_timm": ["network_prior:weights=random"],
     "realesrgan_prior": [
         "path:pretrain_network_g=~", "network_g:network:num_block=1", "network_g:network:num_feat=16",
         "datasets:train:gt_size=24", "train:optim_g:lr=1e-3",
     ],
 }  # fmt: skip
-Build = Callable[[Path], SRModel]
+Build = Callable[..., SRModel]
 
 
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
     """Check a file's options and build its model, with one batch of its data."""
 
-    def build_file(file: Path) -> SRModel:
+    def build_file(file: Path, *, dist: bool = False) -> SRModel:
         opt = read_option_file(str(file))
         plugins = load_plugins(opt.get("plugins") or [])
         force(opt, [*SMALLER, *WITHOUT_FILES.get(file.stem, ())])
         complete(opt, Arguments(str(file)), tmp_path, is_train=True)
         check_options(opt, plugins)
-        opt.update(rank=0, world_size=1)
+        opt.update(rank=0, world_size=1, dist=dist)
         torch.manual_seed(0)
         model = build_model(opt)
         dataset = build_dataset(opt["datasets"]["train"])
@@ -115,3 +115,31 @@ def test_dfpgnet_without_the_prior_loss_differs_from_b4_in_that_only() -> None:
         del b4[section][key]
     del b4["network_prior"], b4["name"], plain["name"]
     assert plain == b4
+
+
+@pytest.fixture
+def one_process(tmp_path: Path) -> Iterator[None]:
+    """A group of this process alone."""
+    distributed.init_process_group("gloo", f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_process")
+@pytest.mark.parametrize("name", ["edsr_prior", "edsr_dfpg", "nafnet_guided", "gfpgan_prior", "dfpgnet_arcface"])
+def test_it_trains_in_several_processes(name: str, build: Build) -> None:
+    """DistributedDataParallel raises in the second step where a parameter got no gradient in the first."""
+    model = build(OPTIONS / "combine" / f"{name}.yml", dist=True)
+    assert isinstance(model.net_g, nn.parallel.DistributedDataParallel)
+    for i in (1, 2):
+        model.optimize_parameters(i)
+    assert math.isfinite(model.get_current_log()["l_g_prior"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["srmodel_dfpgnet", "srgan_dfpgnet", "esrgan_dfpgnet"])
+def test_basicsrs_own_loop_trains_it(name: str, basicsr: Callable, tmp_path: Path) -> None:
+    forced = [*SMALLER, "train:total_iter=2", "val=~", "logger:print_freq=1"]
+    done = basicsr("train", "-opt", OPTIONS / "combine" / f"{name}.yml", "--stock", "--force_yml", *forced)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "experiments" / name / "models" / "net_g_latest.pth").is_file()

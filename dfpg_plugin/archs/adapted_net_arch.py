@@ -44,11 +44,11 @@ class AdaptedNet(nn.Module):
         contiguous: bool = False,
     ) -> None:
         super().__init__()
-        if len(value_range) != 2 or not value_range[0] < value_range[1]:
-            raise UserError(f"AdaptedNet value_range: expected the lowest and highest value, got {list(value_range)}.")
-        for name, value in (("multiple", multiple), ("upscale", upscale)):
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"AdaptedNet {name}: expected a whole number from 1, got {value!r}.")
+        if not _is_range(value_range):
+            raise UserError(f"AdaptedNet value_range: expected the lowest and highest value, got {value_range!r}.")
+        for name, value, least in (("multiple", multiple, 1), ("upscale", upscale, 1), ("output", output or 0, 0)):
+            if not isinstance(value, int) or value < least:
+                raise UserError(f"AdaptedNet {name}: expected a whole number from {least}, got {value!r}.")
         self.network = build_network(dict(network))
         take_bare_weights(self)
         self.multiple = multiple
@@ -85,3 +85,9 @@ class AdaptedNet(nn.Module):
         if isinstance(outputs, Tensor):
             what, advice = "one image", "Leave it out."
         raise UserError(f"AdaptedNet output: {type(self.network).__name__} returns {what}, not {self.output}. {advice}")
+
+
+def _is_range(values: object) -> bool:
+    if not isinstance(values, Sequence) or len(values) != 2 or not all(isinstance(v, int | float) for v in values):
+        return False
+    return values[0] < values[1]

@@ -1,5 +1,6 @@
 """Other networks as the prior than VGGFace: torchvision's, facexlib's ArcFace, timm's. Nothing is ever downloaded."""
 
+import re
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -65,7 +66,7 @@ class TorchvisionFeatureExtractor(FrozenExtractor):
             whole = models.get_model(model, weights=None, **MODEL_OPTIONS.get(model, {}))
         net, nodes = part_of(name, whole, layers, _vgg_nodes(model))
         if state is not None:
-            load_kept(name, weights, net, state)
+            load_kept(name, weights, net, {_of_today(key): value for key, value in state.items()})
         seen = published.transforms()
         super().__init__(
             net,
@@ -76,6 +77,11 @@ class TorchvisionFeatureExtractor(FrozenExtractor):
             feature_scale=feature_scale,
             origin=origin,
         )
+
+
+def _of_today(key: str) -> str:
+    """Return a weight's name as torchvision has it: its files of DenseNet have ``norm.1`` for what is ``norm1``."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", key)
 
 
 def _vgg_nodes(model: str) -> dict[str, str]:

@@ -144,6 +144,8 @@ class PriorGuidedNet(nn.Module):
             found[f"encoder {name}"] = output
 
         def of_decoder(name: str, module: nn.Module, inputs: tuple) -> None:
+            if not inputs:
+                raise UserError(f"PriorGuidedNet decoder: {name} gets its input by keyword. Name another module.")
             found[f"decoder {name}"] = inputs[0]
 
         handles = [modules[name].register_forward_hook(partial(of_encoder, name)) for name in self.encoder]

@@ -140,7 +140,9 @@ def _fits_winograd(layer: nn.Conv2d) -> bool:
 
 
 def _slope(activation: nn.Module | None) -> float:
-    """Return the factor on negative values; 1 where it is no such activation."""
+    """Return the factor on negative values; 1 where it is no such activation, or one whose hooks would be lost."""
+    if activation is None or activation._forward_pre_hooks or activation._forward_hooks:
+        return 1.0
     if isinstance(activation, nn.LeakyReLU) and 0 <= activation.negative_slope <= 1:
         return activation.negative_slope
     return 0.0 if type(activation) is nn.ReLU else 1.0

@@ -89,7 +89,7 @@ class Page:
     def _prior(self, square: Colours | None) -> list[tuple[Picture8, str]]:
         """Return pictures of the prior that the network has estimated for a face: means and strongest channels."""
         network = self.restorer.network
-        if square is None or getattr(network, "prior", None) is None:
+        if square is None or not self.restorer.estimates_priors:
             return []
         batch = self.restorer.as_seen(torch.from_numpy(np.ascontiguousarray(square.transpose(2, 0, 1)))[None])
         _, priors = network(batch.to(self.restorer.device), return_priors=True)

@@ -5,6 +5,7 @@ What an interrupted study has finished is kept: run it again.
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -66,7 +67,10 @@ def run_study(files: Sequence[str], seeds: Sequence[int], test: str, jobs: int, 
         raise UserError(f"--seeds: {' '.join(map(str, seeds))} names one twice. Name each once.")
     for run in runs:
         _check_earlier(run)
+    for file in files:
+        network_options(file, Path(), test)  # which fails before the trainings, then, not after them
     make_folder("--out", logs)
+    get_root_logger().setLevel(logging.INFO)  # which BasicSR sets for a log file only
     waiting = [run for run in runs if not run.weights.exists()]
     with ThreadPoolExecutor(jobs) as pool:
         for _ in pool.map(lambda run: _train(run, jobs, logs), waiting):
@@ -90,7 +94,7 @@ def network_options(file: str, weights: Path, test: str) -> list[str]:
         "model_type": opt["model_type"],
         "scale": opt.get("scale", 1),
         "plugins": plugins,
-        "network_g": sized_to_prior(opt)["network_g"],
+        "network_g": sized_to_prior(opt, ["network_g"])["network_g"],
         "path:pretrain_network_g": str(weights),
         "path:param_key_g": "params_ema" if averaged else "params",
     }

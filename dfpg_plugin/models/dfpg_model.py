@@ -16,14 +16,15 @@ from dfpg_plugin.checks import check_feature_maps, check_positive
 from dfpg_plugin.models.acceleration import autocast, channels_last
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.models.parts import Losses, Part
-from dfpg_plugin.models.priors import GENERATOR, sized_to_prior
+from dfpg_plugin.models.priors import RESTORED, is_ours, sized_to_prior
 from dfpg_plugin.models.requirements import (
     check_accumulation,
     check_parts,
+    check_range,
     check_restored,
     check_same_prior,
     check_shapes,
-    explaining_layouts,
+    explaining,
 )
 
 
@@ -51,6 +52,7 @@ class DFPGModel(MendedModel):
     """
 
     def __init__(self, opt: dict) -> None:
+        check_range(opt)
         super().__init__(sized_to_prior(opt))
 
     def init_training_settings(self) -> None:
@@ -60,7 +62,7 @@ class DFPGModel(MendedModel):
         self.cri_gan = self._build_loss("gan_opt")
         self.cri_feature = self._build_loss("feature_opt")
         self.uses_priors = self.cri_prior is not None or self.cri_gan is not None
-        self.generator_estimates = self.uses_priors and train.get("estimated_prior", GENERATOR) == GENERATOR
+        self.generator_estimates = self.uses_priors and train.get("estimated_prior") != RESTORED
         check_parts(self.opt, self.get_bare_model(self.net_g), self.uses_priors)
         check_accumulation(train, self.acceleration.accumulate)
         if (clip := train.get("grad_clip_norm")) is not None:
@@ -159,20 +161,24 @@ class DFPGModel(MendedModel):
         """Fill in the prior's features, the restored faces and, where a loss needs them, [P^1, P^2, P^3]."""
         if self.net_prior is not None and not part.target:
             with torch.no_grad():
-                part.target = self.net_prior(part.gt)
+                part.target = self._features(part.gt)
             check_feature_maps(type(self.net_prior).__name__, part.target)
         bare = self.get_bare_model(self.net_g)
-        with autocast(self.acceleration.amp, self.device), explaining_layouts(bare):
+        with autocast(self.acceleration.amp, self.device), explaining(bare, part.lq):
             if self.generator_estimates:
                 part.restored, part.estimated = self.net_g(part.lq, return_priors=True)
             else:
                 part.restored = self.net_g(part.lq)
-        check_restored(part.restored, part.gt, bare)
+        check_restored(part.restored, part.gt.shape, bare)
         part.restored = part.restored.float()
         if self.net_prior is not None and not self.generator_estimates:
-            part.estimated = self.net_prior(part.restored)
+            part.estimated = self._features(part.restored)
         part.estimated = [p.float() for p in part.estimated]
         check_shapes(part.estimated, part.target)
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """Return the extractor's [P1, P2, P3]; one of others may rely on the order (B,C,H,W) in memory."""
+        return self.net_prior(images if is_ours(self.net_prior) else images.contiguous())
 
     def _discriminator_losses(self, part: Part) -> tuple[Losses, Losses]:
         """Eq. 6 on logits: the two terms, and the mean logits."""
@@ -199,7 +205,7 @@ class DFPGModel(MendedModel):
             percep, style = self.cri_perceptual(restored, part.gt)
             losses.update({k: v for k, v in (("l_g_percep", percep), ("l_g_style", style)) if v is not None})
         if self.cri_feature is not None:
-            features = self.net_prior(restored) if self.generator_estimates else part.estimated
+            features = self._features(restored) if self.generator_estimates else part.estimated
             pairs = zip(features, part.target, strict=True)
             losses["l_g_feature"] = torch.stack([self.cri_feature(p_hat, p) for p_hat, p in pairs]).sum()
         if self.cri_prior is not None:
@@ -236,7 +242,9 @@ class DFPGModel(MendedModel):
         needed = self.uses_priors or self.cri_feature is not None
         if self.opt.get("network_prior") is None or not needed:
             return None
-        net = channels_last(build_network(self.opt["network_prior"]).to(self.device))
+        net = build_network(self.opt["network_prior"]).to(self.device)
+        if is_ours(net):
+            net = channels_last(net)
         self.acceleration.compiled(net.requires_grad_(False).eval())
         get_root_logger().info(f"Prior features: {type(net).__name__} from {getattr(net, 'source', 'its options')}.")
         return net

@@ -17,10 +17,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.files import load_weights, save_whole
+from dfpg_plugin.files import by_own_names, load_weights, save_whole
 from dfpg_plugin.models.acceleration import Acceleration, autocast, channels_last
 from dfpg_plugin.models.finite import StepCheck
 from dfpg_plugin.models.optimizers import build_optimizer, scheduler_class, with_own_fusing
+from dfpg_plugin.models.requirements import check_restored, explaining
 from dfpg_plugin.models.tiles import TILE_OVERLAP, check_tiles, restore_in_tiles
 from dfpg_plugin.models.validation import validate
 
@@ -136,8 +137,10 @@ class MendedModel(SRModel):
         def restore(image: Tensor) -> Tensor:
             height, width = image.shape[-2:]
             padded = F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="reflect")
-            with autocast(val.get("amp"), self.device):
-                return net(padded)[..., : height * scale, : width * scale].float()
+            with autocast(val.get("amp"), self.device), explaining(net, padded):
+                restored = net(padded)
+            check_restored(restored, (*padded.shape[:2], *(scale * side for side in padded.shape[2:])), net)
+            return restored[..., : height * scale, : width * scale].float()
 
         was_training = net.training
         net.eval()
@@ -236,15 +239,20 @@ class MendedModel(SRModel):
     ) -> None:
         """Load weights under ``param_key``, ``params``, ``params_ema``, ``state_dict`` or bare; nothing is executed.
 
-        BasicSR raises KeyError for the last three (base_model.py:290-295). Raises UserError, naming the file, where it
-        is missing, damaged or does not fit.
+        BasicSR raises KeyError for the last three (base_model.py:290-295). What a file lacks of the averaged weights
+        starts as the generator's; BasicSR leaves other random ones there (sr_model.py:42-51). Raises UserError, naming
+        the file, where it is missing, damaged or does not fit.
         """
         state, found = load_weights(load_path, (param_key, "params", "params_ema", "state_dict"))
         bare = self.get_bare_model(net)
+        state = by_own_names(bare, state)
         get_root_logger().info(f"Loading {type(bare).__name__} from {load_path}, with param key: [{found}].")
         self._print_different_keys_loading(bare, state, strict)
         try:
-            bare.load_state_dict(state, strict=strict)
+            missing = bare.load_state_dict(state, strict=strict).missing_keys
         except RuntimeError as error:
             reason = str(error).replace("\n", " ").replace("\t", "")[:300]
             raise UserError(f"{load_path} does not fit {type(bare).__name__}: {reason}") from error
+        if net is getattr(self, "net_g_ema", None):
+            generators = self.get_bare_model(self.net_g).state_dict()
+            bare.load_state_dict({key: generators[key] for key in missing}, strict=False)

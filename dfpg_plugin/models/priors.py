@@ -1,6 +1,6 @@
 """Where a training's estimated prior comes from, and networks that are built to the prior's size."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
 
 import torch
@@ -8,7 +8,7 @@ from basicsr.archs import build_network
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from dfpg_plugin.checks import check_feature_maps
+from dfpg_plugin.checks import UserError, check_feature_maps
 
 GENERATOR, RESTORED = "generator", "restored"
 ESTIMATES = (GENERATOR, RESTORED)  # `train:estimated_prior`: network_g's own, or the extractor's of the restored image
@@ -16,22 +16,34 @@ TRIAL_SIZE = 128  # px
 SIZE_KEYS = ("prior_channels", "prior_strides")
 
 
-def sized_to_prior(opt: Mapping) -> dict:
-    """Return ``opt`` with the prior's channels and strides for the networks that take and do not give them.
+def sized_to_prior(opt: Mapping, networks: Sequence[str] = ("network_g", "network_d")) -> dict:
+    """Return ``opt`` with the prior's channels and strides for those ``networks`` that take and do not give them.
 
     They are those of ``network_prior``, which is built for it, this package's own without their weights. A generator
-    whose estimates a training does not compare is left alone. ``opt`` and the random numbers stay as they are.
+    whose estimates a training does not compare is left alone. ``opt`` and the random numbers stay as they are. Raises
+    UserError where the prior can't be built.
     """
     sized = dict(opt)
     if opt.get("network_prior") is None:
         return sized
-    missing = {key: [name for name in SIZE_KEYS if _lacks(opt[key], name)] for key in _compared_networks(opt)}
+    compared = [key for key in _compared_networks(opt) if key in networks]
+    missing = {key: [name for name in SIZE_KEYS if _lacks(opt[key], name)] for key in compared}
     if not any(missing.values()):
         return sized
     sizes = dict(zip(SIZE_KEYS, channels_and_strides(_untrained(opt["network_prior"])), strict=True))
     for key, names in missing.items():
         sized[key] = {**opt[key], **{name: sizes[name] for name in names}}
     return sized
+
+
+def offers_priors(net_g: nn.Module) -> bool:
+    """Tell whether a generator has ``forward(x, return_priors=True)``."""
+    return "return_priors" in signature(net_g.forward).parameters
+
+
+def estimates_priors(net_g: nn.Module) -> bool:
+    """Tell whether it will return them; a DFPGNet that was built without its stream has None in its place."""
+    return offers_priors(net_g) and getattr(net_g, "prior", ()) is not None
 
 
 @torch.no_grad()
@@ -46,7 +58,7 @@ def _compared_networks(opt: Mapping) -> list[str]:
     """Return the generator where it estimates a prior that is compared, as far as the options say, and D."""
     train = opt.get("train")
     compares = train is None or any(train.get(key) is not None for key in ("prior_opt", "gan_opt"))
-    estimates = compares and (train or {}).get("estimated_prior", GENERATOR) == GENERATOR
+    estimates = compares and ((train or {}).get("estimated_prior") or GENERATOR) == GENERATOR
     networks = ["network_g"] * estimates + ["network_d"]
     return [key for key in networks if isinstance(opt.get(key), Mapping)]
 
@@ -67,8 +79,17 @@ def _lacks(options: Mapping, name: str) -> bool:
     return name in _parameters(options) and options.get(name) is None
 
 
+def is_ours(component: object) -> bool:
+    """Tell whether a class or a network is of this package."""
+    return getattr(component, "__module__", "").partition(".")[0] == __name__.partition(".")[0]
+
+
 def _untrained(options: Mapping) -> nn.Module:
-    is_ours = getattr(_component(options), "__module__", "").startswith(f"{__name__.split('.')[0]}.")
-    weights = {"weights": "random"} if is_ours and "weights" in _parameters(options) else {}
-    with torch.random.fork_rng(devices=[]):
-        return build_network({**options, **weights})
+    weights = {"weights": "random"} if is_ours(_component(options)) and "weights" in _parameters(options) else {}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return build_network({**options, **weights})
+    except (ArithmeticError, AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"network_prior: {options.get('type')} can't be built: {error}.") from error

@@ -2,12 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from inspect import signature
 
+import torch
+from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from dfpg_plugin.checks import UserError, check_choice
-from dfpg_plugin.models.priors import ESTIMATES, GENERATOR, RESTORED
+from dfpg_plugin.models.priors import (
+    ESTIMATES,
+    GENERATOR,
+    RESTORED,
+    estimates_priors,
+    offers_priors,
+)
 
 MEANS = ("PriorLoss", "PriorPerceptualLoss")  # over the batch, whatever their reduction
 PRIOR_IDENTITY = ("weights_sha256", "input", "layers", "feature_scale")  # of its record; the file's name may change
@@ -26,13 +33,30 @@ def check_parts(opt: Mapping, net_g: nn.Module, uses_priors: bool) -> None:
         raise UserError("network_d and train.gan_opt: one is there without the other. Add it, or remove both.")
     if has_d and train.get("optim_d") is None:
         raise UserError("train.optim_d: missing, network_d needs an optimizer.")
-    source = train.get("estimated_prior", GENERATOR)
-    check_choice("train:estimated_prior", source, ESTIMATES)
-    if uses_priors and source == GENERATOR and "return_priors" not in signature(net_g.forward).parameters:
+    source, name = train.get("estimated_prior"), type(net_g).__name__
+    check_choice("train:estimated_prior", source, (None, *ESTIMATES))
+    if uses_priors and source != RESTORED and not offers_priors(net_g):
         raise UserError(
-            f"network_g: {type(net_g).__name__} estimates no prior, but train.prior_opt or gan_opt needs one. Use "
-            f"DFPGNet or PriorGuidedNet, or train:estimated_prior: {RESTORED}, the features of the restored face."
+            f"network_g: {name} estimates no prior, but train.prior_opt or gan_opt needs one. Use DFPGNet or "
+            f"PriorGuidedNet, or train:estimated_prior: {RESTORED}, the features of the restored face."
         )
+    if uses_priors and source == RESTORED and estimates_priors(net_g):
+        get_root_logger().warning(
+            f"train:estimated_prior: {RESTORED}, though {name} estimates a prior itself, which nothing compares with "
+            f"network_prior's now. The paper's is {GENERATOR}."
+        )
+
+
+def check_range(opt: Mapping) -> None:
+    """Refuse data sets that normalise: everything in a DFPGModel is in [0,1]."""
+    for key, options in opt["datasets"].items():
+        for name, neutral in (("mean", 0), ("std", 1)):
+            values = options.get(name)
+            if values is not None and any(value != neutral for value in values):
+                raise UserError(
+                    f"datasets:{key}:{name}: images are in [0,1] in a DFPGModel. Remove mean and std; for a network "
+                    "that wants another range there is AdaptedNet's value_range."
+                )
 
 
 def check_accumulation(train: Mapping, parts: int) -> None:
@@ -45,29 +69,37 @@ def check_accumulation(train: Mapping, parts: int) -> None:
 
 
 @contextmanager
-def explaining_layouts(net_g: nn.Module) -> Iterator[None]:
-    """Say what helps a network that can't work on images whose channels lie innermost in memory."""
+def explaining(net_g: nn.Module, images: Tensor) -> Iterator[None]:
+    """Say what helps a network that can't work on images of this size, or whose channels lie innermost in memory."""
     try:
         yield
-    except RuntimeError as error:
-        if "view size is not compatible" not in str(error):
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+        if isinstance(error, UserError | torch.OutOfMemoryError) or "find_unused_parameters" in str(error):
             raise
+        name = type(net_g).__name__
+        if "view size is not compatible" in reason:
+            raise UserError(
+                f"network_g: {name} relies on the order of its tensors in memory ({reason}). Wrap it: type: "
+                "AdaptedNet, contiguous: true, network: its options."
+            ) from error
+        height, width = images.shape[-2:]
         raise UserError(
-            f"network_g: {type(net_g).__name__} relies on the order of its tensors in memory ({error}) Wrap it: type: "
-            "AdaptedNet, contiguous: true, network: its options."
+            f"network_g: {name} fails on images of {height}x{width} px ({type(error).__name__}: {reason}). If it takes "
+            "only multiples of a size, wrap it: type: AdaptedNet, multiple: that size, network: its options."
         ) from error
 
 
-def check_restored(restored: object, gt: Tensor, net_g: nn.Module) -> None:
-    """Refuse what is no image of the ground truth's size."""
+def check_restored(restored: object, shape: Sequence[int], net_g: nn.Module) -> None:
+    """Refuse what is no batch of images of this ``shape``, (B,3,H,W)."""
     name = type(net_g).__name__
     if not isinstance(restored, Tensor):
         what = f"{len(restored)} outputs" if isinstance(restored, Sequence) else type(restored).__name__
         raise UserError(f"network_g: {name} returns {what}, not an image. AdaptedNet's output says which is.")
-    if restored.shape != gt.shape:
+    if restored.shape != tuple(shape):
         raise UserError(
-            f"network_g: {name} returns images of {tuple(restored.shape[1:])}, the ground truth is "
-            f"{tuple(gt.shape[1:])}. Set its options, or AdaptedNet's upscale or multiple."
+            f"network_g: {name} returns images of {tuple(restored.shape[1:])}, expected {tuple(shape[1:])}. "
+            "Set its options, or AdaptedNet's upscale or multiple."
         )
 
 

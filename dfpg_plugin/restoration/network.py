@@ -89,7 +89,7 @@ def read_options_of(option_file: str, network: str) -> dict:
     load_plugins(opt.get("plugins") or [])
     options = opt.get(network)
     if isinstance(options, dict):
-        options = sized_to_prior(opt)[network]
+        options = sized_to_prior(opt, [network])[network]
     if not isinstance(options, dict):
         raise UserError(f"{option_file}: {network}: missing. Name the option file of the network's training.")
     return options

@@ -18,6 +18,8 @@ from dfpg_plugin.archs.winograd import with_winograd
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.metrics.recognisers import Recogniser, load_recogniser
 from dfpg_plugin.models.acceleration import autocast, channels_last
+from dfpg_plugin.models.priors import estimates_priors
+from dfpg_plugin.models.requirements import explaining
 from dfpg_plugin.models.tiles import restore_in_tiles
 from dfpg_plugin.restoration.faces import MOST_SIDE, Colours, Face, crop, load_detector, paste, same_face, shrink
 from dfpg_plugin.restoration.network import GREY, SEES, choose_device, load_attention, load_network
@@ -58,6 +60,7 @@ class DFPGRestorer:
             torch.set_flush_denormal(True)
             if torch.get_num_threads() == 1:  # its transforms use no more
                 network = with_winograd(network)
+        self.estimates_priors = estimates_priors(network)
         self.network: nn.Module = channels_last(network.to(self.device))
 
     def restore(self, image: object, colours: str = "bgr") -> object:
@@ -127,7 +130,7 @@ class DFPGRestorer:
         given, batch = batch, self.as_seen(batch)
         padded = F.pad(batch, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
         padded = padded.to(self.device).contiguous(memory_format=torch.channels_last)
-        with autocast(self.settings.amp, self.device):
+        with autocast(self.settings.amp, self.device), explaining(self.network, padded):
             result = restore_in_tiles(self.network, padded, TILE, TILE_OVERLAP)
         result = result[..., :height, :width].float().cpu()
         if self.sees_grey:  # the colours stay, the change of the lightness is added to each

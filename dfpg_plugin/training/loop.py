@@ -8,7 +8,7 @@ where it was, in the data and in every random number.
 import datetime
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,6 +61,7 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
         if state is not None:
             with explained(f"{opt['path']['resume_state']} does not fit these options"):
                 resume(model, state)
+        try_validation(model, val_loaders)
         if dry_run:
             try_step(opt, model, sampler, loader)
             return
@@ -94,6 +95,16 @@ def _where(error: BaseException) -> str:
     """Return the file and line that raised an error."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(last.filename).name}, line {last.lineno}"
+
+
+def try_validation(model: BaseModel, loaders: Sequence[DataLoader]) -> None:
+    """Restore the first image of each validation set, to say now what would fail at the first validation."""
+    if not isinstance(model, MendedModel):  # others may validate in their own ways
+        return
+    for loader in loaders:
+        with torch.random.fork_rng(devices=[] if model.device.type == "cpu" else [model.device]):
+            model.feed_data(next(iter(loader)))
+            model.test()
 
 
 def try_step(opt: Options, model: BaseModel, sampler: EpochSampler, loader: DataLoader) -> None:

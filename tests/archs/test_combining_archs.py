@@ -121,6 +121,8 @@ def test_adapted_chooses_an_output() -> None:
         ({"value_range": [1, -1]}, "value_range: expected the lowest and highest"),
         ({"multiple": 0}, "multiple: expected a whole number from 1, got 0"),
         ({"upscale": 1.5}, "upscale: expected a whole number from 1, got 1.5"),
+        ({"output": "image"}, "output: expected a whole number from 0, got 'image'"),
+        ({"value_range": ["a", "b"]}, "value_range: expected the lowest and highest"),
         ({"residual": "yes"}, "residual: 'yes' is not one of True, False"),
     ],
 )
@@ -299,6 +301,23 @@ def test_the_discriminator_says_that_images_are_too_small() -> None:
     net = CAFeatureDiscriminator(num_feat=4)
     with pytest.raises(UserError, match="features are 5x8, and need 6 pixels a side"):
         net([torch.rand(1, c, 20 // s, 32 // s) for c, s in zip((64, 128, 256), (1, 2, 4), strict=True)])
+
+
+def test_a_decoder_point_without_positional_input_is_named() -> None:
+    class ByKeyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(input=self.first(x))
+
+    ARCH_REGISTRY._obj_map["ByKeyword"] = ByKeyword
+    try:
+        with pytest.raises(UserError, match="PriorGuidedNet decoder: second gets its input by keyword"):
+            guided(network={"type": "ByKeyword"}, encoder=["first"] * 3, decoder=["second"] * 3, squeeze_factor=1)
+    finally:
+        del ARCH_REGISTRY._obj_map["ByKeyword"]
 
 
 @pytest.mark.parametrize("wrapper", ["AdaptedNet", "PriorGuidedNet"])

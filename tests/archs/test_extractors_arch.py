@@ -163,6 +163,25 @@ def test_only_what_the_layers_need_is_kept_and_wanted_of_a_file(tmp_path: Path) 
     ]
 
 
+def test_torchvisions_files_of_densenets_have_older_names(tmp_path: Path) -> None:
+    """``norm.1`` for what is ``norm1``: its own builder renames them, see torchvision's densenet.py."""
+    net = trained(get_model("densenet121"))
+    renamed = {}
+    for key, value in net.state_dict().items():
+        head, layer, tail = key.partition("denselayer")
+        for part in ("norm1", "norm2", "conv1", "conv2"):
+            tail = tail.replace(f".{part}.", f".{part[:4]}.{part[4]}.")
+        renamed[head + layer + tail] = value
+    assert "features.denseblock1.denselayer1.norm.1.weight" in renamed
+    torch.save(renamed, tmp_path / "densenet.pth")
+    layers = ["features.denseblock1.denselayer2.conv1"]
+    extractor = TorchvisionFeatureExtractor(
+        model="densenet121", layers=layers, weights=str(tmp_path / "densenet.pth"), mean=[0, 0, 0], std=[1, 1, 1]
+    )
+    x = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(extractor(x), tapped(net, layers, x))
+
+
 def test_any_node_of_a_torchvision_graph(tmp_path: Path) -> None:
     torch.manual_seed(1)
     whole = trained(get_model("resnet18", weights=None))

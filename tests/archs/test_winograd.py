@@ -145,6 +145,14 @@ def test_an_activation_is_joined_or_left_alone(activation: nn.Module) -> None:
         assert relative_error(with_winograd(net)(x), net(x)) < 1e-5
 
 
+def test_an_activation_with_hooks_keeps_them() -> None:
+    net = nn.Sequential(convolution(64, 64), nn.ReLU())
+    net[1].register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
+    x = torch.randn(1, 64, 9, 13)
+    with torch.no_grad():
+        assert relative_error(with_winograd(net)(x), net(x)) < 1e-5
+
+
 def test_under_autocast_it_stays_in_float32() -> None:
     conv = convolution(64, 64)
     x = torch.randn(1, 64, 9, 13)

@@ -102,7 +102,7 @@ def test_a_network_without_priors_is_refused_as_their_source(restored: dict) -> 
 
 def test_a_source_that_there_is_not(restored: dict) -> None:
     restored["train"]["estimated_prior"] = "restore"
-    with pytest.raises(UserError, match="train:estimated_prior: 'restore' is not one of generator, restored"):
+    with pytest.raises(UserError, match="train:estimated_prior: 'restore' is not one of None, generator, restored"):
         build(restored)
 
 
@@ -215,7 +215,7 @@ def test_what_is_no_image_of_the_right_size_is_refused(restored: dict) -> None:
     finally:
         del ARCH_REGISTRY._obj_map["TwoImages"]
     restored["network_g"] = {**EDSR, "upscale": 2}
-    with pytest.raises(UserError, match=r"EDSR returns images of \(3, 64, 64\), the ground truth is \(3, 32, 32\)"):
+    with pytest.raises(UserError, match=r"EDSR returns images of \(3, 64, 64\), expected \(3, 32, 32\)"):
         build(restored).optimize_parameters(1)
 
 
