@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from basicsr.utils.registry import ARCH_REGISTRY
 from conftest import write_yaml
 
 from dfpg_plugin.checks import UserError
@@ -107,12 +109,26 @@ def test_a_run_that_fails_ends_the_study_with_its_own_words(
         run_study([str(full)], [0], str(test), 1, tmp_path / "logs")
 
 
+def test_a_prior_that_can_not_be_built_is_said_before_the_trainings(
+    tmp_path: Path, demo_options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, "Gone", torch.load)
+    demo_options["network_prior"] = {"type": "Gone", "f": "nowhere.pth"}
+    full, _, test = write_models(tmp_path, demo_options)
+    with pytest.raises(UserError, match=r"^network_prior: Gone can't be built: .*nowhere\.pth"):
+        run_study([str(full)], [0], str(test), 1, tmp_path / "logs")
+    assert not (tmp_path / "logs").exists()
+
+
 @pytest.mark.slow
 def test_two_models_and_two_seeds(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
     full, plain, test = write_models(tmp_path, demo_options)
     arguments = ["study", "-opt", full, plain, "--test", test, "--seeds", 0, 1, "--jobs", 2, "--out", "report"]
     done = basicsr(*arguments)
     assert done.returncode == 0, done.stderr[-3000:]
+    for step in ("full_seed0: training", "plain_seed1: testing"):
+        assert f"INFO: {step}" in done.stderr
     names = {path.parent.name: path for path in (tmp_path / "results").glob("*/evaluation.json")}
     assert sorted(names) == ["blurred", "full_seed0", "full_seed1", "plain_seed0", "plain_seed1", "sharp"]
     manifest = json.loads(names["plain_seed1"].read_text())
