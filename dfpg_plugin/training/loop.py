@@ -61,7 +61,8 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
         if state is not None:
             with explained(f"{opt['path']['resume_state']} does not fit these options"):
                 resume(model, state)
-        try_validation(model, val_loaders)
+        if opt.get("val"):
+            try_validation(model, val_loaders)
         if dry_run:
             try_step(opt, model, sampler, loader)
             return

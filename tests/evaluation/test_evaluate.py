@@ -139,7 +139,7 @@ def test_a_model_that_restores_no_single_image_is_left_to_its_own_way(
     files = small_set()
     assert not (files.run("model_type=Clips") / MANIFEST).exists()
     assert seen == [1, len(files.names)]
-    (line,) = [record.message for record in caplog.records if "in its own way" in record.message]
+    (line,) = {record.message for record in caplog.records if "in its own way" in record.message}
     assert "(it restores no single image: a clip has more than one frame), which no report can read" in line
     detection = {"detection": {"type": "detection_rate", "recogniser": "dlib"}}
     with pytest.raises(UserError, match=r"set_metrics: Clips measures in its own way .* Remove them"):
