@@ -131,7 +131,7 @@ class MendedModel(SRModel):
         of so many px, which overlap by ``tile_overlap`` (32), ``amp`` computes in ``bfloat16`` or ``float16``.
         """
         net = getattr(self, "net_g_ema", None) or self.get_bare_model(self.net_g)
-        val, scale = self.opt["val"], self.opt.get("scale", 1)
+        val, scale = self.opt["val"], self.opt.get("scale") or 1
         multiple = val.get("pad_to", 1)
 
         def restore(image: Tensor) -> Tensor:
