@@ -12,7 +12,9 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     add_basicsr_arguments(parser)
     parser.add_argument("--stock", action="store_true", help="use BasicSR's own training loop, unmodified")
     parser.add_argument(
-        "--dry-run", action="store_true", help="check the options, build everything, train one step, and write nothing"
+        "--dry-run",
+        action="store_true",
+        help="check the options, build everything, restore a validation picture, train one step, and write nothing",
     )
     parser.set_defaults(run=run)
 
