@@ -102,6 +102,10 @@ class CAFeatureDiscriminator(nn.Module):
             )
         return [int(factor) for factor in factors]
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """Return what ``torch.compile`` compiles: the whole network."""
+        return [self]
+
     def attend(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Weight each feature's channels: P'_i = CA_i(P_i) (Eq. 4). Shapes stay; without attention so do values."""
         return [ca(p) for ca, p in zip(self.channel_attention, features, strict=True)]

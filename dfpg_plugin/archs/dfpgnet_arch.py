@@ -21,6 +21,7 @@ from dfpg_plugin.archs.blocks import (
     SFT,
     SSFT,
     AddPrior,
+    ResBlock,
     ResGroup,
     compared,
     conv3x3,
@@ -170,6 +171,10 @@ class DFPGNet(nn.Module):
         for module in self.modules():
             if isinstance(module, ResGroup):
                 module.use_checkpoint = use_checkpoint
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """Return what ``torch.compile`` compiles, one by one: nearly all of the network, in three sizes."""
+        return [module for module in self.modules() if isinstance(module, ResBlock | SFT)]
 
     def forward(self, x: Tensor, return_priors: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Deblur RGB images.

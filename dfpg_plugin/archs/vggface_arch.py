@@ -103,6 +103,10 @@ class VGGFaceFeatureExtractor(nn.Module):
         self.requires_grad_(False)
         self.train(False)
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """Return what ``torch.compile`` compiles: the whole network."""
+        return [self]
+
     def train(self, mode: bool = True) -> "VGGFaceFeatureExtractor":
         """Stay in eval mode, whatever ``mode`` says."""
         del mode

@@ -1,14 +1,18 @@
 """What makes a training faster, or smaller in memory, as options under ``train``."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from typing import Any
 
 import torch
+from basicsr.utils import get_root_logger
 from torch import nn
 
 from dfpg_plugin.checks import UserError, check_choice, check_fields
+from dfpg_plugin.models.captured_step import CudaRecorder
+from dfpg_plugin.models.priors import is_ours
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -41,14 +45,20 @@ class Acceleration:
       losses are then those of float32 to about 1e-5. With ``float16`` the losses are scaled (torch's GradScaler).
     - ``accumulate``: parts of a batch that are computed one after the other, their gradients added: the update is
       that of the whole batch, in the memory of a part. With a discriminator the generator runs once more for each.
-    - ``compile``: whether the networks are compiled by ``torch.compile``.
+    - ``compile``: whether ``torch.compile`` compiles the networks for their training; by default on a GPU, those that
+      have ``compiled_parts``. These parts are compiled one by one, since one compilation serves all that are alike;
+      other networks are compiled whole. Validation is never compiled: its images have many sizes.
+    - ``cuda_graph``: whether the kernels of a step are recorded, and launched together from then on; by default on one
+      GPU where all networks are this package's own. What a network decides in Python, such as to leave out a layer at
+      random, is then decided once for all steps. Said in the log where it can't be had.
     - ``tf32``: whether a GPU may round the factors of convolutions and matrix products to TF32; by default as torch
       does, for convolutions only.
     """
 
     amp: str | None = None
     accumulate: int = 1
-    compile: bool = False
+    compile: bool | None = None
+    cuda_graph: bool | None = None
     tf32: bool | None = None
 
     @classmethod
@@ -72,8 +82,30 @@ class Acceleration:
         """Return what scales the losses; it does nothing but for float16."""
         return torch.amp.GradScaler(device.type, enabled=self.amp == "float16")
 
-    def compiled(self, net: nn.Module) -> nn.Module:
-        """Return ``net``, its forward compiled in place where that is asked for, so that its state keeps its names."""
-        if self.compile:
-            net.compile()
+    def compiled(self, net: nn.Module, device: torch.device) -> nn.Module:
+        """Return ``net``, what is computed in it compiled in place where asked for, so that its state keeps its names."""
+        parts = getattr(net, "compiled_parts", None)
+        by_default = parts is not None and device.type == "cuda" and find_spec("triton") is not None
+        if by_default if self.compile is None else self.compile:
+            for part in [net] if parts is None else parts():
+                # a compilation for each size: one for all sizes would serve a training's only one worse
+                part.compile(dynamic=False)
         return net
+
+    def recorder(self, device: torch.device, processes: int, networks: Iterable[nn.Module]) -> CudaRecorder | None:
+        """Return what records a step's kernels, or None where they are launched one by one; say which in the log."""
+        foreign = [type(net).__name__ for net in networks if not is_ours(net)]
+        if device.type != "cuda":
+            reason = "there is no GPU" if self.cuda_graph else None
+        elif self.cuda_graph is False:
+            reason = "train:cuda_graph is false"
+        elif processes > 1:
+            reason = "there are several processes or GPUs"
+        elif foreign and self.cuda_graph is None:
+            reason = f"{foreign[0]} is not of this package; where it draws nothing in Python, set train:cuda_graph: true"
+        else:
+            get_root_logger().info("The step is recorded as CUDA graphs in its fourth iteration.")
+            return CudaRecorder()
+        if reason is not None:
+            get_root_logger().info(f"The step's kernels are launched one by one: {reason}.")
+        return None

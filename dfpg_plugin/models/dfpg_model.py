@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dfpg_plugin.checks import check_feature_maps, check_positive
 from dfpg_plugin.models.acceleration import autocast, channels_last
+from dfpg_plugin.models.captured_step import CapturedStep
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.models.parts import Losses, Part
 from dfpg_plugin.models.priors import RESTORED, is_ours, sized_to_prior
@@ -69,6 +70,9 @@ class DFPGModel(MendedModel):
             check_positive("train.grad_clip_norm", clip)
         self.net_prior = self._build_prior()
         self.net_d = self._build_discriminator()
+        processes = max(self.opt["num_gpu"], self.opt.get("world_size", 1))
+        networks = [self.get_bare_model(net) for net in (self.net_g, self.net_prior, self.net_d) if net is not None]
+        self.captured = CapturedStep(self.acceleration.recorder(self.device, processes, networks))
         super().init_training_settings()
 
     def setup_optimizers(self) -> None:
@@ -82,9 +86,7 @@ class DFPGModel(MendedModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """One step of D, then one of G (section 4.1). Raises NonFiniteLossError before anything is updated with it."""
         self.check.begin(current_iter)
-        parts = self._parts()
-        if len(parts) == 1:
-            self._estimate(parts[0])  # the only forward: its graph serves both updates
+        parts = self.captured.begin(self.lq, self.gt, self.acceleration.accumulate)
         log: Losses = {}
         if self.net_d is not None:
             log.update(self._update(parts, self.net_d, self.optimizer_d, self._discriminator_losses, "norm_d"))
@@ -98,7 +100,8 @@ class DFPGModel(MendedModel):
             self.model_ema(decay=self.ema_decay)
 
     def save(self, epoch: int, current_iter: int) -> None:
-        """Save the networks, then the training state."""
+        """Save the networks, then the training state. Raises NonFiniteLossError."""
+        self.check.settle()
         self.save_generator(current_iter)
         if self.net_d is not None:
             self.save_network(self.net_d, "net_d", current_iter)
@@ -120,9 +123,6 @@ class DFPGModel(MendedModel):
         if self.scaler.is_enabled() and "scaler" in resume_state:
             self.scaler.load_state_dict(resume_state["scaler"])
 
-    def _parts(self) -> list[Part]:
-        return Part.of(self.lq, self.gt, self.acceleration.accumulate)
-
     def _update(
         self,
         parts: Sequence[Part],
@@ -132,7 +132,24 @@ class DFPGModel(MendedModel):
         norm_name: str,
     ) -> Losses:
         """Update a network with the losses of all parts of the batch; return them, the norm and what else is logged."""
-        optimizer.zero_grad(set_to_none=True)
+
+        def compute() -> tuple[Losses, Losses]:
+            optimizer.zero_grad(set_to_none=True)
+            return self._gradients(parts, net, terms)
+
+        losses, others = self.captured.gradients(norm_name, net, compute)
+        self.scaler.unscale_(optimizer)
+        norm = nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
+        if (clip := self.opt["train"].get("grad_clip_norm")) is not None:
+            nn.utils.clip_grads_with_norm_(net.parameters(), clip, norm)
+        step = partial(self.scaler.step, optimizer)
+        self.check.update(losses, norm, optimizer, step, self.scaler.is_enabled())
+        return {**losses, norm_name: norm, **others}
+
+    def _gradients(
+        self, parts: Sequence[Part], net: nn.Module, terms: Callable[[Part], tuple[Losses, Losses]]
+    ) -> tuple[Losses, Losses]:
+        """Add up the gradients of all parts' losses; return the means of the losses and of what else is logged."""
         losses: Losses = {}
         others: Losses = {}
         for i, part in enumerate(parts):
@@ -144,13 +161,7 @@ class DFPGModel(MendedModel):
             for sums, values in ((losses, of_part), (others, beside)):
                 for name, value in values.items():
                     sums[name] = sums.get(name, 0) + share * value.detach()
-        self.scaler.unscale_(optimizer)
-        norm = nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
-        if (clip := self.opt["train"].get("grad_clip_norm")) is not None:
-            nn.utils.clip_grads_with_norm_(net.parameters(), clip, norm)
-        step = partial(self.scaler.step, optimizer)
-        self.check.update(f"the gradient of {' + '.join(losses)}", norm, optimizer, step, self.scaler.is_enabled())
-        return {**losses, norm_name: norm, **others}
+        return losses, others
 
     @staticmethod
     def _gathering(net: nn.Module, last: bool) -> AbstractContextManager:
@@ -183,7 +194,8 @@ class DFPGModel(MendedModel):
     def _discriminator_losses(self, part: Part) -> tuple[Losses, Losses]:
         """Eq. 6 on logits: the two terms, and the mean logits."""
         if part.restored is None:
-            with torch.no_grad():
+            # the only part's graph serves both updates; of several parts, none is kept
+            with torch.set_grad_enabled(len(part.lq) == len(self.lq)):
                 self._estimate(part)
         real = self.net_d(part.target)
         fake = self.net_d([p.detach() for p in part.estimated])
@@ -245,7 +257,7 @@ class DFPGModel(MendedModel):
         net = build_network(self.opt["network_prior"]).to(self.device)
         if is_ours(net):
             net = channels_last(net)
-        self.acceleration.compiled(net.requires_grad_(False).eval())
+        self.acceleration.compiled(net.requires_grad_(False).eval(), self.device)
         get_root_logger().info(f"Prior features: {type(net).__name__} from {getattr(net, 'source', 'its options')}.")
         return net
 

@@ -1,11 +1,10 @@
 """Whether the losses and gradients of a step are finite, told without letting a GPU wait.
 
 On a CPU the values are looked at before an update is made. On a GPU, torch's fused optimizers leave out an update by
-themselves where they are told to, and the host looks at the values of an iteration when the next but one begins.
+themselves where they are told to. The host looks at a GPU's values when something is logged or saved.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, distributed
 
 MOST_OVERFLOWS = 25  # in a row: each halves a GradScaler's scale, which is 2**16 at first
-LAG = 2  # iterations: while the host looks at the first, the GPU still has the second to do
+MOST_ITERATIONS = 1000  # whose values wait to be looked at, where nothing is logged or saved for that long
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -25,12 +24,11 @@ class NonFiniteLossError(FloatingPointError):
 
 
 class Values(NamedTuple):
-    """What is to be looked at: the values of some names, and last whether any process has a bad one."""
+    """The values of one update, which nobody has looked at. The last of them is 1 where the update was left out."""
 
     iteration: int
     names: list[str]
     values: Tensor
-    copied: torch.cuda.Event | None
 
 
 class StepCheck:
@@ -41,46 +39,56 @@ class StepCheck:
     """
 
     def __init__(self, device: torch.device, world_size: int = 1) -> None:
-        self.device = device
         self.world_size = world_size
         self.waits = device.type == "cpu"
-        self.pending: deque[Values] = deque()
-        self.bad = torch.zeros((), device=device)
+        self.pending: list[Values] = []
+        # both keep their places in memory, which a CUDA graph knows
+        self.bad = torch.zeros((), device=device)  # 1 where a value of this iteration is not finite
         self.overflows = torch.zeros((), device=device)  # updates in a row that a GradScaler left out
 
     def begin(self, current_iter: int) -> None:
         """Begin an iteration. Raises NonFiniteLossError for an earlier one; this one is then still to be begun."""
-        self.settle(LAG - 1)
+        if self.pending and current_iter - self.pending[0].iteration >= MOST_ITERATIONS:
+            self.settle()
         self.iteration = current_iter
-        self.bad = torch.zeros((), device=self.device)
+        self.bad.zero_()
 
     def factor(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Note losses; return what their sum is to be multiplied with before its backward pass.
+        """Return what the sum of ``losses`` is to be multiplied with before its backward pass: 1.0 or NaN.
 
-        1, or NaN where a value of this iteration is not finite, for then no gradient of it may be: an infinite loss can
-        have a finite one.
+        The factor is NaN if any value of this iteration is not finite. Then no gradient is finite, and the update is
+        left out: an infinite loss alone can have a finite gradient. Computed on the device, so that a CUDA graph can
+        hold it.
         """
         values = torch.stack([value.detach().float() for value in losses.values()])
         bad = (~torch.isfinite(values)).any().float()
         if self.world_size > 1:
             distributed.all_reduce(bad, distributed.ReduceOp.MAX)
-        self._note(list(losses), values, bad)
+        self._note(bad)
         return torch.where(self.bad > 0, torch.nan, 1.0)
 
     def update(
-        self, what: str, norm: Tensor, optimizer: torch.optim.Optimizer, step: Callable[[], object], scaled: bool
+        self,
+        losses: Mapping[str, Tensor],
+        norm: Tensor,
+        optimizer: torch.optim.Optimizer,
+        step: Callable[[], object],
+        scaled: bool,
     ) -> None:
-        """Make an update by ``step`` unless the norm of its gradient, called ``what``, is not finite.
+        """Make an update by ``step``, unless a value of this iteration is not finite.
 
-        Nor where another value of this iteration is not. ``scaled``: a GradScaler makes the update, and leaves it out
-        while its scale is too large; MOST_OVERFLOWS in a row are an error. Raises NonFiniteLossError, at once or, on a
-        GPU, later.
+        ``losses`` are those of the update, ``norm`` is the norm of its gradient. ``scaled``: a GradScaler makes the
+        update, and leaves it out while its scale is too large; MOST_OVERFLOWS in a row are an error. Raises
+        NonFiniteLossError, at once or, on a GPU, when :meth:`settle` is called.
         """
         bad = (~torch.isfinite(norm)).float()
         if scaled:
-            self.overflows = (self.overflows + bad) * bad
+            self.overflows.add_(bad).mul_(bad)
             bad = (self.overflows > MOST_OVERFLOWS).float()
-        self._note([what], norm.detach().float().view(1), bad)
+        self._note(bad)
+        names = [*losses, f"the gradient of {' + '.join(losses)}"]
+        values = torch.stack([value.detach().float() for value in (*losses.values(), norm, self.bad)])
+        self.pending.append(Values(self.iteration, names, values))
         if scaled:
             step()
         elif self.waits or not getattr(optimizer, "_step_supports_amp_scaling", False):
@@ -98,28 +106,22 @@ class StepCheck:
         if self.waits:
             self.settle()
 
-    def settle(self, leave: int = 0) -> None:
-        """Look at what is left to be looked at, except the last ``leave`` iterations. Raises NonFiniteLossError."""
-        kept = sorted({values.iteration for values in self.pending})[-leave:] if leave else []
-        while self.pending and self.pending[0].iteration not in kept:
-            looked = self.pending.popleft()
-            if looked.copied is not None:
-                looked.copied.synchronize()
-            if looked.values[-1]:
-                self.pending = deque(values for values in self.pending if values.iteration != looked.iteration)
+    def settle(self) -> None:
+        """Look at all values that nobody has looked at. Raises NonFiniteLossError for the first that is not finite.
+
+        What came after that iteration is looked at by the next call.
+        """
+        if not self.pending:
+            return
+        pending, self.pending = self.pending, []
+        left_out = torch.stack([looked.values[-1] for looked in pending]).tolist()
+        for looked, bad in zip(pending, left_out, strict=True):
+            if bad:
+                self.pending = [values for values in pending if values.iteration > looked.iteration]
                 raise self._error(looked)
 
-    def _note(self, names: list[str], values: Tensor, bad: Tensor) -> None:
-        self.bad = torch.maximum(self.bad, bad)
-        self.pending.append(self._start_copy(names, torch.cat([values, bad.view(1)])))
-
-    def _start_copy(self, names: list[str], values: Tensor) -> Values:
-        if values.device.type != "cuda":
-            return Values(self.iteration, names, values, None)
-        host = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record()
-        return Values(self.iteration, names, host, copied)
+    def _note(self, bad: Tensor) -> None:
+        torch.maximum(self.bad, bad, out=self.bad)
 
     def _error(self, looked: Values) -> NonFiniteLossError:
         values = looked.values[:-1].tolist()

@@ -38,7 +38,7 @@ class MendedModel(SRModel):
             # inherit the flag, hence before the first tensor
             torch.set_flush_denormal(True)
         train = opt.get("train") or {}
-        self.acceleration = Acceleration.read({key: train.get(key) for key in ("amp", "accumulate", "compile", "tf32")})
+        self.acceleration = Acceleration.read(train)
         self.acceleration.start()
         check_tiles(opt.get("val") or {})
         super().__init__(opt)
@@ -49,7 +49,7 @@ class MendedModel(SRModel):
         """Wrap for several processes on CPUs too: BasicSR asks for a CUDA device (base_model.py:98)."""
         if self.acceleration.compile and self.opt["num_gpu"] > 1 and not self.opt["dist"]:
             raise UserError("train:compile: needs one process for each GPU. Start with torchrun, or set num_gpu: 1.")
-        net = self.acceleration.compiled(channels_last(net.to(self.device)))
+        net = self.acceleration.compiled(channels_last(net.to(self.device)), self.device)
         if self.opt["dist"] and self.device.type == "cpu":
             return DistributedDataParallel(net, find_unused_parameters=self.opt.get("find_unused_parameters", False))
         return super().model_to_device(net)
@@ -119,7 +119,8 @@ class MendedModel(SRModel):
         return dict(zip(loss_dict, values, strict=True))
 
     def get_current_log(self) -> dict[str, float]:
-        """Return the logged values, which are fetched from the GPU here."""
+        """Return the logged values, which are fetched from the GPU here. Raises NonFiniteLossError."""
+        self.check.settle()
         return dict(zip(self.log_dict, torch.stack(list(self.log_dict.values())).tolist(), strict=True))
 
     @torch.no_grad()
@@ -144,12 +145,12 @@ class MendedModel(SRModel):
 
         was_training = net.training
         net.eval()
-        if (tile := val.get("tile")) is None:
-            self.output = restore(self.lq)
-        else:
-            self.output = restore_in_tiles(
-                restore, self.lq, int(tile), int(val.get("tile_overlap", TILE_OVERLAP)), scale
-            )
+        with torch.compiler.set_stance("force_eager"):  # images of many sizes: a compilation for each would take longer
+            if (tile := val.get("tile")) is None:
+                self.output = restore(self.lq)
+            else:
+                overlap = int(val.get("tile_overlap", TILE_OVERLAP))
+                self.output = restore_in_tiles(restore, self.lq, int(tile), overlap, scale)
         net.train(was_training)
 
     def nondist_validation(self, dataloader: DataLoader, current_iter: int, tb_logger: object, save_img: bool) -> None:

@@ -25,6 +25,10 @@ class Part:
         """Cut a batch into ``count`` parts."""
         return [cls(*pair) for pair in zip(lq.chunk(count), gt.chunk(count), strict=True)]
 
+    def clear(self) -> None:
+        """Forget what the networks made of the images."""
+        self.restored, self.estimated, self.target = None, (), ()
+
     @torch.no_grad()
     def cosines(self) -> Losses:
         """Return the mean cosine between the channel vectors of each P_i and P^_i, as ``cos_p1`` and so on."""

@@ -9,12 +9,11 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
 
 from dfpg_plugin.checks import UserError, check_choice, check_fields, check_keys
-from dfpg_plugin.models.finite import LAG, NonFiniteLossError
+from dfpg_plugin.models.finite import MOST_ITERATIONS, NonFiniteLossError
 from dfpg_plugin.models.mended_model import MendedModel
 
 STOP, SKIP = "stop", "skip"
 MOST_NAMES = 8
-REMEMBERED = LAG + 1  # iterations, whose files can still have to be named
 PATHS = ("lq_path", "gt_path")
 
 
@@ -46,7 +45,7 @@ class Guard:
     def __init__(self, options: NonFiniteOptions) -> None:
         self.options = options
         self.skipped = 0
-        self.files: deque[tuple[int, str]] = deque(maxlen=REMEMBERED)
+        self.files: deque[tuple[int, str]] = deque(maxlen=MOST_ITERATIONS + 1)  # those that may have to be named
 
     def step(self, model: BaseModel, data: Mapping, current_iter: int, settle: bool = False) -> bool:
         """Train one step; return whether it was, or was skipped. Raises NonFiniteLossError, naming the batch's files.

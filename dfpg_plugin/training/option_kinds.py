@@ -48,6 +48,7 @@ KINDS: dict[str, Kind] = {
     "train:warmup_iter": WHOLE, "train:ema_decay": SHARE, "train:grad_clip_norm": POSITIVE, "train:scheduler": SECTION,
     "train:optim_*": SECTION, "train:*_opt:*_weight": NUMBER, "train:non_finite": SECTION,
     "train:amp": PRECISION, "train:accumulate": FROM_1, "train:compile": YES_OR_NO, "train:tf32": YES_OR_NO,
+    "train:cuda_graph": YES_OR_NO,
     "val:amp": PRECISION, "val:tile": FROM_1, "val:tile_overlap": FROM_0, "val:winograd": YES_OR_NO,
     "val:save_img": YES_OR_NO, "val:suffix": TEXT, "val:pbar": YES_OR_NO, "val:batch_size": FROM_1,
     "val:pad_to": FROM_1, "val:metrics": SECTION, "val:metrics:*": SECTION, "val:set_metrics": SECTION,

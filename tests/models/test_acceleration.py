@@ -1,16 +1,19 @@
 """Options that change how a step is computed: in parts, in lower precision, compiled, without waiting."""
 
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from basicsr.models import build_model
+from basicsr.utils.registry import ARCH_REGISTRY
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.models import acceleration
 from dfpg_plugin.models.acceleration import Acceleration
 from dfpg_plugin.models.dfpg_model import DFPGModel
 
@@ -161,12 +164,57 @@ def test_float16_goes_on_with_its_scale(options: dict, tmp_path: Path) -> None:
     assert resumed.scaler.get_scale() == 123.0
 
 
+def compiled_modules(net: torch.nn.Module) -> list[str]:
+    return [name for name, module in net.named_modules() if module._compiled_call_impl is not None]
+
+
 def test_all_networks_are_compiled_and_keep_their_names(options: dict) -> None:
     plain, compiled = build(options), build(options, compile=True)
     for name in ("net_g", "net_d", "net_prior"):
-        assert getattr(plain, name)._compiled_call_impl is None
-        assert getattr(compiled, name)._compiled_call_impl is not None
+        assert compiled_modules(getattr(plain, name)) == []
         assert list(getattr(plain, name).state_dict()) == list(getattr(compiled, name).state_dict())
+    for name in ("net_d", "net_prior"):
+        assert compiled_modules(getattr(compiled, name)) == [""]
+    # every convolution of the generator but the head, the tail, those between the scales, and the projections
+    parts = compiled_modules(compiled.net_g)
+    left = [
+        name
+        for name, module in compiled.net_g.named_modules()
+        if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d)
+        and not any(name.startswith(f"{part}.") for part in parts)
+    ]
+    assert all(re.search(r"encoder.head|decoder.tail|encoder.scale[23].0|decoder.up[23]|project", name) for name in left)
+
+
+@pytest.mark.parametrize(("device", "wanted"), [("cpu", False), ("cuda", True)])
+def test_by_default_networks_that_say_which_parts_are_compiled_on_a_gpu(
+    device: str, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceleration, "find_spec", lambda name: name == "triton")
+    for net, expected in ((ARCH_REGISTRY.get("CAFeatureDiscriminator")(), wanted), (torch.nn.Linear(1, 1), False)):
+        assert bool(compiled_modules(Acceleration().compiled(net, torch.device(device)))) is expected
+    net = Acceleration(compile=False).compiled(ARCH_REGISTRY.get("CAFeatureDiscriminator")(), torch.device(device))
+    assert compiled_modules(net) == []
+
+
+def test_validation_is_never_compiled(options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(options, compile=True)
+    model.feed_data({"lq": torch.rand(1, 3, 24, 24)})
+    torch._dynamo.reset()
+    model.test()
+    assert not torch._dynamo.utils.counters["stats"].get("unique_graphs")
+
+
+@pytest.mark.slow
+def test_our_compiled_networks_train_alike(options: dict) -> None:
+    """One compilation for all blocks of a size: three each of Resblocks, SSFT and SFT, two of D, one of the prior."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    plain, compiled = build(options), build(options, compile=True)
+    for a, b in zip(train(plain, 3), train(compiled, 3), strict=True):
+        assert b == pytest.approx(a, rel=1e-3, abs=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 12
+    assert not torch._dynamo.utils.counters["graph_break"]
 
 
 @pytest.mark.slow

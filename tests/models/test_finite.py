@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from dfpg_plugin.models import finite
 from dfpg_plugin.models.finite import NonFiniteLossError, StepCheck
 
 VALUES = (math.nan, math.inf, -math.inf)
@@ -21,9 +22,9 @@ def make(waits: bool, optimizer: type = torch.optim.Adam, **kwargs: object) -> t
 def step(weight, optimizer, check: StepCheck, current_iter: int, loss: float, norm: float = 1.0) -> None:
     """One iteration of one update, as a model makes it."""
     check.begin(current_iter)
-    factor = check.factor({"l_a": torch.tensor(1.0), "l_b": torch.tensor(loss)})
-    weight.grad = torch.full((3,), norm) * factor
-    check.update("the gradient of l_a + l_b", weight.grad.norm(), optimizer, optimizer.step, scaled=False)
+    losses = {"l_a": torch.tensor(1.0), "l_b": torch.tensor(loss)}
+    weight.grad = torch.full((3,), norm) * check.factor(losses)
+    check.update(losses, weight.grad.norm(), optimizer, optimizer.step, scaled=False)
     check.end()
 
 
@@ -52,9 +53,30 @@ def test_where_the_host_does_not_wait_the_optimizer_leaves_the_update_out_and_th
     step(weight, optimizer, check, 3, 1.0)
     assert not torch.equal(weight, before)
     with pytest.raises(NonFiniteLossError, match=r"l_b is \S+ at iteration 2") as caught:
-        check.begin(4)
+        check.settle()
     assert caught.value.iteration == 2
-    check.begin(4)  # what was said is not said again
+    check.settle()  # what was said is not said again
+
+
+def test_each_bad_iteration_is_named_in_its_turn() -> None:
+    weight, optimizer, check = make(waits=False, fused=True)
+    for current_iter, loss in enumerate((1.0, math.nan, 1.0, math.inf, 1.0), start=1):
+        step(weight, optimizer, check, current_iter, loss)
+    for bad in (2, 4):
+        with pytest.raises(NonFiniteLossError, match=f"at iteration {bad}"):
+            check.settle()
+    check.settle()
+    assert optimizer.state[weight]["step"] == 3
+
+
+def test_values_do_not_wait_for_ever_where_nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finite, "MOST_ITERATIONS", 3)
+    weight, optimizer, check = make(waits=False, fused=True)
+    for current_iter, loss in enumerate((math.nan, 1.0, 1.0), start=1):
+        step(weight, optimizer, check, current_iter, loss)
+    with pytest.raises(NonFiniteLossError, match="at iteration 1"):
+        check.begin(4)
+    check.begin(4)
 
 
 def test_settling_looks_at_everything_that_is_left() -> None:
@@ -69,8 +91,9 @@ def test_an_iteration_with_a_bad_update_makes_no_later_one_and_is_reported_once(
     weight, optimizer, check = make(waits=False, fused=True)
     check.begin(1)
     for loss in (math.nan, 1.0, math.nan):
-        weight.grad = torch.ones(3) * check.factor({"l": torch.tensor(loss)})
-        check.update("the gradient", weight.grad.norm(), optimizer, optimizer.step, scaled=False)
+        losses = {"l": torch.tensor(loss)}
+        weight.grad = torch.ones(3) * check.factor(losses)
+        check.update(losses, weight.grad.norm(), optimizer, optimizer.step, scaled=False)
     assert torch.equal(weight, torch.ones(3))
     with pytest.raises(NonFiniteLossError):
         check.settle()
@@ -106,10 +129,11 @@ def test_with_a_scaler_an_infinite_loss_changes_nothing_and_a_gradient_may_overf
     def scaled_step(current_iter: int, loss: float, slope: float = 1.0) -> None:
         check.begin(current_iter)
         optimizer.zero_grad()
-        total = (weight * slope).sum() * check.factor({"l": torch.tensor(loss)})
+        losses = {"l": torch.tensor(loss)}
+        total = (weight * slope).sum() * check.factor(losses)
         scaler.scale(total).backward()
         scaler.unscale_(optimizer)
-        check.update("the gradient of l", weight.grad.norm(), optimizer, lambda: scaler.step(optimizer), scaled=True)
+        check.update(losses, weight.grad.norm(), optimizer, lambda: scaler.step(optimizer), scaled=True)
         scaler.update()
         check.end()
 
