@@ -41,19 +41,22 @@ def batches(count: int, batch: int, size: int, seed: int = 0) -> Iterator[Batch]
 
 @dataclass(frozen=True)
 class Shape:
-    """A tensor's sizes, and whether its channels lie innermost in memory."""
+    """A tensor's sizes, whether its channels lie innermost in memory, its numbers' type and its device."""
 
     sizes: tuple[int, ...]
     channels_last: bool
+    dtype: torch.dtype
+    device: str
 
     @classmethod
     def of(cls, tensor: Tensor) -> "Shape":
         """Describe a tensor."""
-        return cls(tuple(tensor.shape), tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
+        channels_last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+        return cls(tuple(tensor.shape), channels_last, tensor.dtype, tensor.device.type)
 
     def noise(self) -> Tensor:
         """Return such a tensor of random numbers."""
-        tensor = torch.randn(self.sizes)
+        tensor = torch.randn(self.sizes, dtype=self.dtype, device=self.device)
         return tensor.contiguous(memory_format=torch.channels_last) if self.channels_last else tensor
 
 

@@ -49,13 +49,20 @@ Step = Callable[[torch.Tensor, torch.Tensor], dict[str, float]]
 class Ours:
     """``DFPGModel``."""
 
-    def __init__(self, state: Path | None, world: tuple[int, int] = (0, 1), **train: object) -> None:
+    def __init__(
+        self,
+        state: Path | None,
+        world: tuple[int, int] = (0, 1),
+        num_gpu: int = 0,
+        networks: dict[str, dict] = NETWORKS,
+        **train: object,
+    ) -> None:
         torch.manual_seed(0)
         rank, processes = world
         self.model = build_model({
-            "model_type": "DFPGModel", "num_gpu": 0, "is_train": True, "scale": 1, "path": {},
+            "model_type": "DFPGModel", "num_gpu": num_gpu, "is_train": True, "scale": 1, "path": {}, "datasets": {},
             "dist": processes > 1, "rank": rank, "world_size": processes,
-            **{key: dict(options) for key, options in NETWORKS.items()},
+            **{key: dict(options) for key, options in networks.items()},
             "train": {
                 "pixel_opt": {"type": "L1Loss"}, "prior_opt": {"type": "PriorLoss"},
                 "gan_opt": {"type": "GANLoss", "gan_type": "vanilla", "loss_weight": 0.05},
@@ -81,12 +88,15 @@ class Ours:
 class Plain:
     """The same step, written plainly."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path | None, device: str = "cpu", networks: dict[str, dict] = NETWORKS) -> None:
+        torch.manual_seed(0)
         torch.set_flush_denormal(False)
-        self.net_g, self.net_d, self.net_prior = (build_network(dict(options)) for options in NETWORKS.values())
+        nets = (build_network(dict(options)).to(device) for options in networks.values())
+        self.net_g, self.net_d, self.net_prior = nets
         self.optimizer_g = torch.optim.Adam(self.net_g.parameters(), lr=LEARNING_RATES["g"], eps=EPS)
         self.optimizer_d = torch.optim.Adam(self.net_d.parameters(), lr=LEARNING_RATES["d"], eps=EPS)
-        load(state, self.net_g, self.net_d, [self.optimizer_g, self.optimizer_d])
+        if state is not None:
+            load(state, self.net_g, self.net_d, [self.optimizer_g, self.optimizer_d])
 
     def step(self, lq: torch.Tensor, gt: torch.Tensor) -> dict[str, float]:
         """Train one step; return its losses."""
@@ -111,7 +121,7 @@ class Plain:
         self.optimizer_g.step()
         self.net_d.requires_grad_(True)
         losses = (l_d_real, l_d_fake, l_g_pix, l_g_prior, l_g_gan)
-        return {name: loss.item() for name, loss in zip(LOSSES, losses, strict=True)}
+        return dict(zip(LOSSES, torch.stack(losses).tolist(), strict=True))
 
 
 def load(state: Path, net_g: torch.nn.Module, net_d: torch.nn.Module, optimizers: list) -> None:

@@ -62,7 +62,8 @@ def basicsr(tmp_path: Path) -> Command:
 
     def run(*args: object, code: str | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
         command = [sys.executable, "-c", code or "import sys; from dfpg_plugin.cli.main import main; sys.exit(main())"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(env or {})}
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(env or {})}
         return subprocess.run(
             [*command, *map(str, args)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
         )

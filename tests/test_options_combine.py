@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from dfpg_plugin.losses.prior_loss import PriorPerceptualLoss
 from dfpg_plugin.models.dfpg_model import DFPGModel
+from dfpg_plugin.models.parts import Part
 from dfpg_plugin.training.option_checks import check_options
 from dfpg_plugin.training.options import Arguments, complete, force, read_option_file
 from dfpg_plugin.training.plugins import load_plugins
@@ -82,7 +83,7 @@ def reached(net: nn.Module) -> list[str]:
 def test_the_prior_term_reaches_the_generator_and_no_other_network(file: Path, build: Build) -> None:
     model = build(file)
     if isinstance(model, DFPGModel):
-        (part,) = model._parts()
+        (part,) = Part.of(model.lq, model.gt, 1)
         model._estimate(part)
         with model._frozen_discriminator():
             model._generator_losses(part)[0]["l_g_prior"].backward()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from basicsr.archs.rcan_arch import ChannelAttention
+from basicsr.archs import rcan_arch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -26,6 +26,24 @@ def down2(in_channels: int, out_channels: int) -> nn.Conv2d:
 def up2(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
     """Return a transposed convolution (kernel 4, stride 2) that doubles height and width."""
     return nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1)
+
+
+class ChannelAttention(rcan_arch.ChannelAttention):
+    """RCAN's channel attention, (B,C,H,W) -> (B,C,H,W), which ``torch.compile`` computes in another form.
+
+    A 1x1 convolution of one pixel is a product of a matrix and a vector. A GPU computes that much faster by its kernels
+    for matrices, and rounds it otherwise, so that uncompiled networks keep RCAN's form.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weight each channel by a number in [0,1], computed from the means of all channels."""
+        if not torch.compiler.is_compiling():
+            return super().forward(x)
+        _, squeeze, relu, excite, sigmoid = self.attention
+        means = x.mean(dim=(2, 3))  # (B,C)
+        squeezed = relu(F.linear(means, squeeze.weight.flatten(1), squeeze.bias))  # (B,C/16)
+        weights = sigmoid(F.linear(squeezed, excite.weight.flatten(1), excite.bias))  # (B,C)
+        return x * weights[:, :, None, None]
 
 
 class ResBlock(nn.Module):

@@ -7,12 +7,11 @@ discriminator of MSPL-GAN by the same laboratory has them), the squeeze factor 1
 from collections.abc import Sequence
 from itertools import pairwise
 
-from basicsr.archs.rcan_arch import ChannelAttention
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, cat, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from dfpg_plugin.archs.blocks import NEGATIVE_SLOPE, init_kaiming
+from dfpg_plugin.archs.blocks import NEGATIVE_SLOPE, ChannelAttention, init_kaiming
 from dfpg_plugin.checks import UserError
 
 MIN_SIZE = 6  # of P3: halved, then two convolutions that each take a pixel
@@ -77,6 +76,7 @@ class CAFeatureDiscriminator(nn.Module):
                 f"{squeeze_factor}, got {list(prior_channels)}."
             )
         c1, c2, c3 = prior_channels
+        self.has_attention = channel_attention
         to_second, to_third = self._factors(prior_strides)
         self.channel_attention = nn.ModuleList(
             ChannelAttention(c, squeeze_factor) if channel_attention else nn.Identity() for c in prior_channels
@@ -103,8 +103,8 @@ class CAFeatureDiscriminator(nn.Module):
         return [int(factor) for factor in factors]
 
     def compiled_parts(self) -> list[nn.Module]:
-        """Return what ``torch.compile`` compiles: the whole network."""
-        return [self]
+        """Return what ``torch.compile`` compiles: the whole network, and for :meth:`attend` its attention alone."""
+        return [self, *self.channel_attention] if self.has_attention else [self]
 
     def attend(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Weight each feature's channels: P'_i = CA_i(P_i) (Eq. 4). Shapes stay; without attention so do values."""

@@ -174,7 +174,14 @@ class DFPGNet(nn.Module):
 
     def compiled_parts(self) -> list[nn.Module]:
         """Return what ``torch.compile`` compiles, one by one: nearly all of the network, in three sizes."""
-        return [module for module in self.modules() if isinstance(module, ResBlock | SFT)]
+        between = [
+            self.encoder.head,
+            self.encoder.scale2[0],
+            self.encoder.scale3[0],
+            self.decoder.up3,
+            self.decoder.up2,
+        ]
+        return between + [module for module in self.modules() if isinstance(module, ResBlock | SFT)]
 
     def forward(self, x: Tensor, return_priors: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Deblur RGB images.

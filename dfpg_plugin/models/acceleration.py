@@ -83,7 +83,7 @@ class Acceleration:
         return torch.amp.GradScaler(device.type, enabled=self.amp == "float16")
 
     def compiled(self, net: nn.Module, device: torch.device) -> nn.Module:
-        """Return ``net``, what is computed in it compiled in place where asked for, so that its state keeps its names."""
+        """Return ``net``, compiled in place where that is asked for, so that its state keeps its names."""
         parts = getattr(net, "compiled_parts", None)
         by_default = parts is not None and device.type == "cuda" and find_spec("triton") is not None
         if by_default if self.compile is None else self.compile:
@@ -102,7 +102,7 @@ class Acceleration:
         elif processes > 1:
             reason = "there are several processes or GPUs"
         elif foreign and self.cuda_graph is None:
-            reason = f"{foreign[0]} is not of this package; where it draws nothing in Python, set train:cuda_graph: true"
+            reason = f"{foreign[0]} is not of this package. If it draws nothing in Python, set train:cuda_graph: true"
         else:
             get_root_logger().info("The step is recorded as CUDA graphs in its fourth iteration.")
             return CudaRecorder()

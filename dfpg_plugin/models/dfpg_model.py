@@ -16,7 +16,7 @@ from dfpg_plugin.checks import check_feature_maps, check_positive
 from dfpg_plugin.models.acceleration import autocast, channels_last
 from dfpg_plugin.models.captured_step import CapturedStep
 from dfpg_plugin.models.mended_model import MendedModel
-from dfpg_plugin.models.parts import Losses, Part
+from dfpg_plugin.models.parts import Cosines, Losses, Part
 from dfpg_plugin.models.priors import RESTORED, is_ours, sized_to_prior
 from dfpg_plugin.models.requirements import (
     check_accumulation,
@@ -62,6 +62,7 @@ class DFPGModel(MendedModel):
         self.cri_prior = self._build_loss("prior_opt")
         self.cri_gan = self._build_loss("gan_opt")
         self.cri_feature = self._build_loss("feature_opt")
+        self.cosines = self.acceleration.compiled(Cosines(), self.device)
         self.uses_priors = self.cri_prior is not None or self.cri_gan is not None
         self.generator_estimates = self.uses_priors and train.get("estimated_prior") != RESTORED
         check_parts(self.opt, self.get_bare_model(self.net_g), self.uses_priors)
@@ -227,7 +228,7 @@ class DFPGModel(MendedModel):
         if self.cri_gan is not None:
             logits = self.get_bare_model(self.net_d)(part.estimated)  # bare: no gradient of D to share out
             losses["l_g_gan"] = self.cri_gan(logits, True, is_disc=False)
-        return losses, part.cosines()
+        return losses, self.cosines(part.estimated, part.target)
 
     def _attend(self, features: list[Tensor]) -> list[Tensor]:
         """Weight the channels with the discriminator's attention (Eq. 4), where it has one."""
@@ -248,7 +249,10 @@ class DFPGModel(MendedModel):
 
     def _build_loss(self, key: str) -> nn.Module | None:
         options: Mapping | None = self.opt["train"].get(key)
-        return None if options is None else build_loss(options).to(self.device)
+        if options is None:
+            return None
+        loss = build_loss(options).to(self.device)
+        return self.acceleration.compiled(loss, self.device) if is_ours(loss) else loss
 
     def _build_prior(self) -> nn.Module | None:
         needed = self.uses_priors or self.cri_feature is not None

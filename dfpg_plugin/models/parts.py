@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 Losses = dict[str, Tensor]
@@ -29,8 +29,16 @@ class Part:
         """Forget what the networks made of the images."""
         self.restored, self.estimated, self.target = None, (), ()
 
+
+class Cosines(nn.Module):
+    """The mean cosine between the channel vectors of each P_i and its estimate, a module so that it can be compiled."""
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """Return what ``torch.compile`` compiles."""
+        return [self]
+
     @torch.no_grad()
-    def cosines(self) -> Losses:
-        """Return the mean cosine between the channel vectors of each P_i and P^_i, as ``cos_p1`` and so on."""
-        pairs = enumerate(zip(self.estimated, self.target, strict=False), start=1)
+    def forward(self, estimated: Sequence[Tensor], target: Sequence[Tensor]) -> Losses:
+        """Return the means for two lists of (B,C_i,H_i,W_i), as ``cos_p1`` and so on; nothing without estimates."""
+        pairs = enumerate(zip(estimated, target, strict=False), start=1)
         return {f"cos_p{i}": F.cosine_similarity(p_hat, p, dim=1).mean() for i, (p_hat, p) in pairs}

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.models.finite import NonFiniteLossError
-from dfpg_plugin.models.parts import Part
+from dfpg_plugin.models.parts import Cosines, Part
 
 
 def build(options: dict) -> DFPGModel:
@@ -26,7 +26,7 @@ def build(options: dict) -> DFPGModel:
 
 
 def forward(model: DFPGModel) -> Part:
-    (part,) = model._parts()
+    (part,) = Part.of(model.lq, model.gt, 1)
     model._estimate(part)
     return part
 
@@ -146,7 +146,7 @@ def test_log_names_every_term(options: dict) -> None:
 def test_cosines_compare_channel_vectors_of_p_and_its_estimate(options: dict) -> None:
     model = build(options)
     part = forward(model)
-    for i, value in enumerate(part.cosines().values()):
+    for i, value in enumerate(Cosines()(part.estimated, part.target).values()):
         a, b = part.estimated[i].detach().double(), part.target[i].double()
         cosine = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-8)
         assert value.item() == pytest.approx(cosine.mean().item(), abs=1e-5)

@@ -14,6 +14,7 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.losses.prior_loss import PriorPerceptualLoss
 from dfpg_plugin.models.acceleration import channels_last
 from dfpg_plugin.models.dfpg_model import DFPGModel
+from dfpg_plugin.models.parts import Part
 from dfpg_plugin.models.priors import channels_and_strides, sized_to_prior
 
 EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 1}
@@ -42,7 +43,7 @@ def reached(net: nn.Module) -> set[str]:
 @pytest.mark.parametrize("term", ["l_g_pix", "l_g_prior", "l_g_gan"])
 def test_every_term_passes_the_extractor_and_reaches_the_generator_only(restored: dict, term: str) -> None:
     model = build(restored)
-    (part,) = model._parts()
+    (part,) = Part.of(model.lq, model.gt, 1)
     model._estimate(part)
     with model._frozen_discriminator():
         model._generator_losses(part)[0][term].backward()
@@ -52,7 +53,7 @@ def test_every_term_passes_the_extractor_and_reaches_the_generator_only(restored
 
 def test_discriminator_terms_reach_the_discriminator_only(restored: dict) -> None:
     model = build(restored)
-    (part,) = model._parts()
+    (part,) = Part.of(model.lq, model.gt, 1)
     model._estimate(part)
     torch.stack(list(model._discriminator_losses(part)[0].values())).sum().backward()
     assert reached(model.net_d) == {name for name, _ in model.net_d.named_parameters()}
@@ -62,7 +63,7 @@ def test_discriminator_terms_reach_the_discriminator_only(restored: dict) -> Non
 def test_the_prior_loss_is_equation_9_on_the_features_of_the_restored_face(restored: dict) -> None:
     del restored["train"]["gan_opt"], restored["network_d"]
     model = build(restored)
-    (part,) = model._parts()
+    (part,) = Part.of(model.lq, model.gt, 1)
     model._estimate(part)
     (loss, log) = model._generator_losses(part)
     unit = []
@@ -229,7 +230,7 @@ def test_networks_are_sized_to_the_prior(options: dict) -> None:
         assert sized[key]["prior_strides"] == [2, 4, 8], key
     model = build(options, size=48)
     model.optimize_parameters(1)
-    (part,) = model._parts()
+    (part,) = Part.of(model.lq, model.gt, 1)
     model._estimate(part)
     assert [p.shape[1:] for p in part.estimated] == [(128, 24, 24), (256, 12, 12), (512, 6, 6)]
 
