@@ -165,9 +165,11 @@ def run(
                 times = {"time": iter_timer.get_avg_time(), "data_time": data_timer.get_avg_time()}
                 rates = {"epoch": epoch, "iter": current_iter, "lrs": model.get_current_learning_rate()}
                 messages({**rates, **times, **model.get_current_log()})
+            requests.tell()
             if val_freq and current_iter % val_freq == 0:
                 validate(opt, model, val_loaders, current_iter, tb_logger)
             requests.agree()
+            requests.tell()
             if current_iter % save_freq == 0 or requests.save or requests.stop:
                 guard.settle(model, current_iter)
                 logger.info(f"Saving the networks and the training state of iteration {current_iter}.")
