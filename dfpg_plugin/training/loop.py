@@ -85,7 +85,7 @@ def explained(what: str) -> Iterator[None]:
     """Turn what a component of any package raises while it is built into a UserError of one line."""
     try:
         yield
-    except UserError:
+    except (UserError, torch.OutOfMemoryError):
         raise
     except REFUSALS as error:
         reason = str(error).strip().split("\n")[0].rstrip(".") or "no reason given"
