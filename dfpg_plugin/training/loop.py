@@ -49,7 +49,6 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
     """
     opt["rank"], opt["world_size"] = get_dist_info()
     set_random_seed(opt["manual_seed"] + opt["rank"])
-    torch.backends.cudnn.benchmark = True
     with run_log() as open_log, worker_signals() as signals:
         warn_of_idle_keys(opt, option_file)
         state = load_resume_state(opt)
@@ -63,6 +62,7 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
                 resume(model, state)
         if opt.get("val"):
             try_validation(model, val_loaders)
+        torch.backends.cudnn.benchmark = True  # now, for a search of its own for one image takes seconds
         if dry_run:
             try_step(opt, model, sampler, loader)
             return
