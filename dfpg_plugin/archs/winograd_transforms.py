@@ -4,22 +4,16 @@ Each inner loop runs over the channels and writes to no more than three arrays, 
 they don't overlap, would not make it vector code.
 """
 
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from dfpg_plugin import compiling
 
 TILE = 4
 BLOCK = 64  # channels that are transformed at a time: what a transform holds then fits into the L1 cache
-
-
-def compiled(function: Callable) -> Callable:
-    """Compile, and keep the code on the disk where it can be written."""
-    try:
-        return njit(fastmath=True, cache=True)(function)
-    except RuntimeError:  # numba: "no locator available", that is, nowhere to write
-        return njit(fastmath=True)(function)
+compiled = partial(compiling.compiled, fastmath=True)
 
 
 @compiled

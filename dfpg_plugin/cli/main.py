@@ -5,11 +5,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+import torch
 from basicsr.utils.dist_util import get_dist_info
 
 from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli import demo, doctor, export, list_components, prepare, report, restore, study, test, train
+from dfpg_plugin.cli import demo, doctor, export, list_components, memory, prepare, report, restore, study, test, train
 from dfpg_plugin.training.distribution import LostProcessError, stop_group
 from dfpg_plugin.training.option_checks import OptionsError
 from dfpg_plugin.training.signals import StoppedBySignalError
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(args, "debug", False):  # for those who write a component
             traceback.print_exception(error)
         return _fail(error, USER_ERROR)
+    except torch.OutOfMemoryError as error:
+        return _fail(UserError(memory.explain(error, args.command)), USER_ERROR)
     except KeyboardInterrupt:
         print("basicsr: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli.arguments import from_0, from_1
-from dfpg_plugin.evaluation.plots import CHOICES, PictureChoice
+from dfpg_plugin.evaluation.picture_choice import CHOICES, PictureChoice
 
 RESAMPLES, SEED = 10_000, 0
 MAX_NAME = 60  # characters of a folder that nobody has named

@@ -22,7 +22,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> None:
     """Train, test and report."""
     from dfpg_plugin.evaluation.methods import RESULTS, Method
-    from dfpg_plugin.evaluation.plots import PictureChoice
+    from dfpg_plugin.evaluation.picture_choice import PictureChoice
     from dfpg_plugin.evaluation.publish import LOGS, check_target, publish
     from dfpg_plugin.evaluation.records import read_run
     from dfpg_plugin.evaluation.report import build_report

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dfpg_plugin.compiling import compiled
+
 Image = NDArray[np.float32]
 GREY_LEVELS = 255.0
 
@@ -28,13 +30,12 @@ def blur(image: NDArray, kernel: NDArray) -> NDArray:
 
 @cache
 def _convolution() -> Callable:
-    """Compile, once a process, a convolution that visits only the cells of a kernel that are not 0.
+    """Compile, or load, once a process, a convolution that visits only the cells of a kernel that are not 0.
 
     Motion kernels are strokes: 40 to 100 of 169 to 729 cells. That is what makes it faster than OpenCV's and SciPy's.
     """
-    from numba import njit  # here because importing it takes longer than the rest of this package
 
-    @njit
+    @compiled
     def convolve(padded, kernel, channels, blurred):  # noqa: ANN001, ANN202 - numba finds the types
         size, width = len(kernel), blurred.shape[1]
         # eight cells at a time; those that are missing at the end weigh 0

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -13,31 +12,17 @@ from matplotlib.figure import Figure
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.data.images import read_image
 from dfpg_plugin.evaluation.methods import Method
+from dfpg_plugin.evaluation.picture_choice import PictureChoice
 from dfpg_plugin.evaluation.records import Record
 from dfpg_plugin.evaluation.report import Report, SetReport
 from dfpg_plugin.evaluation.restored import BLURRED, SHARP, Image
 from dfpg_plugin.evaluation.set_metrics import VERIFICATION
 from dfpg_plugin.evaluation.tables import format_value, title_of
 
-CHOICES = ("random", "worst", "median", "best")
 DPI = 130
 SIDE = 256  # px of a picture in the grid, at most
 NAME_WIDTH, TITLE_HEIGHT, CAPTION_HEIGHT, GAP = 24, 26, 30, 8  # px around the pictures
 WIDTH = 5.5  # inches of a plot
-
-
-@dataclass(frozen=True)
-class PictureChoice:
-    """Which images the grid shows: drawn, or those with the worst, median or best values of the first method."""
-
-    kind: str = "random"  # one of CHOICES
-    count: int = 6
-    metric: str | None = None  # by which; default: the first
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the kind."""
-        check_choice("--pictures", self.kind, CHOICES)
 
 
 def plot_sizes(report: Report, test_set: SetReport, metric: str) -> Figure:

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from dfpg_plugin.checks import UserError, make_folder
 from dfpg_plugin.evaluation.latex import to_latex
 from dfpg_plugin.evaluation.page import to_html
-from dfpg_plugin.evaluation.plots import PictureChoice, choose_images, draw_grid, metric_of, plot_sizes
+from dfpg_plugin.evaluation.picture_choice import PictureChoice
+from dfpg_plugin.evaluation.plots import choose_images, draw_grid, metric_of, plot_sizes
 from dfpg_plugin.evaluation.report import Report, as_dict
 from dfpg_plugin.evaluation.tables import to_csv, to_markdown
 from dfpg_plugin.files import read_json, whole_file

@@ -74,6 +74,8 @@ def why_not_single_images(model: BaseModel, dataset: Dataset) -> str | None:
     if _validates_itself(model):
         try:
             restore(model, [dataset[0]], dataset.opt)  # type: ignore[attr-defined]
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # a model of another package may fail in any way on what it is not made for
             return str(error).strip().split("\n")[0] or type(error).__name__
     return None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -114,6 +115,8 @@ def restore_files(
             else:
                 _restore_picture(restorer, path, output, report, side_by_side)
             report.output = str(output)
+        except torch.OutOfMemoryError:
+            raise
         except ERRORS as error:
             report.error = str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
         yield report

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -170,6 +170,8 @@ class DFPGRestorer:
         small = shrink(seen, MOST_SIDE / max(height, width))
         try:
             (restored,) = self.restore_squares([small])
+        except torch.OutOfMemoryError:
+            raise
         except ERRORS:
             return seen
         return np.asarray(cv2.resize(restored, (width, height)), np.float32)
@@ -197,14 +199,13 @@ class DFPGRestorer:
 
     def _restore_each(self, reports: Sequence[FaceReport], squares: dict[int, Colours]) -> dict[int, Colours]:
         """Restore together; where that fails, one by one, so that only those that fail are left out."""
-        try:
+        with suppress(*ERRORS):  # whose traceback would keep the batch in memory
             return dict(zip(squares, self.restore_squares(list(squares.values())), strict=True))
-        except ERRORS:
-            restored: dict[int, Colours] = {}
-            for i, square in squares.items():
-                with _noting(reports[i]):
-                    (restored[i],) = self.restore_squares([square])
-            return restored
+        restored: dict[int, Colours] = {}
+        for i, square in squares.items():
+            with _noting(reports[i]):
+                (restored[i],) = self.restore_squares([square])
+        return restored
 
     def _identity_change(self, before: Colours, after: Colours) -> float | None:
         """Return 1 - cosine of both vectors; None where not exactly one face is found, or the recogniser fails."""
@@ -219,9 +220,11 @@ class DFPGRestorer:
 
 @contextmanager
 def _noting(report: FaceReport) -> Iterator[None]:
-    """Note in a face's report what fails."""
+    """Note in a face's report what fails. Where a single face needs more than the memory, all of that size do."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except ERRORS as error:
         report.error = str(error)
 

@@ -49,7 +49,6 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
     """
     opt["rank"], opt["world_size"] = get_dist_info()
     set_random_seed(opt["manual_seed"] + opt["rank"])
-    torch.backends.cudnn.benchmark = True
     with run_log() as open_log, worker_signals() as signals:
         warn_of_idle_keys(opt, option_file)
         state = load_resume_state(opt)
@@ -63,6 +62,7 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
                 resume(model, state)
         if opt.get("val"):
             try_validation(model, val_loaders)
+        torch.backends.cudnn.benchmark = True  # now, for a search of its own for one image takes seconds
         if dry_run:
             try_step(opt, model, sampler, loader)
             return
@@ -85,7 +85,7 @@ def explained(what: str) -> Iterator[None]:
     """Turn what a component of any package raises while it is built into a UserError of one line."""
     try:
         yield
-    except UserError:
+    except (UserError, torch.OutOfMemoryError):
         raise
     except REFUSALS as error:
         reason = str(error).strip().split("\n")[0].rstrip(".") or "no reason given"
@@ -165,9 +165,11 @@ def run(
                 times = {"time": iter_timer.get_avg_time(), "data_time": data_timer.get_avg_time()}
                 rates = {"epoch": epoch, "iter": current_iter, "lrs": model.get_current_learning_rate()}
                 messages({**rates, **times, **model.get_current_log()})
+            requests.tell()
             if val_freq and current_iter % val_freq == 0:
                 validate(opt, model, val_loaders, current_iter, tb_logger)
             requests.agree()
+            requests.tell()
             if current_iter % save_freq == 0 or requests.save or requests.stop:
                 guard.settle(model, current_iter)
                 logger.info(f"Saving the networks and the training state of iteration {current_iter}.")

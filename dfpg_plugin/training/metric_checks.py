@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from basicsr.data.single_image_dataset import SingleImageDataset
 from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import METRIC_REGISTRY
@@ -60,6 +61,8 @@ def _noise() -> NDArray[np.uint8]:
 def _try(key: str, metric: Mapping, images: NDArray[np.uint8]) -> None:
     try:
         calculate_metric(dict(zip(GIVEN, images, strict=False)), metric)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # a metric of another package raises what comes
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"val:metrics:{key}: {reason or type(error).__name__}") from error

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
+import torch
 from basicsr.utils import get_env_info, get_root_logger, get_time_str, make_exp_dirs, mkdir_and_rename
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.options import dict2str
@@ -48,7 +49,7 @@ def run_log() -> Iterator[Callable[[Path], None]]:
     logger.handlers = [held]
     try:
         yield open_file
-    except UserError:
+    except (UserError, torch.OutOfMemoryError):
         held.buffer.clear()
         raise
     finally:

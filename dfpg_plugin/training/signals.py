@@ -2,17 +2,21 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.sharedctypes import RawValue
 from types import FrameType
 from typing import Any
 
 import torch
+from basicsr.utils import get_root_logger
 from torch import distributed
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 SAVING = signal.SIGUSR1
+ONE_WISH = 5.0  # seconds; `timeout`, batch systems and terminals send a stopping signal more than once
+STANDARD_ERROR = 2
 
 
 class StoppedBySignalError(Exception):
@@ -29,19 +33,41 @@ class Requests:
     def __init__(self) -> None:
         self.stop = 0  # the signal's number
         self.save = 0
+        self.asked: float | None = None  # when this process got its first stopping signal, by the monotonic clock
+        self.told = False
         # gloo, for nobody has to wait for a GPU
         self.group: Any = distributed.new_group(backend="gloo") if distributed.is_initialized() else None
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal: the iteration is finished first. A second one of those that stop ends the process at once."""
+        """Take a signal: the iteration is finished first.
+
+        A stopping signal that comes within ONE_WISH seconds of the first one, of either kind, is the same wish. A later
+        one ends the process at once.
+        """
         del frame
         if number == SAVING:
             self.save = 1
-        elif self.stop:
+        elif self.asked is None:
+            self.stop = number
+            self.asked = time.monotonic()
+            with suppress(OSError):  # a log record could interrupt another one, which Python's streams don't allow
+                os.write(STANDARD_ERROR, f"basicsr: {self.explanation()}\n".encode())
+        elif time.monotonic() - self.asked > ONE_WISH:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        else:
-            self.stop = number
+
+    def explanation(self) -> str:
+        """Return what a stopping signal does, in one line."""
+        return (
+            f"{signal.Signals(self.stop).name}: the iteration is finished and saved, then the training ends. A second "
+            f"signal after {ONE_WISH:g} s ends it at once."
+        )
+
+    def tell(self) -> None:
+        """Log once that the training is about to stop. Call it between iterations, where no record is being written."""
+        if self.stop and not self.told:
+            self.told = True
+            get_root_logger().info(self.explanation())
 
     def agree(self) -> None:
         """Make the requests of any process those of all: they have to save and stop after the same iteration."""
@@ -53,14 +79,18 @@ class Requests:
 
 @contextmanager
 def listening() -> Iterator[Requests]:
-    """Note SIGTERM, SIGINT and SIGUSR1 instead of ending by them."""
+    """Note SIGTERM, SIGINT and SIGUSR1 instead of ending by them; put the earlier handlers back when it is left.
+
+    After a stop they are ignored instead. The run is saved then and the process ends, and a signal may still be
+    repeated. Python takes its own handlers away while it ends, so that only ignored signals do not end it by force.
+    """
     requests = Requests()
     before = {number: signal.signal(number, requests.note) for number in (*STOPPING, SAVING)}
     try:
         yield requests
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if requests.stop else handler)
 
 
 class WorkerSignals:

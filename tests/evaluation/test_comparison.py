@@ -7,7 +7,7 @@ from results_folders import METRICS, PSNR, drawn, method, record, write_run
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.evaluation.comparison import compare_reports
-from dfpg_plugin.evaluation.plots import PictureChoice
+from dfpg_plugin.evaluation.picture_choice import PictureChoice
 from dfpg_plugin.evaluation.publish import publish
 from dfpg_plugin.evaluation.records import Record
 from dfpg_plugin.evaluation.report import build_report

@@ -13,7 +13,8 @@ import pytest
 from results_folders import PSNR, VERIFICATION, drawn, method, record, write_run
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.evaluation.plots import PictureChoice, choose_images, draw_grid, metric_of, plot_sizes
+from dfpg_plugin.evaluation.picture_choice import PictureChoice
+from dfpg_plugin.evaluation.plots import choose_images, draw_grid, metric_of, plot_sizes
 from dfpg_plugin.evaluation.publish import check_target, publish
 from dfpg_plugin.evaluation.report import Report, build_report
 

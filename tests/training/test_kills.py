@@ -41,6 +41,16 @@ class Noisy(nn.Module):
         import numpy
 
         return x + (1 + 0.01 * random.random() + 0.01 * numpy.random.rand()) * self.last(self.body(x))
+
+
+@ARCH_REGISTRY.register()
+class Busy(Noisy):
+    """Computes for many times as long."""
+
+    def forward(self, x):
+        for _ in range(100):
+            super().forward(x)
+        return super().forward(x)
 '''
 TOTAL = 24
 COMMAND = (sys.executable, "-m", "dfpg_plugin.cli.main")
@@ -201,3 +211,24 @@ def test_row_38_a_signal_ends_it_after_a_checkpoint(trainings: Trainings) -> Non
         assert int(state.stem) == trainings.iterations(name)[-1]
         trainings.finish(name)
         assert same(trainings.result(name), trainings.result("whole"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_is_sent_again_and_again_is_one_wish(trainings: Trainings, number: int) -> None:
+    options = yaml.safe_load((trainings.folder / "small.yml").read_text())
+    options["network_g"] = {"type": "Busy"}
+    options["logger"]["save_checkpoint_freq"] = 1000
+    write_yaml(trainings.folder / "small.yml", options)
+    process = trainings.start("repeated")
+    trainings.wait_for("repeated", 2)
+    for _ in range(5):  # as `timeout` and a terminal do: to the process, and to the data workers too
+        process.send_signal(number)
+        time.sleep(0.02)
+        os.killpg(process.pid, number)
+        time.sleep(0.02)
+    assert process.wait(60) == 128 + number
+    (state,) = (trainings.folder / "experiments" / "repeated" / "training_states").glob("*.state")
+    assert int(state.stem) == trainings.iterations("repeated")[-1]
+    (log,) = (trainings.folder / "experiments" / "repeated").glob("train_*.log")
+    assert log.read_text().count("A second signal after 5 s ends it at once.") == 1

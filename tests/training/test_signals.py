@@ -4,36 +4,72 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, write_yaml
 
-from dfpg_plugin.training.signals import listening
+from dfpg_plugin.training import signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_is_a_request_and_handlers_are_put_back(number: int) -> None:
-    before = signal.getsignal(number)
-    with listening() as requests:
-        os.kill(os.getpid(), number)
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Put the handlers of the signals back, which a stopped training leaves ignored."""
+    before = {number: signal.getsignal(number) for number in (*signals.STOPPING, signals.SAVING)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_handlers_are_put_back() -> None:
+    before = [signal.getsignal(number) for number in signals.STOPPING]
+    with signals.listening() as requests:
+        os.kill(os.getpid(), signals.SAVING)
+        assert (requests.save, requests.stop) == (1, 0)
+    assert [signal.getsignal(number) for number in signals.STOPPING] == before
+
+
+@pytest.mark.parametrize("number", signals.STOPPING)
+def test_repeats_of_either_signal_are_one_wish(number: int, handlers: None, capfd: pytest.CaptureFixture) -> None:
+    with signals.listening() as requests:
+        for repeat in (number, number, *signals.STOPPING):
+            os.kill(os.getpid(), repeat)
         requests.agree()
         assert requests.stop == number
         assert not requests.save
-    assert signal.getsignal(number) == before
+    os.kill(os.getpid(), number)  # while the process ends
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert f"{signal.Signals(number).name}: the iteration is finished and saved" in told[0]
+    assert f"A second signal after {signals.ONE_WISH:g} s ends it at once." in told[0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_second_one_ends_the_process_at_once(number: int) -> None:
+def test_a_repeat_of_a_wish_that_another_process_told_does_not_end_this_one(handlers: None, monkeypatch) -> None:
+    def all_reduce(wishes: torch.Tensor, *_: object) -> None:
+        wishes[0] = signal.SIGTERM
+
+    monkeypatch.setattr(signals.distributed, "all_reduce", all_reduce)
+    with signals.listening() as requests:
+        requests.group = object()
+        requests.agree()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert requests.stop == signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", signals.STOPPING)
+def test_a_deliberate_second_signal_ends_the_process_at_once(number: int) -> None:
     code = (
-        "import os, sys; from dfpg_plugin.training.signals import listening\n"
-        "with listening():\n for _ in range(2): os.kill(os.getpid(), int(sys.argv[1]))\n print('still here')"
+        "import os, sys, time; from dfpg_plugin.training import signals\n"
+        "signals.ONE_WISH = 0.05\n"
+        "with signals.listening():\n"
+        " for _ in range(2): os.kill(os.getpid(), int(sys.argv[1])); print('noted', flush=True); time.sleep(0.1)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(int(number))], capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
-    assert (done.returncode, done.stdout) == (-number, b"")
+    assert (done.returncode, done.stdout) == (-number, b"noted\n")
 
 
 def test_sigusr1_saves_and_goes_on(command: Callable, demo_options: dict, tmp_path: Path, monkeypatch) -> None:
