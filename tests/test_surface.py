@@ -77,7 +77,7 @@ def test_prepares_kinds_and_flags() -> None:
         for name, parser in kinds.choices.items()
     }
     assert flags == {
-        "faces": {"--split"},
+        "faces": {"--split", "--lfw", "--format", "--quality"},
         "kernels": {"--method", "--sizes", "--count", "--seed", "--workers"},
         "pairs": {"--faces", "--kernels", "--sizes", "--per_size", "--first_id", "--crop", "--suffix", "--seed"},
         "lmdb": {"--compress_level"},

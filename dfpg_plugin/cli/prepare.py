@@ -1,7 +1,9 @@
 """``basicsr prepare``: make kernels, blurred test sets, LMDBs, slim VGGFace files, the demo's faces; check images."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dfpg_plugin.archs.vggface_files import CHANNEL_ORDERS, INPUTS
 from dfpg_plugin.checks import UserError
@@ -9,8 +11,12 @@ from dfpg_plugin.cli.arguments import from_0, from_1
 from dfpg_plugin.data.faces import SPLITS
 from dfpg_plugin.data.kernels import METHODS
 
+if TYPE_CHECKING:
+    from dfpg_plugin.preparation.face_folder import Written
+
 KERNEL_SIZES = (13, 15, 17, 19, 21, 23, 25, 27)  # MSPL's and Shen's
 MIN_SIDE = 128  # px; what train_dfpg_mspl.yml feeds the network
+FACE_KINDS = ("png", "webp", "jpg")
 PRIOR_LAYERS = ("relu1_2", "relu2_2", "relu3_3")  # the paper's
 
 
@@ -30,7 +36,12 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 def _add_faces(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", type=Path, help="folder to make")
-    parser.add_argument("--split", choices=SPLITS, required=True, help="which identities")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--split", choices=SPLITS, help="the demo's: which identities")
+    source.add_argument("--lfw", type=Path, metavar="PATH", help="LFW, deep funneled: its folder, .tar or .tgz")
+    kinds = f"of --lfw: {', '.join(FACE_KINDS)} (default: {FACE_KINDS[0]}, which loses nothing)"
+    parser.add_argument("--format", choices=FACE_KINDS, metavar="KIND", help=kinds)
+    parser.add_argument("--quality", type=from_1, metavar="1-100", help="of webp and jpg (default: 88)")
     parser.set_defaults(run=run_faces)
 
 
@@ -91,9 +102,28 @@ def _add_vggface(parser: argparse.ArgumentParser) -> None:
 
 def run_faces(args: argparse.Namespace) -> None:
     """Write faces and print how many."""
-    from dfpg_plugin.preparation.faces import prepare_faces
+    if args.split is not None:
+        from dfpg_plugin.preparation.faces import prepare_faces
 
-    print(f"{args.target}: {prepare_faces(args.target, args.split)} faces")
+        _refuse_beside_split(args, ("format", "quality"))
+        print(f"{args.target}: {prepare_faces(args.target, args.split)} faces")
+        return
+    from dfpg_plugin.preparation.face_folder import FaceFormat
+    from dfpg_plugin.preparation.lfw import prepare_lfw
+
+    written = prepare_lfw(args.lfw, args.target, FaceFormat(args.format or FACE_KINDS[0], args.quality))
+    _print_written(args.target, written)
+
+
+def _refuse_beside_split(args: argparse.Namespace, names: Sequence[str]) -> None:
+    for name in names:
+        if getattr(args, name) is not None:
+            raise UserError(f"--{name}: has no effect on the demo's faces. Remove it, or use --lfw.")
+
+
+def _print_written(target: Path, written: "Written") -> None:
+    counts = ", ".join(f"{count} {split}" for split, count in written.faces.items())
+    print(f"{target}: {written.faces.total()} faces ({counts})")
 
 
 def run_kernels(args: argparse.Namespace) -> None:
