@@ -77,7 +77,10 @@ def test_prepares_kinds_and_flags() -> None:
         for name, parser in kinds.choices.items()
     }
     assert flags == {
-        "faces": {"--split", "--lfw", "--format", "--quality"},
+        "faces": {
+            *("--split", "--lfw", "--photos", "--format", "--quality"),
+            *("--detector", "--detector_weights", "--min_side", "--min_score"),
+        },
         "kernels": {"--method", "--sizes", "--count", "--seed", "--workers"},
         "pairs": {"--faces", "--kernels", "--sizes", "--per_size", "--first_id", "--crop", "--suffix", "--seed"},
         "lmdb": {"--compress_level"},

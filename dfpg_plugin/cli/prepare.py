@@ -1,7 +1,9 @@
 """``basicsr prepare``: make kernels, blurred test sets, LMDBs, slim VGGFace files, the demo's faces; check images."""
 
 import argparse
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +14,13 @@ from dfpg_plugin.data.faces import SPLITS
 from dfpg_plugin.data.kernels import METHODS
 
 if TYPE_CHECKING:
-    from dfpg_plugin.preparation.face_folder import Written
+    from dfpg_plugin.preparation.face_folder import FaceFormat, Written
 
 KERNEL_SIZES = (13, 15, 17, 19, 21, 23, 25, 27)  # MSPL's and Shen's
 MIN_SIDE = 128  # px; what train_dfpg_mspl.yml feeds the network
 FACE_KINDS = ("png", "webp", "jpg")
+FORMAT_FLAGS = ("format", "quality")
+PHOTO_FLAGS = ("detector", "detector_weights", "min_side", "min_score")
 PRIOR_LAYERS = ("relu1_2", "relu2_2", "relu3_3")  # the paper's
 
 
@@ -39,9 +43,14 @@ def _add_faces(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--split", choices=SPLITS, help="the demo's: which identities")
     source.add_argument("--lfw", type=Path, metavar="PATH", help="LFW, deep funneled: its folder, .tar or .tgz")
-    kinds = f"of --lfw: {', '.join(FACE_KINDS)} (default: {FACE_KINDS[0]}, which loses nothing)"
+    source.add_argument("--photos", type=Path, metavar="FOLDER", help="photographs: every face; a folder is a person")
+    kinds = f"of --lfw and --photos: {', '.join(FACE_KINDS)} (default: {FACE_KINDS[0]}, which loses nothing)"
     parser.add_argument("--format", choices=FACE_KINDS, metavar="KIND", help=kinds)
     parser.add_argument("--quality", type=from_1, metavar="1-100", help="of webp and jpg (default: 88)")
+    parser.add_argument("--detector", choices=("dlib", "facexlib"), help="of --photos (default: dlib)")
+    parser.add_argument("--detector_weights", metavar="DIR", help="of facexlib's network, where it is not in its place")
+    parser.add_argument("--min_side", type=from_1, metavar="PX", help="of --photos: a smaller face is left out (128)")
+    parser.add_argument("--min_score", type=float, help="of --photos: a doubtful face is left out (dlib: 0.3)")
     parser.set_defaults(run=run_faces)
 
 
@@ -101,29 +110,47 @@ def _add_vggface(parser: argparse.ArgumentParser) -> None:
 
 
 def run_faces(args: argparse.Namespace) -> None:
-    """Write faces and print how many."""
+    """Write faces, print how many, and what was left out."""
     if args.split is not None:
         from dfpg_plugin.preparation.faces import prepare_faces
 
-        _refuse_beside_split(args, ("format", "quality"))
+        _refuse(args, (*FORMAT_FLAGS, *PHOTO_FLAGS), "the demo's faces")
         print(f"{args.target}: {prepare_faces(args.target, args.split)} faces")
         return
     from dfpg_plugin.preparation.face_folder import FaceFormat
+
+    file_format = FaceFormat(args.format or FACE_KINDS[0], args.quality)
+    written = _from_lfw(args, file_format) if args.lfw is not None else _from_photos(args, file_format)
+    for name, reasons in written.left_out.items():
+        for reason in reasons:
+            print(f"{name}: {reason}", file=sys.stderr)
+    counts = ", ".join(f"{count} {split}" for split, count in written.faces.items())
+    print(f"{args.target}: {written.faces.total()} faces ({counts})")
+
+
+def _from_lfw(args: argparse.Namespace, file_format: "FaceFormat") -> "Written":
     from dfpg_plugin.preparation.lfw import prepare_lfw
 
-    written = prepare_lfw(args.lfw, args.target, FaceFormat(args.format or FACE_KINDS[0], args.quality))
-    _print_written(args.target, written)
+    _refuse(args, PHOTO_FLAGS, "LFW's faces")
+    return prepare_lfw(args.lfw, args.target, file_format)
 
 
-def _refuse_beside_split(args: argparse.Namespace, names: Sequence[str]) -> None:
+def _from_photos(args: argparse.Namespace, file_format: "FaceFormat") -> "Written":
+    from dfpg_plugin.preparation.face_folder import FACE_SIDE, FFHQ_SIDE
+    from dfpg_plugin.preparation.photos import prepare_photos
+    from dfpg_plugin.restoration.aligning import FaceCutter
+
+    given = {name: getattr(args, name) for name in PHOTO_FLAGS if getattr(args, name) is not None}
+    cutter = FaceCutter(FACE_SIDE, FFHQ_SIDE, **given)
+    settings = {"source": "photos", **asdict(cutter)}
+    del settings["detector_weights"]  # where they lie changes nothing
+    return prepare_photos(args.photos, args.target, file_format, cutter, settings)
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], what: str) -> None:
     for name in names:
         if getattr(args, name) is not None:
-            raise UserError(f"--{name}: has no effect on the demo's faces. Remove it, or use --lfw.")
-
-
-def _print_written(target: Path, written: "Written") -> None:
-    counts = ", ".join(f"{count} {split}" for split, count in written.faces.items())
-    print(f"{target}: {written.faces.total()} faces ({counts})")
+            raise UserError(f"--{name}: has no effect on {what}. Remove it, or use --photos.")
 
 
 def run_kernels(args: argparse.Namespace) -> None:
