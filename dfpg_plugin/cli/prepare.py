@@ -75,6 +75,11 @@ def _add_pairs(parser: argparse.ArgumentParser) -> None:
         "--per_size", type=from_1, default=10, help="pictures of each face and size (default: %(default)s)"
     )
     parser.add_argument("--first_id", type=from_0, default=1, help="of the kernels in the names (default: %(default)s)")
+    parser.add_argument(
+        "--kernel_range", type=from_0, nargs=2, metavar=("FROM", "TO"), help="kernels of each size to choose from"
+    )
+    parser.add_argument("--limit", type=from_1, metavar="N", help="take so many faces, spread evenly over their names")
+    parser.add_argument("--cut", type=from_1, metavar="PX", help="take the central square of this side, as it is")
     parser.add_argument("--crop", type=from_1, metavar="PX", help="take the central square and resize it to this side")
     parser.add_argument("--suffix", default="", help="after the published name, such as _random")
     parser.add_argument("--seed", type=from_0, default=0, help="of the choice of kernels (default: %(default)s)")
@@ -166,7 +171,11 @@ def run_pairs(args: argparse.Namespace) -> None:
     """Make a test set and print its size."""
     from dfpg_plugin.preparation.pairs import PairSettings, prepare_pairs
 
-    settings = PairSettings(tuple(args.sizes), args.per_size, args.seed, args.first_id, args.crop, args.suffix)
+    settings = PairSettings(
+        sizes=tuple(args.sizes), kernels_per_size=args.per_size, seed=args.seed, first_id=args.first_id,
+        crop=args.crop, suffix=args.suffix, kernel_range=args.kernel_range and tuple(args.kernel_range),
+        cut=args.cut, limit=args.limit,
+    )  # fmt: skip
     count = prepare_pairs(args.faces, args.kernels, args.target, settings)
     print(f"{args.target}: {count} blurred pictures")
 
