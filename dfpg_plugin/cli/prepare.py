@@ -1,4 +1,4 @@
-"""``basicsr prepare``: make kernels, blurred test sets, LMDBs, slim VGGFace files, the demo's faces; check images."""
+"""``basicsr prepare``: make training faces, kernels, blurred test sets, LMDBs, slim VGGFace files; check images."""
 
 import argparse
 import sys
@@ -27,10 +27,10 @@ PRIOR_LAYERS = ("relu1_2", "relu2_2", "relu3_3")  # the paper's
 def add_parser(commands: "argparse._SubParsersAction") -> None:
     """Add the subcommand and its own."""
     parser = commands.add_parser(
-        "prepare", help="make kernels, test sets, LMDBs, weights files; check images", description=__doc__
+        "prepare", help="make faces, kernels, test sets, LMDBs, weights files; check images", description=__doc__
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    _add_faces(kinds.add_parser("faces", help="write the demo's faces into a folder"))
+    _add_faces(kinds.add_parser("faces", help="make training faces of LFW, photographs or the demo's"))
     _add_kernels(kinds.add_parser("kernels", help="synthesise motion blur kernels in MSPL's layout"))
     _add_pairs(kinds.add_parser("pairs", help="blur sharp faces into a test set of the published layout"))
     _add_lmdb(kinds.add_parser("lmdb", help="write the images of a folder into an LMDB of BasicSR's layout"))
@@ -155,7 +155,7 @@ def _from_photos(args: argparse.Namespace, file_format: "FaceFormat") -> "Writte
 def _refuse(args: argparse.Namespace, names: Sequence[str], what: str) -> None:
     for name in names:
         if getattr(args, name) is not None:
-            raise UserError(f"--{name}: has no effect on {what}. Remove it, or use --photos.")
+            raise UserError(f"--{name}: has no effect on {what}. Remove it.")
 
 
 def run_kernels(args: argparse.Namespace) -> None:
