@@ -1,6 +1,7 @@
 """The shipped YAMLs: they pass the checks, name the right data, and find what is published under its names."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import torch
 from basicsr.archs import build_network
 from conftest import ROOT
 
+from dfpg_plugin.cli.main import build_parser
 from dfpg_plugin.data.deblur_test_dataset import FaceDeblurTestOptions
 from dfpg_plugin.data.face_blur_dataset import FaceBlurOptions
 from dfpg_plugin.evaluation.set_metrics import read_set_metrics
+from dfpg_plugin.preparation.face_folder import FFHQ_SIDE
 from dfpg_plugin.training.loop import build_loaders
 from dfpg_plugin.training.option_checks import check_options
 from dfpg_plugin.training.options import Arguments, complete, force, read_option_file
@@ -131,6 +134,31 @@ def test_the_demos_test_measures_the_network_of_b6() -> None:
     tested = read("test_dfpg_orl.yml")["network_g"]
     assert {key: network[key] for key in tested} == tested
     assert set(read_set_metrics(read("test_dfpg_orl.yml")["val"]["set_metrics"])) == {"detection", "verification"}
+
+
+def test_lfws_options_use_the_data_that_their_heads_make() -> None:
+    """Commands, kernel ranges and folders stand in two files: they belong together."""
+    train, test = read("train_dfpg_lfw.yml"), read("test_dfpg_lfw.yml")
+    pairs = {}
+    for name in ("train_dfpg_lfw.yml", "test_dfpg_lfw.yml"):
+        text = (OPTIONS / name).read_text(encoding="utf-8").replace("\\\n#", "")
+        for line in re.findall(r"^#   basicsr (prepare .+)$", text, re.MULTILINE):
+            args = build_parser().parse_args(line.split())
+            if args.kind == "pairs":
+                pairs[str(args.target)] = args
+    assert pairs.keys() == {train["datasets"]["val"]["dataroot"], test["datasets"]["test"]["dataroot"]}
+    ranges = [train["datasets"]["train"]["kernel_range"], *(args.kernel_range for args in pairs.values())]
+    assert ranges == [[0, 360], [360, 380], [380, 400]]
+    assert [str(args.faces) for args in pairs.values()] == ["datasets/LFW/val", "datasets/LFW/test"]
+    for args in pairs.values():
+        assert str(args.kernels) == train["datasets"]["train"]["dataroot_kernels"]
+        assert args.cut == train["datasets"]["train"]["crop"] == FFHQ_SIDE
+        assert [0, *args.sizes] == train["datasets"]["train"]["kernel_sizes"]
+    assert test["network_g"] == train["network_g"]
+    assert train["train"]["scheduler"]["T_max"] == train["train"]["total_iter"]
+    assert "prior_opt" in train["train"] and "gan_opt" in train["train"]  # B6, with D^C
+    assert train["network_d"]["channel_attention"]
+    assert set(read_set_metrics(test["val"]["set_metrics"])) == {"detection"}
 
 
 def test_real_blur_saves_pictures_and_measures_nothing() -> None:

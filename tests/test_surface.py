@@ -77,9 +77,15 @@ def test_prepares_kinds_and_flags() -> None:
         for name, parser in kinds.choices.items()
     }
     assert flags == {
-        "faces": {"--split"},
+        "faces": {
+            *("--split", "--lfw", "--photos", "--format", "--quality"),
+            *("--detector", "--detector_weights", "--min_side", "--min_score"),
+        },
         "kernels": {"--method", "--sizes", "--count", "--seed", "--workers"},
-        "pairs": {"--faces", "--kernels", "--sizes", "--per_size", "--first_id", "--crop", "--suffix", "--seed"},
+        "pairs": {
+            *("--faces", "--kernels", "--kernel_range", "--sizes", "--per_size", "--first_id"),
+            *("--limit", "--cut", "--crop", "--suffix", "--seed"),
+        },
         "lmdb": {"--compress_level"},
         "check": {"--gt", "--min_side", "--workers"},
         "vggface": {"--layers", "--input", "--channel_order"},

@@ -1,7 +1,11 @@
-"""``basicsr prepare``: make kernels, blurred test sets, LMDBs, slim VGGFace files, the demo's faces; check images."""
+"""``basicsr prepare``: make training faces, kernels, blurred test sets, LMDBs, slim VGGFace files; check images."""
 
 import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dfpg_plugin.archs.vggface_files import CHANNEL_ORDERS, INPUTS
 from dfpg_plugin.checks import UserError
@@ -9,18 +13,24 @@ from dfpg_plugin.cli.arguments import from_0, from_1
 from dfpg_plugin.data.faces import SPLITS
 from dfpg_plugin.data.kernels import METHODS
 
+if TYPE_CHECKING:
+    from dfpg_plugin.preparation.face_folder import FaceFormat, Written
+
 KERNEL_SIZES = (13, 15, 17, 19, 21, 23, 25, 27)  # MSPL's and Shen's
 MIN_SIDE = 128  # px; what train_dfpg_mspl.yml feeds the network
+FACE_KINDS = ("png", "webp", "jpg")
+FORMAT_FLAGS = ("format", "quality")
+PHOTO_FLAGS = ("detector", "detector_weights", "min_side", "min_score")
 PRIOR_LAYERS = ("relu1_2", "relu2_2", "relu3_3")  # the paper's
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:
     """Add the subcommand and its own."""
     parser = commands.add_parser(
-        "prepare", help="make kernels, test sets, LMDBs, weights files; check images", description=__doc__
+        "prepare", help="make faces, kernels, test sets, LMDBs, weights files; check images", description=__doc__
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    _add_faces(kinds.add_parser("faces", help="write the demo's faces into a folder"))
+    _add_faces(kinds.add_parser("faces", help="make training faces of LFW, photographs or the demo's"))
     _add_kernels(kinds.add_parser("kernels", help="synthesise motion blur kernels in MSPL's layout"))
     _add_pairs(kinds.add_parser("pairs", help="blur sharp faces into a test set of the published layout"))
     _add_lmdb(kinds.add_parser("lmdb", help="write the images of a folder into an LMDB of BasicSR's layout"))
@@ -30,7 +40,17 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 def _add_faces(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", type=Path, help="folder to make")
-    parser.add_argument("--split", choices=SPLITS, required=True, help="which identities")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--split", choices=SPLITS, help="the demo's: which identities")
+    source.add_argument("--lfw", type=Path, metavar="PATH", help="LFW, deep funneled: its folder, .tar or .tgz")
+    source.add_argument("--photos", type=Path, metavar="FOLDER", help="photographs: every face; a folder is a person")
+    kinds = f"of --lfw and --photos: {', '.join(FACE_KINDS)} (default: {FACE_KINDS[0]}, which loses nothing)"
+    parser.add_argument("--format", choices=FACE_KINDS, metavar="KIND", help=kinds)
+    parser.add_argument("--quality", type=from_1, metavar="1-100", help="of webp and jpg (default: 88)")
+    parser.add_argument("--detector", choices=("dlib", "facexlib"), help="of --photos (default: dlib)")
+    parser.add_argument("--detector_weights", metavar="DIR", help="of facexlib's network, where it is not in its place")
+    parser.add_argument("--min_side", type=from_1, metavar="PX", help="of --photos: a smaller face is left out (128)")
+    parser.add_argument("--min_score", type=float, help="of --photos: a doubtful face is left out (dlib: 0.3)")
     parser.set_defaults(run=run_faces)
 
 
@@ -55,6 +75,11 @@ def _add_pairs(parser: argparse.ArgumentParser) -> None:
         "--per_size", type=from_1, default=10, help="pictures of each face and size (default: %(default)s)"
     )
     parser.add_argument("--first_id", type=from_0, default=1, help="of the kernels in the names (default: %(default)s)")
+    parser.add_argument(
+        "--kernel_range", type=from_0, nargs=2, metavar=("FROM", "TO"), help="kernels of each size to choose from"
+    )
+    parser.add_argument("--limit", type=from_1, metavar="N", help="take so many faces, spread evenly over their names")
+    parser.add_argument("--cut", type=from_1, metavar="PX", help="take the central square of this side, as it is")
     parser.add_argument("--crop", type=from_1, metavar="PX", help="take the central square and resize it to this side")
     parser.add_argument("--suffix", default="", help="after the published name, such as _random")
     parser.add_argument("--seed", type=from_0, default=0, help="of the choice of kernels (default: %(default)s)")
@@ -90,10 +115,47 @@ def _add_vggface(parser: argparse.ArgumentParser) -> None:
 
 
 def run_faces(args: argparse.Namespace) -> None:
-    """Write faces and print how many."""
-    from dfpg_plugin.preparation.faces import prepare_faces
+    """Write faces, print how many, and what was left out."""
+    if args.split is not None:
+        from dfpg_plugin.preparation.faces import prepare_faces
 
-    print(f"{args.target}: {prepare_faces(args.target, args.split)} faces")
+        _refuse(args, (*FORMAT_FLAGS, *PHOTO_FLAGS), "the demo's faces")
+        print(f"{args.target}: {prepare_faces(args.target, args.split)} faces")
+        return
+    from dfpg_plugin.preparation.face_folder import FaceFormat
+
+    file_format = FaceFormat(args.format or FACE_KINDS[0], args.quality)
+    written = _from_lfw(args, file_format) if args.lfw is not None else _from_photos(args, file_format)
+    for name, reasons in written.left_out.items():
+        for reason in reasons:
+            print(f"{name}: {reason}", file=sys.stderr)
+    counts = ", ".join(f"{count} {split}" for split, count in written.faces.items())
+    print(f"{args.target}: {written.faces.total()} faces ({counts})")
+
+
+def _from_lfw(args: argparse.Namespace, file_format: "FaceFormat") -> "Written":
+    from dfpg_plugin.preparation.lfw import prepare_lfw
+
+    _refuse(args, PHOTO_FLAGS, "LFW's faces")
+    return prepare_lfw(args.lfw, args.target, file_format)
+
+
+def _from_photos(args: argparse.Namespace, file_format: "FaceFormat") -> "Written":
+    from dfpg_plugin.preparation.face_folder import FACE_SIDE, FFHQ_SIDE
+    from dfpg_plugin.preparation.photos import prepare_photos
+    from dfpg_plugin.restoration.aligning import FaceCutter
+
+    given = {name: getattr(args, name) for name in PHOTO_FLAGS if getattr(args, name) is not None}
+    cutter = FaceCutter(FACE_SIDE, FFHQ_SIDE, **given)
+    settings = {"source": "photos", **asdict(cutter)}
+    del settings["detector_weights"]  # where they lie changes nothing
+    return prepare_photos(args.photos, args.target, file_format, cutter, settings)
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], what: str) -> None:
+    for name in names:
+        if getattr(args, name) is not None:
+            raise UserError(f"--{name}: has no effect on {what}. Remove it.")
 
 
 def run_kernels(args: argparse.Namespace) -> None:
@@ -109,7 +171,11 @@ def run_pairs(args: argparse.Namespace) -> None:
     """Make a test set and print its size."""
     from dfpg_plugin.preparation.pairs import PairSettings, prepare_pairs
 
-    settings = PairSettings(tuple(args.sizes), args.per_size, args.seed, args.first_id, args.crop, args.suffix)
+    settings = PairSettings(
+        sizes=tuple(args.sizes), kernels_per_size=args.per_size, seed=args.seed, first_id=args.first_id,
+        crop=args.crop, suffix=args.suffix, kernel_range=args.kernel_range and tuple(args.kernel_range),
+        cut=args.cut, limit=args.limit,
+    )  # fmt: skip
     count = prepare_pairs(args.faces, args.kernels, args.target, settings)
     print(f"{args.target}: {count} blurred pictures")
 

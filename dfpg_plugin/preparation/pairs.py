@@ -36,6 +36,9 @@ class PairSettings:
     first_id: int = 1  # number of the first kernel in the names: 1, 11 and 21 in MSPL's three sets
     crop: int | None = None  # px: the largest central square, resized to that; default: faces as they are
     suffix: str = ""  # after the published name
+    kernel_range: tuple[int, int] | None = None  # which kernels of each size: from, to before; default: all
+    cut: int | None = None  # px: the central square of this side, as it is; default: all of a face
+    limit: int | None = None  # faces, evenly spread over their sorted names; default: all
 
 
 def prepare_pairs(faces: Path, kernels: Path, target: Path, settings: PairSettings) -> int:
@@ -49,11 +52,11 @@ def prepare_pairs(faces: Path, kernels: Path, target: Path, settings: PairSettin
     target that holds something else, such as faces that are gone.
     """
     check_positive("--per_size", settings.kernels_per_size)
-    names = list_images(faces)
+    names = _spread(list_images(faces), settings.limit)
     check_stems(names, "faces of the same name")
-    stacks = read_kernels(kernels, list(settings.sizes))
+    stacks = read_kernels(kernels, list(settings.sizes), settings.kernel_range)
     _check_counts(stacks, settings.kernels_per_size)
-    known = _start(target, {**asdict(settings), "sizes": list(settings.sizes), "kernels": _hashes(stacks)})
+    known = _start(target, {**_as_json(settings), "kernels": _hashes(stacks)})
     folders = {kind: target / f"{target.name}_{kind}" for kind in ("gt", "blur")}
     for folder in folders.values():
         make_folder("target", folder)
@@ -64,7 +67,7 @@ def prepare_pairs(faces: Path, kernels: Path, target: Path, settings: PairSettin
     try:
         with tqdm(total=total, desc=target.name, unit="image") as progress:
             for name in names:
-                face, stem = _face(faces / name, settings.crop), Path(name).stem
+                face, stem = _face(faces / name, settings), Path(name).stem
                 gt = folders["gt"] / f"{stem}.png"
                 blurred = [
                     (folders["blur"] / f, kernel, source) for f, kernel, source in _choose(stem, stacks, settings)
@@ -85,6 +88,17 @@ def prepare_pairs(faces: Path, kernels: Path, target: Path, settings: PairSettin
     return total
 
 
+def _spread(names: list[str], limit: int | None) -> list[str]:
+    if limit is None or limit >= len(names):
+        return names
+    return [names[i * len(names) // limit] for i in range(limit)]
+
+
+def _as_json(settings: PairSettings) -> dict:
+    """Return the settings as a manifest gives them back: lists instead of tuples."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
+
+
 def _check_counts(stacks: dict[int, Kernels], wanted: int) -> None:
     for size, stack in stacks.items():
         if len(stack) < wanted:
@@ -103,7 +117,8 @@ def _check_gone(target: Path, pictures: dict[str, dict], names: list[str]) -> No
 def _choose(
     stem: str, stacks: dict[int, Kernels], settings: PairSettings
 ) -> Iterator[tuple[str, NDArray[np.float64], int]]:
-    """Yield (file name, kernel, its number in its stack) of every blurred picture of a face."""
+    """Yield (file name, kernel, its number among all kernels of its size) of every blurred picture of a face."""
+    start, _ = settings.kernel_range or (0, None)
     key = int.from_bytes(hashlib.sha256(os.fsencode(stem)).digest()[:8], "big")
     for size in settings.sizes:
         stack = stacks[size]
@@ -111,18 +126,28 @@ def _choose(
         for i, chosen in enumerate(rng.choice(len(stack), settings.kernels_per_size, replace=False).tolist()):
             kernel = stack[chosen].astype(np.float64)
             name = blurred_name(stem, settings.first_id + i, size, settings.suffix)
-            yield name, kernel / kernel.sum(), chosen
+            yield name, kernel / kernel.sum(), start + chosen
 
 
-def _face(path: Path, crop: int | None) -> Image:
+def _face(path: Path, settings: PairSettings) -> Image:
     image = read_image(path)
-    if crop is None:
-        return image
-    side = min(image.shape[:2])
-    if side < crop:
-        raise UserError(f"{path}: {image.shape[1]}x{image.shape[0]} px is less than --crop {crop}. Remove it.")
+    if settings.cut is not None:
+        _check_side(path, image, "--cut", settings.cut)
+        image = _central(image, settings.cut)
+    if settings.crop is not None:
+        _check_side(path, image, "--crop", settings.crop)
+        image = resize(_central(image, min(image.shape[:2])), settings.crop, "bicubic")
+    return image
+
+
+def _check_side(path: Path, image: Image, flag: str, side: int) -> None:
+    if min(image.shape[:2]) < side:
+        raise UserError(f"{path}: {image.shape[1]}x{image.shape[0]} px is less than {flag} {side}. Remove it.")
+
+
+def _central(image: Image, side: int) -> Image:
     top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-    return resize(image[top : top + side, left : left + side], crop, "bicubic")
+    return image[top : top + side, left : left + side]
 
 
 def _blurred(face: Image, kernel: NDArray[np.float64]) -> Image:

@@ -106,6 +106,36 @@ def test_crops_are_central_squares_and_wrong_requests_are_named(made: Path) -> N
         prepare_pairs(made / "faces", made / "kernels", made / "faces", SETTINGS)
 
 
+def test_a_range_of_kernels_counts_from_the_first_of_all(made: Path) -> None:
+    settings = PairSettings((5, 7), 2, 0, kernel_range=(2, 4))
+    prepare_pairs(made / "faces", made / "kernels", made / "R", settings)
+    manifest = json.loads((made / "R" / "manifest.json").read_text())
+    entries = [entry for name, entry in manifest["pictures"].items() if "_blur/" in name]
+    assert {entry["kernel"] for entry in entries} == {2, 3}
+    entry = manifest["pictures"]["R_blur/10_ker01_blur_k7.png"]
+    kernel = read_kernels(made / "kernels", [7])[7][entry["kernel"]].astype(np.float64)
+    sharp, blurred = (cv2.imread(str(made / "R" / f"R_{n}")) for n in ("gt/10.png", "blur/10_ker01_blur_k7.png"))
+    padded = np.pad(sharp.astype(float), ((3, 3), (3, 3), (0, 0)), mode="reflect")
+    expected = np.stack([convolve2d(padded[..., c], kernel / kernel.sum(), mode="valid") for c in range(3)], -1)
+    np.testing.assert_array_equal(blurred, np.rint(expected).clip(0, 255))
+    assert prepare_pairs(made / "faces", made / "kernels", made / "R", settings) == 8  # the same settings again
+    with pytest.raises(UserError, match="--per_size: 3 are more than the 2"):
+        prepare_pairs(made / "faces", made / "kernels", made / "S", PairSettings((5,), 3, 0, kernel_range=(2, 4)))
+    with pytest.raises(UserError, match=r"kernel_range: \[4, 9\] leaves no kernel"):
+        prepare_pairs(made / "faces", made / "kernels", made / "S", PairSettings((5,), 1, 0, kernel_range=(4, 9)))
+
+
+def test_a_cut_keeps_the_central_pixels_and_a_limit_spreads_over_the_names(made: Path) -> None:
+    for n in range(11, 18):
+        (made / "faces" / f"{n}.png").write_bytes((made / "faces" / "10.png").read_bytes())
+    prepare_pairs(made / "faces", made / "kernels", made / "C", PairSettings((5,), 1, 0, cut=24, limit=3))
+    assert sorted(p.name for p in (made / "C" / "C_gt").iterdir()) == ["1.png", "12.png", "15.png"]
+    face = cv2.imread(str(made / "faces" / "12.png"))  # (32,40,3)
+    np.testing.assert_array_equal(cv2.imread(str(made / "C" / "C_gt" / "12.png")), face[4:28, 8:32])
+    with pytest.raises(UserError, match="40x32 px is less than --cut 33"):
+        prepare_pairs(made / "faces", made / "kernels", made / "D", PairSettings((5,), 1, 0, cut=33))
+
+
 def test_a_request_that_failed_leaves_no_settings_behind(made: Path) -> None:
     target = made / "E"
     with pytest.raises(UserError, match="less than --crop 64"):

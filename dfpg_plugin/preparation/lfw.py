@@ -1,0 +1,115 @@
+"""`basicsr prepare faces --lfw`: Labeled Faces in the Wild as training faces in FFHQ's framing."""
+
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.data.images import IMAGE_SUFFIXES, Image, decode_image, list_images
+from dfpg_plugin.data.naming import check_stems
+from dfpg_plugin.preparation.face_folder import FACE_SIDE, Cut, FaceFormat, Photograph, Written, write_faces
+
+PICTURE_SIDE = 250  # px, of LFW's pictures
+# FFHQ's square, from dlib's landmarks on 197 deep funneled pictures: 172 px wide, x 37 to 209, y 32 to 204 (medians).
+# These 215 px have the same middle, and hold it in the central 128 of 160 px.
+ROWS, COLUMNS = (11, 226), (16, 231)  # from, to before
+SETTINGS = {"source": "lfw", "rows": list(ROWS), "columns": list(COLUMNS), "side": FACE_SIDE}
+BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error)  # what reading a damaged archive raises
+
+
+def prepare_lfw(source: Path, target: Path, file_format: FaceFormat) -> Written:
+    """Write LFW's faces, 160x160 px each, as :func:`write_faces` does; return how many.
+
+    ``source``: LFW's deep funneled pictures, a folder or a ``.tar`` or ``.tgz`` of it, with ``Person/Person_0001.jpg``
+    at any depth. Raises UserError, naming the file, for a source that is missing, damaged or holds no such picture, for
+    a picture that is not 250x250 px, and for pictures of the same name.
+    """
+    source = source.expanduser()
+    if source.is_dir():
+        names = [name for name in list_images(source) if len(PurePosixPath(name).parts) > 1]
+        photographs = _from_folder(source, names)
+    elif source.is_file():
+        names, photographs = _names_in(source), _from_archive(source)
+    else:
+        raise UserError(
+            f"--lfw: {source} does not exist. Name the folder lfw-deepfunneled, or the .tar or .tgz of it; UMass "
+            "distributes it, and Kaggle as jessicali9530/lfw-dataset."
+        )
+    if not names:
+        raise UserError(f"--lfw: {source} holds no picture Person/Person_0001.jpg. Name LFW's folder or archive.")
+    check_stems(names, "would be the same face")
+    kept = [_short(PurePosixPath(name)) for name in names]
+    return write_faces(target, photographs, kept, lambda p: _cut(source, p), file_format, SETTINGS)
+
+
+def frame_lfw(picture: Image) -> Image:
+    """Return rows 11 to 225 and columns 16 to 230 of (250,250,3), averaged over areas to (160,160,3).
+
+    FFHQ's square is in the central 128 px.
+    """
+    part = picture[slice(*ROWS), slice(*COLUMNS)]
+    return np.asarray(cv2.resize(part, (FACE_SIDE, FACE_SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _cut(source: Path, photograph: Photograph) -> Cut:
+    picture = decode_image(photograph.content, f"{source}: {photograph.name}")
+    height, width = picture.shape[:2]
+    if (height, width) != (PICTURE_SIDE, PICTURE_SIDE):
+        raise UserError(
+            f"{source}: {photograph.name} has {width}x{height} px, LFW's pictures have {PICTURE_SIDE}x{PICTURE_SIDE}. "
+            "For other photographs: --photos."
+        )
+    return Cut({PurePosixPath(photograph.name).stem: frame_lfw(picture)})
+
+
+def _short(path: PurePosixPath) -> str:
+    """Return ``Person/Person_0001.jpg``, the same for the folder and for the archive of it."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def _from_folder(source: Path, names: list[str]) -> Iterator[Photograph]:
+    for name in names:
+        try:
+            content = (source / name).read_bytes()
+        except OSError as error:
+            raise UserError(f"{source / name}: can't be read ({error.strerror}). Restore it.") from error
+        path = PurePosixPath(name)
+        yield Photograph(_short(path), path.parent.name, content)
+
+
+def _names_in(source: Path) -> list[str]:
+    """Return the names of an archive's pictures that lie in a person's folder, in its order."""
+    try:
+        with tarfile.open(source) as archive:
+            return [member.name for member in archive if _is_picture(member)]
+    except BROKEN as error:
+        raise _not_readable(source, error) from error
+
+
+def _is_picture(member: tarfile.TarInfo) -> bool:
+    path = PurePosixPath(member.name)
+    return (
+        member.isfile()
+        and path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")  # macOS' archives hold ._ files
+        and path.parent.name not in ("", "..")
+    )
+
+
+def _from_archive(source: Path) -> Iterator[Photograph]:
+    try:
+        with tarfile.open(source) as archive:
+            for member in archive:
+                path = PurePosixPath(member.name)
+                if _is_picture(member) and (file := archive.extractfile(member)) is not None:
+                    yield Photograph(_short(path), path.parent.name, file.read())
+    except BROKEN as error:
+        raise _not_readable(source, error) from error
+
+
+def _not_readable(source: Path, error: Exception) -> UserError:
+    return UserError(f"--lfw: {source} is not a readable .tar or .tgz ({error}). Fetch it again.")

@@ -1,0 +1,58 @@
+"""`basicsr prepare faces --photos`: training faces out of anybody's photographs."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from dfpg_plugin.checks import check_folder
+from dfpg_plugin.data.images import Image, list_images, walk
+from dfpg_plugin.preparation.face_folder import Cut, FaceFormat, Photograph, Written, write_faces
+
+CutFaces = Callable[[bytes, str], tuple[list[Image], list[str]]]  # a file's content and name: faces, why not others
+
+
+def prepare_photos(
+    folder: Path, target: Path, file_format: FaceFormat, cut_faces: CutFaces, settings: dict[str, object]
+) -> Written:
+    """Write the faces of every photograph below ``folder`` as :func:`write_faces` does; return how many.
+
+    ``cut_faces`` returns a photograph's faces, uint8 BGR (160,160,3), and why others were left out; ``settings`` are
+    what they depend on. A person is a folder directly below ``folder``; a photograph outside of these is a person of
+    its own. ``anna/party/1.jpg`` becomes ``{split}/anna/anna_party_1_1.png``, the last number counting its faces.
+    Files that are no pictures, and photographs whose names would be the same, are left out and listed. Raises
+    UserError where the folder is missing or holds no photograph.
+    """
+    folder = check_folder("--photos", folder)
+    names = list_images(folder)
+    stems = {name: PurePosixPath(name).with_suffix("").as_posix().replace("/", "_") for name in names}
+    first = {stems[name]: name for name in reversed(names)}
+
+    def cut(photograph: Photograph) -> Cut:
+        name = photograph.name
+        if (other := first[stems[name]]) != name:
+            return Cut(left_out=[f"its faces would be called like those of {other}"])
+        faces, left_out = cut_faces(photograph.content, name)
+        return Cut({f"{stems[name]}_{n}": face for n, face in enumerate(faces, 1)}, left_out)
+
+    written = write_faces(target, _photographs(folder, names), names, cut, file_format, settings)
+    return Written(written.faces, {**written.left_out, **_ignored(folder, names)})
+
+
+def _photographs(folder: Path, names: list[str]) -> Iterator[Photograph]:
+    for name in names:
+        path = PurePosixPath(name)
+        person = path.parts[0] if len(path.parts) > 1 else path.stem
+        try:
+            content = (folder / name).read_bytes()
+        except OSError:  # an empty file is no picture, which is what is said of it
+            content = b""
+        yield Photograph(name, person, content)
+
+
+def _ignored(folder: Path, names: list[str]) -> dict[str, list[str]]:
+    known = set(names)
+    others = (path.relative_to(folder) for path in walk(folder))
+    return {
+        path.as_posix(): [f"{path.suffix or 'a name without a suffix'} is no kind of picture that can be read"]
+        for path in sorted(others)
+        if path.as_posix() not in known and not path.name.startswith(".")
+    }
