@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import torch
 import yaml
 from side_by_side import Convolutions, Shape, publish
@@ -31,6 +32,7 @@ from train_step import Ours, Plain
 # isort: split
 from basicsr.archs import build_network
 
+from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.models.acceleration import Acceleration, autocast, channels_last
 
 PRIOR = {"type": "VGGFaceFeatureExtractor", "weights": "stand-in"}
@@ -143,8 +145,9 @@ def measure_step(size: str, way: str, args: argparse.Namespace, clock: Clock, sh
         torch.cuda.reset_peak_memory_stats()
     step = build(way, networks, args.device)
     warm_up = WARM_UP * clock(lambda: step(lq, gt), WARM_UP)
+    print(f"  {size}, {way}: timing, after {warm_up:.1f} s for {WARM_UP} steps", flush=True)
     seconds = statistics.median(clock(lambda: step(lq, gt), args.steps) for _ in range(ROUNDS))
-    memory = torch.cuda.max_memory_allocated() / 1e9 if clock.is_gpu else float("nan")
+    memory = round(torch.cuda.max_memory_allocated() / 1e9, 2) if clock.is_gpu else None
     if way.startswith("eager"):
         with Convolutions() as noted:
             step(lq, gt)
@@ -161,7 +164,7 @@ def measure_step(size: str, way: str, args: argparse.Namespace, clock: Clock, sh
         "ms": round(1e3 * seconds, 2),
         "pictures/s": round(batch / seconds, 1),
         "seconds": seconds,
-        "peak GB": round(memory, 2),
+        "peak GB": memory,
         f"s for the first {WARM_UP}": round(warm_up, 1),
     }
 
@@ -218,15 +221,24 @@ def measure_restoring(size: str, args: argparse.Namespace, clock: Clock) -> list
     return rows
 
 
-def measure_loop(size: str, step_ms: float, args: argparse.Namespace) -> dict:
+def write_faces(folder: Path, size: int = 160) -> None:
+    """Write the demo's training faces, enlarged."""
+    folder.mkdir()
+    source = orl_faces("train")
+    for i, name in enumerate(source.names):
+        face = cv2.resize(source.read(name)[:92], (size, size), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{i}.png"), face)
+
+
+def measure_loop(size: str, step_ms: float | None, args: argparse.Namespace) -> dict:
     """Return the milliseconds of an iteration of `basicsr train`, by its own log, beside those of the bare step."""
     batch, networks = SIZES[size]
     iterations = 6 if args.small else 300
     opt = {
         "name": "loop", "model_type": "DFPGModel", "scale": 1, "num_gpu": int(args.device == "cuda"), "manual_seed": 0,
         "datasets": {"train": {
-            "name": "ORL", "type": "FaceBlurDataset", "faces": "orl", "split": "train", "resize": 160,
-            "crop": args.px, "use_hflip": True, "kernels_per_size": 4, "kernel_sizes": [13, 21], "pin_memory": True,
+            "name": "ORL", "type": "FaceBlurDataset", "dataroot_gt": "faces", "crop": args.px,
+            "use_hflip": True, "kernels_per_size": 4, "kernel_sizes": [13, 21], "pin_memory": True,
             "batch_size_per_gpu": batch, "num_worker_per_gpu": args.workers, "persistent_workers": True,
             "dataset_enlarge_ratio": 20,
         }},
@@ -240,6 +252,7 @@ def measure_loop(size: str, step_ms: float, args: argparse.Namespace) -> dict:
         "logger": {"print_freq": iterations // 3, "save_checkpoint_freq": 10**6},
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
+        write_faces(Path(folder) / "faces")
         file = Path(folder) / "loop.yml"
         file.write_text(yaml.safe_dump(opt), encoding="utf-8")
         started = time.time()
@@ -250,9 +263,9 @@ def measure_loop(size: str, step_ms: float, args: argparse.Namespace) -> dict:
         lines = log.read_text(encoding="utf-8")
     times = [float(value) for value in re.findall(r"time \(data\): (\d+\.\d+)", lines)]
     begun = re.search(r"^(\S+ \S+),\d+ INFO: Start training", lines, re.MULTILINE)
-    start = time.mktime(time.strptime(begun[1], "%Y-%m-%d %H:%M:%S")) - started if begun else float("nan")
+    start = time.mktime(time.strptime(begun[1], "%Y-%m-%d %H:%M:%S")) - started if begun else None
     return {"network": size, "ms an iteration": 1e3 * times[-1], "ms a bare step": step_ms,
-            "s to the first iteration": round(start, 1), f"s for {iterations}": round(taken, 1)}  # fmt: skip
+            "s to the first iteration": start and round(start, 1), f"s for {iterations}": round(taken, 1)}  # fmt: skip
 
 
 def main() -> None:
@@ -283,7 +296,7 @@ def main() -> None:
         tables["restoring"] = [row for size in args.sizes for row in measure_restoring(size, args, clock)]
     if "loop" in args.parts:
         fast = {row["network"]: row["ms"] for row in tables.get("steps", []) if row["way"] == "fast, bfloat16"}
-        tables["loop"] = [measure_loop(size, fast.get(size, float("nan")), args) for size in args.sizes]
+        tables["loop"] = [measure_loop(size, fast.get(size), args) for size in args.sizes]
     for name, rows in tables.items():
         publish(rows, f"{name}: {about}, torch {torch.__version__}, {args.px} px", None)
     if args.json:
