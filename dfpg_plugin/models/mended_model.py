@@ -38,7 +38,8 @@ class MendedModel(SRModel):
             # inherit the flag, hence before the first tensor
             torch.set_flush_denormal(True)
         train = opt.get("train") or {}
-        self.acceleration = Acceleration.read(train)
+        keys = ("amp", "accumulate", "compile", "cuda_graph", "tf32")  # named here, where the check of options looks
+        self.acceleration = Acceleration.read({key: train.get(key) for key in keys})
         self.acceleration.start()
         check_tiles(opt.get("val") or {})
         super().__init__(opt)
