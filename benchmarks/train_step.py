@@ -54,7 +54,7 @@ class Ours:
         rank, processes = world
         self.model = build_model({
             "model_type": "DFPGModel", "num_gpu": 0, "is_train": True, "scale": 1, "path": {},
-            "dist": processes > 1, "rank": rank, "world_size": processes,
+            "dist": processes > 1, "rank": rank, "world_size": processes, "datasets": {},
             **{key: dict(options) for key, options in NETWORKS.items()},
             "train": {
                 "pixel_opt": {"type": "L1Loss"}, "prior_opt": {"type": "PriorLoss"},
