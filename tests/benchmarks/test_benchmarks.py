@@ -14,10 +14,14 @@ FOLDER = ROOT / "benchmarks"
 NOT_FINITE = re.compile(r"\b(nan|inf|infinity)\b", re.IGNORECASE)
 SHARED = {"side_by_side"}  # what the others import
 TABLES = {  # arguments, rows, a column that each row has
-    "train_step": (["--iterations", "0", "--steps", "1", "--batch", "1", "--size", "32"], 3, "times as fast"),
+    "train_step": (
+        ["--small", "--iterations", "0", "--steps", "1", "--batch", "1", "--size", "32"],
+        3,
+        "times as fast",
+    ),
     "inference": (["--size", "32", "--rounds", "1", "--ways", "plain", "channels_last"], 2, "differs at most"),
-    "memory": (["--steps", "1", "--batches", "1", "--sizes", "32"], 6, "MB"),
-    "scaling": (["--steps", "1", "--batch", "2", "--size", "32"], 2, "weights differ at most"),
+    "memory": (["--small", "--steps", "1", "--batches", "1", "--sizes", "32"], 6, "MB"),
+    "scaling": (["--small", "--steps", "1", "--batch", "2", "--size", "32"], 2, "weights differ at most"),
     "restorers": (["options/ablation/b1.yml", "--rounds", "1"], 1, "M parameters"),
 }
 PRINTED = {  # arguments, what is printed
