@@ -39,7 +39,6 @@ from dfpg_plugin.training.loop import build_loaders
 from dfpg_plugin.training.options import Arguments, complete, read_option_file
 
 SIZE = 128  # px
-SHARP = 25
 SMALL_NETWORK = {"type": "DFPGNet", "num_feat": 16, "num_block": 1, "num_prior_block": 1, "squeeze_factor": 4}
 METRICS = {
     "psnr": {"type": "calculate_psnr", "crop_border": 0, "test_y_channel": False},
@@ -62,14 +61,14 @@ class LeaveAsItIs(nn.Module):
         return x
 
 
-def write_set(folder: Path, count: int) -> None:
-    """Write ``count`` blurred faces of SHARP sharp ones, in the published layout."""
-    per_face = count // SHARP
+def write_set(folder: Path, count: int, sharp: int) -> None:
+    """Write ``count`` blurred faces of ``sharp`` sharp ones, in the published layout."""
+    per_face = count // sharp
     kernels = [synthesise_kernels(13 + 2 * (i % 8), 1, np.random.default_rng(i))[0] for i in range(per_face)]
     source = orl_faces("train")
     for kind in ("gt", "blur"):
         (folder / f"set_{kind}").mkdir(parents=True)
-    for person, name in enumerate(source.names[:: len(source.names) // SHARP][:SHARP]):
+    for person, name in enumerate(source.names[:: len(source.names) // sharp][:sharp]):
         face = cv2.resize(source.read(name)[:92], (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(folder / "set_gt" / f"{person}.png"), face)
         for i, kernel in enumerate(kernels):
@@ -119,7 +118,8 @@ def turn(side: str, file: Path, folder: Path) -> tuple[float, dict[str, float]]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1000, help="of blurred images, a multiple of 25")
+    parser.add_argument("--count", type=int, default=1000, help="of blurred images, a multiple of --sharp")
+    parser.add_argument("--sharp", type=int, default=25, help="faces that these are made of")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
     parser.add_argument("--network", choices=("none", "small"), help="one of the two parts alone")
     parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
@@ -132,7 +132,7 @@ def main() -> None:
     for what, network in [parts[args.network]] if args.network else parts.values():
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            write_set(folder / "set", args.count)
+            write_set(folder / "set", args.count, args.sharp)
             file = write_options(folder, network)
             seconds: dict[str, list[float]] = {"stock": [], "ours": []}
             means: dict[str, dict[str, float]] = {}

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 import torch
 from side_by_side import batches, publish, timed
 from torch.utils.flop_counter import FlopCounterMode
-from train_step import NETWORKS, Ours
+from train_step import NETWORKS, Ours, shrink
 
 OPTIONS = {
     "none": {},
@@ -24,8 +24,9 @@ OPTIONS = {
 }
 
 
-def measure(option: str, batch: int, size: int, steps: int, connection: Connection) -> None:
+def measure(option: str, batch: int, size: int, steps: int, small: bool, connection: Connection) -> None:
     """Train a few steps; send the fastest one's seconds, its operations and the memory's growth in MB."""
+    shrink(small)
     NETWORKS["network_g"]["use_checkpoint"] = option == "use_checkpoint"
     trained = Ours(None, **OPTIONS[option])
     data = list(batches(steps + 1, batch, size))
@@ -37,11 +38,11 @@ def measure(option: str, batch: int, size: int, steps: int, connection: Connecti
     connection.send((seconds, counter.get_total_flops(), growth / 1024))
 
 
-def row(option: str, batch: int, size: int, steps: int) -> dict:
+def row(option: str, batch: int, size: int, steps: int, small: bool) -> dict:
     """Measure in a process of its own; return the table's row."""
     context = get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=measure, args=(option, batch, size, steps, there))
+    process = context.Process(target=measure, args=(option, batch, size, steps, small, there))
     process.start()
     seconds, operations, megabytes = here.recv()
     process.join()
@@ -59,11 +60,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="the fastest of which counts")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8], help="at 64 px")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 128, 192], help="px, at batch 1")
+    parser.add_argument("--small", action="store_true", help="a small generator, to see that all of it works")
     parser.add_argument("--json", help="write the table to this file as well")
     args = parser.parse_args()
-    rows = [row("none", batch, 64, args.steps) for batch in args.batches]
-    rows += [row("none", 1, size, args.steps) for size in args.sizes]
-    rows += [row(option, 4, 64, args.steps) for option in OPTIONS]
+    rows = [row("none", batch, 64, args.steps, args.small) for batch in args.batches]
+    rows += [row("none", 1, size, args.steps, args.small) for size in args.sizes]
+    rows += [row(option, 4, 64, args.steps, args.small) for option in OPTIONS]
     threads = torch.get_num_threads()
     publish(rows, f"A training step of DFPG on {threads} CPUs; the fastest of {args.steps} steps", args.json)
 

@@ -15,11 +15,12 @@ import torch
 import torch.multiprocessing as mp
 from side_by_side import batches, publish, spread, timed
 from torch import distributed
-from train_step import Ours
+from train_step import Ours, shrink
 
 
-def train(rank: int, processes: int, batch: int, size: int, steps: int, folder: str) -> None:
+def train(rank: int, processes: int, batch: int, size: int, steps: int, small: bool, folder: str) -> None:
     """Train this process's share; the first process writes the seconds of each step and the parameters."""
+    shrink(small)
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
     if processes > 1:
         distributed.init_process_group("gloo", f"file://{folder}/group{processes}", rank=rank, world_size=processes)
@@ -42,13 +43,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="of all processes together")
     parser.add_argument("--size", type=int, default=64, help="px")
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--small", action="store_true", help="a small generator, to see that all of it works")
     parser.add_argument("--json", help="write the table to this file as well")
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         weights = {}
         for processes in (1, args.processes):
-            mp.spawn(train, (processes, args.batch, args.size, args.steps, folder), processes)
+            mp.spawn(train, (processes, args.batch, args.size, args.steps, args.small, folder), processes)
             seconds, weights[processes] = torch.load(Path(folder) / f"{processes}.pt", weights_only=True)
             difference = (weights[processes] - weights[1]).abs().max().item()
             rows.append({"processes": processes, "s": spread(seconds), "weights differ at most": f"{difference:.0e}"})

@@ -36,6 +36,7 @@ NETWORKS = {
     "network_d": {"type": "CAFeatureDiscriminator"},
     "network_prior": {"type": "VGGFaceFeatureExtractor", "weights": "stand-in"},
 }
+SMALL = {"num_feat": 16, "num_block": 1, "num_prior_block": 1, "squeeze_factor": 4}  # of --small
 LEARNING_RATES = {"g": 1e-4, "d": 1e-5}
 # with Adam's own 1e-8, a weight whose gradient is nearly 0 moves a whole step by the sign of a rounding error, and
 # after some steps the losses of any two ways to compute it part
@@ -124,6 +125,11 @@ class Plain:
         return dict(zip(LOSSES, torch.stack(losses).tolist(), strict=True))
 
 
+def shrink(small: bool) -> None:
+    """Let all networks of this process be small ones, or not."""
+    NETWORKS["network_g"].update(SMALL if small else {})
+
+
 def load(state: Path, net_g: torch.nn.Module, net_d: torch.nn.Module, optimizers: list) -> None:
     """Load what ``Ours.save`` wrote."""
     weights_g, weights_d, *states = torch.load(state, weights_only=True)
@@ -133,8 +139,9 @@ def load(state: Path, net_g: torch.nn.Module, net_d: torch.nn.Module, optimizers
         optimizer.load_state_dict({**optimizer.state_dict(), "state": content})
 
 
-def serve(side: str, state: Path, connection: Connection) -> None:
+def serve(side: str, state: Path, small: bool, connection: Connection) -> None:
     """Train the batches that come, and answer with seconds and losses; after None, with what the step spends."""
+    shrink(small)
     trained = Plain(state) if side == PLAIN else Ours(state, **SIDES[side])
     connection.send("ready")
     while (batch := connection.recv()) is not None:
@@ -153,7 +160,7 @@ def compare(what: str, state: Path, args: argparse.Namespace) -> list[dict]:
     pipes = {}
     for side in SIDES:
         pipes[side], there = context.Pipe()
-        context.Process(target=serve, args=(side, state, there), daemon=True).start()
+        context.Process(target=serve, args=(side, state, args.small, there), daemon=True).start()
         pipes[side].recv()
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     differences: dict[str, list[float]] = {side: [] for side in SIDES}
@@ -192,8 +199,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="that are timed, of each side")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--size", type=int, default=128, help="px")
+    parser.add_argument("--small", action="store_true", help="a small generator, to see that all of it works")
     parser.add_argument("--json", help="write the table to this file as well")
     args = parser.parse_args()
+    shrink(args.small)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / "fresh.pt"

@@ -34,6 +34,8 @@ def run(args: argparse.Namespace) -> None:
     del args
     print(f"dfpg_plugin {__version__}, Python {platform.python_version()}, {platform.platform()}")
     required = _required()
+    if not required:
+        print(f"  not installed, only on Python's path: {Path(__file__).parents[2]}; what it needs is not known")
     for package in required:
         print(f"  {package:15} {_version(package)}")
     print(f"device: {_device()}")
@@ -58,8 +60,11 @@ def _metric_weights() -> dict[str, Path]:
 
 
 def _required() -> list[str]:
-    """Return the packages that the installation asked for, without those of extras."""
-    entries = [entry for entry in requires("dfpg_plugin") or [] if "extra ==" not in entry]
+    """Return the packages that the installation asked for, without those of extras; none without an installation."""
+    try:
+        entries = [entry for entry in requires("dfpg_plugin") or [] if "extra ==" not in entry]
+    except PackageNotFoundError:
+        return []
     return [re.split(r"[^\w.-]", entry)[0] for entry in entries]
 
 

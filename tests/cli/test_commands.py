@@ -53,6 +53,19 @@ def test_doctor_says_where_basicsr_is_and_what_is_patched(basicsr: Callable) -> 
     assert "missing: nothing" in done.stdout
 
 
+def test_doctor_says_where_the_package_is_not_installed(basicsr: Callable) -> None:
+    code = (
+        "import importlib.metadata as metadata, sys\n"
+        "def requires(name): raise metadata.PackageNotFoundError(name)\n"
+        "metadata.requires = requires\n"
+        "from dfpg_plugin.cli.main import main; sys.exit(main())"
+    )
+    done = basicsr("doctor", code=code)
+    assert done.returncode == 0, done.stderr
+    assert f"not installed, only on Python's path: {ROOT}; what it needs is not known" in done.stdout
+    assert "missing: " in done.stdout
+
+
 def test_missing_option_file(basicsr: Callable) -> None:
     assert "nowhere.yml does not exist" in error_line(basicsr("train", "-opt", "nowhere.yml"))
 

@@ -60,15 +60,17 @@ def test_depth_transparency_and_all_other_pixels_are_kept(tmp_path: Path, dtype:
         assert np.array_equal(out[..., 3], pixels[..., 3])
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "not an image"), (b"words", "not an image"), (stored(1)[:200], "not an image"),
-        (cv2.imencode(".tiff", np.ones((4, 4, 3), np.float32))[1].tobytes(), "not an image"),
-    ],
-)  # fmt: skip
-def test_what_is_no_picture_is_named(content: bytes, message: str) -> None:
-    with pytest.raises(UserError, match=rf"x\.png: .*{message}"):
+NO_PICTURES = {
+    "empty": b"",
+    "words": b"words",
+    "cut": stored(1)[:200],
+    "float": cv2.imencode(".tiff", np.ones((4, 4, 3), np.float32))[1].tobytes(),
+}
+
+
+@pytest.mark.parametrize("content", NO_PICTURES.values(), ids=NO_PICTURES)
+def test_what_is_no_picture_is_named(content: bytes) -> None:
+    with pytest.raises(UserError, match=r"x\.png: .*not an image"):
         decode_picture(content, "x.png")
 
 
