@@ -25,6 +25,9 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         "--box", type=_box, action="append", default=[], metavar="L,T,R,B", help="a face by hand, in px; several times"
     )
     parser.add_argument("--passes", type=from_1, default=2, help="of detection: again in the restored picture (2)")
+    parser.add_argument(
+        "--strength", type=float, default=1.0, metavar="0..1", help="the part of the change that is applied (1)"
+    )
     parser.add_argument("--face_size", type=from_1, default=128, metavar="PX", help="of the square that is restored")
     parser.add_argument(
         "--ext", choices=("png", "jpg", "tif", "webp", "bmp"), help="of the results (default: lossless)"
@@ -59,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings(
         mode=args.mode, detector=args.detector, detector_weights=args.detector_weights, boxes=args.box,
         passes=args.passes, face_size=args.face_size, batch_size=args.batch_size, device=args.device, amp=args.amp,
-        recogniser=None if args.no_identity else "dlib",
+        strength=args.strength, recogniser=None if args.no_identity else "dlib",
     )  # fmt: skip
     restorer = DFPGRestorer(args.weights, args.opt, settings)
     print(f"Restoring with {restorer.about['weights']} on {restorer.device}.", file=sys.stderr)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dfpg_plugin.archs.winograd import with_winograd
-from dfpg_plugin.checks import UserError, check_choice
+from dfpg_plugin.checks import UserError, check_choice, check_share
 from dfpg_plugin.metrics.recognisers import Recogniser, load_recogniser
 from dfpg_plugin.models.acceleration import autocast, channels_last
 from dfpg_plugin.models.priors import estimates_priors
@@ -85,16 +85,26 @@ class DFPGRestorer:
 
     def restore_picture(self, picture: Picture) -> Restored:
         """Restore the faces of a photograph, or in mode ``aligned`` the whole picture."""
-        change, where, reports = self.restore_colours(picture.colours(), self.settings.mode)
+        change, where, reports = self.restore_colours(picture.colours(), self.settings.mode, self.settings.strength)
         return Restored(picture.with_changes(change, where) if where.any() else picture, reports)
 
-    def restore_colours(self, seen: Colours, mode: str) -> tuple[Colours, NDArray[np.bool_], list[FaceReport]]:
-        """Return the changes to upright RGB (H,W,3) in [0,1], where they count (H,W), and a report of each face."""
+    def restore_colours(
+        self, seen: Colours, mode: str, strength: float
+    ) -> tuple[Colours, NDArray[np.bool_], list[FaceReport]]:
+        """Return the changes to upright RGB (H,W,3) in [0,1], where they count (H,W), and a report of each face.
+
+        ``strength``, from 0 to 1, is the part of the change that is returned. Raises UserError where it is no such
+        number.
+        """
+        check_share("strength", strength)
         if mode == ALIGNED:
-            return self._restore_aligned(seen)
+            change, where, reports = self._restore_aligned(seen, strength)
+            return strength * change, where, reports
         faces = [Face(box) for box in self.settings.boxes]
-        change, weight, reports = self._restore_faces(seen, faces) if faces else self._find_and_restore(seen)
-        return change, weight > 0, reports
+        change, weight, reports = (
+            self._restore_faces(seen, faces, strength) if faces else self._find_and_restore(seen, strength)
+        )
+        return strength * change, weight > 0, reports
 
     def restore_squares(self, squares: Sequence[Colours]) -> list[Colours]:
         """Restore RGB faces (H,W,3) in [0,1], in batches of equal sizes."""
@@ -140,28 +150,28 @@ class DFPGRestorer:
             raise UserError("the network returned numbers that are not finite")
         return result
 
-    def _restore_aligned(self, seen: Colours) -> tuple[Colours, NDArray[np.bool_], list[FaceReport]]:
+    def _restore_aligned(self, seen: Colours, strength: float) -> tuple[Colours, NDArray[np.bool_], list[FaceReport]]:
         height, width = seen.shape[:2]
         report = FaceReport((0, 0, width, height), None)
         start = time.perf_counter()
         with _noting(report):
             (restored,) = self.restore_squares([seen])
             report.seconds = time.perf_counter() - start
-            report.identity_change = self._identity_change(seen, restored)
+            report.identity_change = self._identity_change(seen, seen + strength * (restored - seen))
             return restored - seen, np.ones((height, width), bool), [report]
         return np.zeros_like(seen), np.zeros((height, width), bool), [report]
 
-    def _find_and_restore(self, seen: Colours) -> tuple[Colours, NDArray, list[FaceReport]]:
+    def _find_and_restore(self, seen: Colours, strength: float) -> tuple[Colours, NDArray, list[FaceReport]]:
         """Detect, restore, detect again in the restored picture; always restore from what was given."""
         detect = load_detector(self.settings.detector, self.settings.detector_weights)
         faces = detect(seen)
-        found = self._restore_faces(seen, faces)
+        found = self._restore_faces(seen, faces, strength)
         for _ in range(self.settings.passes - 1):
             better = seen + found[0] if faces else self._restore_whole(seen)
             again = detect(better)
             kept = [face for face in faces if not any(same_face(face, other) for other in again)]
             faces = [*again, *kept]
-            found = self._restore_faces(seen, faces)
+            found = self._restore_faces(seen, faces, strength)
         return found
 
     def _restore_whole(self, seen: Colours) -> Colours:
@@ -174,8 +184,13 @@ class DFPGRestorer:
             return seen
         return np.asarray(cv2.resize(restored, (width, height)), np.float32)
 
-    def _restore_faces(self, seen: Colours, faces: Sequence[Face]) -> tuple[Colours, NDArray, list[FaceReport]]:
-        """Return the changes of a picture (H,W,3), where they are (H,W), and a report of each face."""
+    def _restore_faces(
+        self, seen: Colours, faces: Sequence[Face], strength: float
+    ) -> tuple[Colours, NDArray, list[FaceReport]]:
+        """Return the full changes of a picture (H,W,3), where they are (H,W), and a report of each face.
+
+        How much the identity changes is measured at ``strength``.
+        """
         total, weight = np.zeros_like(seen), np.zeros(seen.shape[:2], np.float32)
         reports = [FaceReport(face.box, face.score) for face in faces]
         size = self.settings.face_size
@@ -191,7 +206,7 @@ class DFPGRestorer:
             matrix, square = squares[i]
             paste(image - square, total, weight, matrix)
             reports[i].seconds = seconds
-            reports[i].identity_change = self._identity_change(square, image)
+            reports[i].identity_change = self._identity_change(square, square + strength * (image - square))
         total /= np.maximum(weight, 1)[..., None]
         return total, weight, reports
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dfpg_plugin.checks import UserError, check_choice
+from dfpg_plugin.checks import UserError, check_choice, check_share
 from dfpg_plugin.models.acceleration import PRECISIONS
 
 ALIGNED, PHOTO = "aligned", "photo"
@@ -19,6 +19,7 @@ class Settings:
     detector_weights: str | None = None  # the folder of facexlib's
     boxes: Sequence[tuple[float, float, float, float]] = ()  # of faces, by hand: left, top, right, bottom in px
     passes: int = 2  # of detection: again in what the one before restored, which finds blurred faces better
+    strength: float = 1.0  # the part of the change that is applied: 0 leaves the picture as it is
     face_size: int = 128  # px, of the square that the network sees
     batch_size: int = 8
     device: str = "auto"
@@ -32,6 +33,7 @@ class Settings:
         for name in ("passes", "face_size", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: expected a whole number from 1, got {getattr(self, name)}.")
+        check_share("strength", self.strength)
 
 
 @dataclass

@@ -227,6 +227,29 @@ def test_a_video_that_is_stored_on_its_side_is_written_upright(
     assert np.median(np.abs(images[1] - expected)) <= 1
 
 
+def test_the_strength_is_applied_to_pictures_and_videos_and_reported(restore: Callable, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "p.png"), np.full((128, 160, 3), 100, np.uint8))
+    with av.open(str(tmp_path / "v.mp4"), "w") as target:
+        video = target.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 160, 128, "yuv420p"
+        target.mux(video.encode(av.VideoFrame.from_ndarray(np.full((128, 160, 3), 100, np.uint8), format="bgr24")))
+        target.mux(video.encode(None))
+    assert restore("p.png", "v.mp4", "-o", "out", "--mode", "aligned", "--strength", 0.4)[0] == 0
+    assert (cv2.imread(str(tmp_path / "out" / "p.png")) == 110).all()  # 100 + 0.4 * 25.5
+    with av.open(str(tmp_path / "out" / "v.mp4")) as source:
+        luma = next(source.decode(video=0)).to_ndarray(format="yuv420p")[:128]
+    assert np.abs(luma - (16 + 219 * 110 / 255)).max() <= 1.5  # of limited range, rounded twice
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["strength"] == 0.4
+
+
+def test_a_strength_out_of_range_is_one_line_and_status_2(restore: Callable, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), photo())
+    status, said = restore("a.png", "-o", "out", "--strength", 1.2)
+    assert status == 2
+    assert said.splitlines()[-1] == "basicsr: error: strength: expected a number from 0 to 1, got 1.2."
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_video_that_is_none(restore: Callable, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("no video")
     status, said = restore("a.mp4", "-o", "out")

@@ -96,6 +96,45 @@ def test_a_box_by_hand_needs_no_detector(weights: str) -> None:
     assert (restored.picture.pixels[:40] == 100).all()
 
 
+@pytest.mark.parametrize("mode", ["photo", "aligned"])
+@pytest.mark.parametrize(
+    ("dtype", "value", "strength", "expected"),
+    [  # the network adds a tenth: value + strength * 25.5 of 255, or 6553.5 of 65535
+        (np.uint8, 100, 0.5, 113), (np.uint8, 100, 0.2, 105), (np.uint8, 100, 1, 126),
+        (np.uint16, 20_000, 0.25, 21_638), (np.uint16, 20_000, 1.0, 26_554),
+    ],
+)  # fmt: skip
+def test_the_strength_is_the_part_of_the_change_that_is_applied(
+    weights: str, mode: str, dtype: type, value: int, strength: float, expected: int
+) -> None:
+    image = np.full((300, 300, 3), value, dtype)
+    settings = Settings(mode=mode, boxes=[(100, 100, 160, 160)], strength=strength, recogniser=None)
+    restored = DFPGRestorer(weights, settings=settings).restore(image)
+    assert restored.dtype == dtype
+    assert np.abs(restored[130, 130].astype(int) - expected).max() <= (dtype == np.uint16)  # of float32's rounding
+
+
+@pytest.mark.parametrize("mode", ["photo", "aligned"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_strength_0_gives_the_input_bit_for_bit(weights: str, mode: str, dtype: type) -> None:
+    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (300, 300, 4), dtype, endpoint=True)
+    settings = Settings(mode=mode, boxes=[(100, 100, 160, 160)], strength=0, recogniser=None)
+    assert np.array_equal(DFPGRestorer(weights, settings=settings).restore(image), image)
+
+
+def test_the_change_of_identity_is_measured_at_the_strength_that_is_applied(weights: str) -> None:
+    whole, none = (DFPGRestorer(weights, settings=Settings(strength=strength)) for strength in (1, 0))
+    changes = [restorer.restore_picture(Picture(photo())).faces[0].identity_change for restorer in (whole, none)]
+    assert changes[1] == pytest.approx(0, abs=1e-9)
+    assert changes[0] > 1e-6
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan"), "half", True])
+def test_a_strength_that_is_none_is_refused(strength: object) -> None:
+    with pytest.raises(UserError, match=r"strength: expected a number from 0 to 1, got"):
+        Settings(strength=strength)
+
+
 def test_a_network_that_was_trained_on_grey_pictures_leaves_colours_alone(weights: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
