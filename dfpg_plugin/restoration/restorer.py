@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,13 +21,17 @@ from dfpg_plugin.models.acceleration import autocast, channels_last
 from dfpg_plugin.models.priors import estimates_priors
 from dfpg_plugin.models.requirements import explaining
 from dfpg_plugin.models.tiles import restore_in_tiles
-from dfpg_plugin.restoration.faces import MOST_SIDE, Colours, Face, crop, load_detector, paste, same_face, shrink
+from dfpg_plugin.restoration.detectors import Find, load_detector
+from dfpg_plugin.restoration.faces import Colours, Face, crop, paste, same_face, without_doubles
 from dfpg_plugin.restoration.network import GREY, SEES, choose_device, load_attention, load_network
 from dfpg_plugin.restoration.pictures import Picture, read_picture
 from dfpg_plugin.restoration.settings import ALIGNED, FaceReport, Settings
 
 TILE, TILE_OVERLAP = 512, 64  # px
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
+MOST_DOUBTFUL = (
+    16  # faces of a picture at which a second look is taken, the surest: each costs as much as a restored one
+)
 MULTIPLE = 8  # to which what is given to a network is padded
 ERRORS = (ValueError, RuntimeError, ArithmeticError, MemoryError, cv2.error)  # of one face, which is then left as it is
 
@@ -162,27 +166,32 @@ class DFPGRestorer:
         return np.zeros_like(seen), np.zeros((height, width), bool), [report]
 
     def _find_and_restore(self, seen: Colours, strength: float) -> tuple[Colours, NDArray, list[FaceReport]]:
-        """Detect, restore, detect again in the restored picture; always restore from what was given."""
-        detect = load_detector(self.settings.detector, self.settings.detector_weights)
-        faces = detect(seen)
-        found = self._restore_faces(seen, faces, strength)
-        for _ in range(self.settings.passes - 1):
-            better = seen + found[0] if faces else self._restore_whole(seen)
-            again = detect(better)
-            kept = [face for face in faces if not any(same_face(face, other) for other in again)]
-            faces = [*again, *kept]
-            found = self._restore_faces(seen, faces, strength)
-        return found
+        """Restore the faces that are sure, and of the doubtful ones those that a second look confirms."""
+        settings = self.settings
+        detector = load_detector(settings.detector, settings.detector_weights)
+        threshold = detector.threshold if settings.threshold is None else settings.threshold
+        least = threshold - detector.doubt if settings.passes > 1 else threshold
+        found = detector.find(seen, least)
+        sure = [face for face in found if face.score is not None and face.score >= threshold]
+        doubtful = without_doubles(found)[len(without_doubles(sure)) :][:MOST_DOUBTFUL]
+        confirmed = self._confirmed(seen, doubtful, detector.find, threshold)
+        return self._restore_faces(seen, without_doubles([*sure, *confirmed]), strength)
 
-    def _restore_whole(self, seen: Colours) -> Colours:
-        """Restore a picture in which no face was found, at the size at which a detector sees it, to look there."""
-        height, width = seen.shape[:2]
-        small = shrink(seen, MOST_SIDE / max(height, width))
-        try:
-            (restored,) = self.restore_squares([small])
-        except ERRORS:
-            return seen
-        return np.asarray(cv2.resize(restored, (width, height)), np.float32)
+    def _confirmed(self, seen: Colours, doubtful: Sequence[Face], find: Find, threshold: float) -> list[Face]:
+        """Return those faces that reach the threshold in their restored square, where they lie there."""
+        size = self.settings.face_size
+        squares: dict[int, Colours] = {}
+        matrices = {}
+        for i, face in enumerate(doubtful):
+            with suppress(*ERRORS):
+                matrices[i] = face.to_square(size)
+                squares[i] = crop(seen, matrices[i], size)
+        restored = self._restore_each([FaceReport(face.box, face.score) for face in doubtful], squares)
+        confirmed = []
+        for i, square in restored.items():
+            again = [face.moved_from(matrices[i]) for face in find(square, threshold)]
+            confirmed += [face for face in again if same_face(face, doubtful[i])][:1]
+        return confirmed
 
     def _restore_faces(
         self, seen: Colours, faces: Sequence[Face], strength: float
