@@ -25,7 +25,7 @@ from dfpg_plugin.restoration.detectors import Find, load_detector
 from dfpg_plugin.restoration.faces import Colours, Face, crop, paste, same_face, without_doubles
 from dfpg_plugin.restoration.network import GREY, SEES, choose_device, load_attention, load_network
 from dfpg_plugin.restoration.pictures import Picture, read_picture
-from dfpg_plugin.restoration.settings import ALIGNED, FaceReport, Settings
+from dfpg_plugin.restoration.settings import ALIGNED, PHOTO, FaceReport, Settings
 
 TILE, TILE_OVERLAP = 512, 64  # px
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
@@ -57,6 +57,8 @@ class DFPGRestorer:
         network, self.about = load_network(weights, option_file)
         self._attention = load_attention(weights)
         name = self.settings.recogniser
+        if self.settings.mode == PHOTO and not self.settings.boxes:  # what is missing is told before the first picture
+            load_detector(self.settings.detector, self.settings.detector_weights)
         self._recogniser: Recogniser | None = None if name is None else load_recogniser(name, None)
         self.sees_grey = self.about.get(SEES) == GREY
         self.device = choose_device(self.settings.device)

@@ -91,6 +91,22 @@ def test_what_is_no_image_is_one_line_and_status_2(
     assert not list((tmp_path / "out").rglob("*.png"))
 
 
+def test_a_detector_that_is_missing_is_one_line_and_status_2(restore: Callable, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), photo())
+    status, said = restore("a.png", "b.png", "-o", "out", "--detector", "facexlib", "--detector_weights", tmp_path)
+    assert status == 2
+    assert said.splitlines()[-1].startswith("basicsr: error: recogniser facexlib: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_threshold_decides_what_counts_as_a_face(restore: Callable, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), photo())
+    assert "3 faces in 1 of 1 files" in restore("a.png", "-o", "out", "--threshold", 0.5)[1]
+    assert "0 faces in 1 of 1 files" in restore("a.png", "-o", "none", "--threshold", 1.5)[1]
+    assert json.loads((tmp_path / "none" / "report.json").read_text())["settings"]["threshold"] == 1.5
+
+
 def test_one_broken_file_among_others_is_named_and_the_others_are_restored(restore: Callable, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), photo())
     (tmp_path / "b.png").write_text("no image")
