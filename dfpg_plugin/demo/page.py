@@ -46,10 +46,13 @@ class Page:
     def __init__(self, restorer: DFPGRestorer) -> None:
         self.restorer = restorer
 
-    def restore_upload(self, path: str | None, mode: str) -> tuple[tuple[Picture8, Picture8], Picture8, list, str]:
+    def restore_upload(
+        self, path: str | None, mode: str, strength: float = 1.0
+    ) -> tuple[tuple[Picture8, Picture8], Picture8, list, str]:
         """Restore an uploaded file; return (before, after), the boxes, the prior's pictures and an account.
 
-        Raises UserError for what is no picture or too large.
+        ``strength``, from 0 to 1, is the part of the change that is applied. Raises UserError for what is no picture
+        or too large.
         """
         if path is None:
             raise UserError("Choose a photograph first.")
@@ -57,19 +60,23 @@ class Page:
         if len(content) > MOST_BYTES:
             raise UserError(f"The file is larger than {MOST_BYTES // 2**20} MB.")
         picture = decode_picture(content, "The file", MOST_MEGAPIXELS * 10**6)
-        return self._restore(picture.colours(), mode)
+        return self._restore(picture.colours(), mode, strength)
 
-    def restore_sample(self, name: str, size: int, seed: int) -> tuple[tuple[Picture8, Picture8], Picture8, list, str]:
+    def restore_sample(
+        self, name: str, size: int, seed: int, strength: float = 1.0
+    ) -> tuple[tuple[Picture8, Picture8], Picture8, list, str]:
         """Blur a sharp face by a kernel of ``size`` px and restore it; return as :meth:`restore_upload` does."""
         sharp = orl_faces("val").read(name)[..., ::-1].astype(np.float32) / 255
         if size > 1:
             (kernel,) = synthesise_kernels(int(size) | 1, 1, np.random.default_rng(int(seed)))
             sharp = blur(np.ascontiguousarray(sharp), kernel)
-        return self._restore(sharp.clip(0, 1), ALIGNED)
+        return self._restore(sharp.clip(0, 1), ALIGNED, strength)
 
-    def _restore(self, seen: Colours, mode: str) -> tuple[tuple[Picture8, Picture8], Picture8, list, str]:
+    def _restore(
+        self, seen: Colours, mode: str, strength: float
+    ) -> tuple[tuple[Picture8, Picture8], Picture8, list, str]:
         restorer = self.restorer
-        change, _, reports = restorer.restore_colours(seen, mode)
+        change, _, reports = restorer.restore_colours(seen, mode, strength)
         restored = seen + change
         boxes = _to_bytes(seen).copy()
         for report in reports:
@@ -152,6 +159,9 @@ def build_page(page: Page, folder: Path) -> "gradio.Blocks":
                     size = gradio.Slider(1, 15, value=5, step=2, label="Size of the blur, px")
                     seed = gradio.Slider(0, 99, value=0, step=1, label="Which blur")
                     sample = gradio.Button("Blur and restore", variant="primary", elem_id="sample")
+                strength = gradio.Slider(
+                    0, 1, value=1, step=0.05, label="Strength: the part of the change that is applied"
+                )
             with gradio.Column():
                 compared = gradio.ImageSlider(label="Before and after", elem_id="compared", format="png")
                 account = gradio.Markdown(elem_id="account")
@@ -162,8 +172,8 @@ def build_page(page: Page, folder: Path) -> "gradio.Blocks":
                 label="Estimated prior: channel means, most attended channels", columns=5, elem_id="prior", format="png"
             )
         shown = [compared, boxes, prior, account, saved]
-        restore.click(answering(page.restore_upload), [upload, mode], shown, api_name=False)
-        sample.click(answering(page.restore_sample), [name, size, seed], shown, api_name=False)
+        restore.click(answering(page.restore_upload), [upload, mode, strength], shown, api_name=False)
+        sample.click(answering(page.restore_sample), [name, size, seed, strength], shown, api_name=False)
     return blocks
 
 

@@ -1,26 +1,14 @@
-"""Find faces in photographs, and move them to the place that the network knows and back."""
+"""Faces of photographs: move them to the place that the network knows, and back."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dfpg_plugin.archs.frozen import fixed_seed
-from dfpg_plugin.checks import UserError, check_choice
-from dfpg_plugin.metrics.recognisers import (
-    RETINAFACE,
-    default_facexlib_weights,
-    find_dlib_models,
-    load_facexlib_network,
-)
-from dfpg_plugin.metrics.weights import best_device
+from dfpg_plugin.checks import UserError
 
-DETECTORS = ("dlib", "facexlib")
-MOST_SIDE = 1600  # px, of the picture that a detector is given
 # eyes, nose and mouth corners in FFHQ's alignment at 512 px, which CelebAMask-HQ, MSPL's training faces, has too
 TEMPLATE = np.array([(192.98, 239.95), (318.90, 240.19), (256.63, 314.02), (201.26, 371.41), (313.09, 371.15)]) / 512
 # medians of dlib's boxes on 54 of the demo's training faces, aligned by their landmarks
@@ -51,37 +39,27 @@ class Face:
         middle = np.array([(left + right) / 2, (top + bottom) / 2 - BOX_BELOW * side])
         return np.column_stack([np.eye(2) * size / side, size / 2 - middle * size / side])
 
+    def moved_from(self, matrix: NDArray[np.float64]) -> "Face":
+        """Return the face that lies here in a square, in the picture from which a similarity (2,3) moved it there."""
+        left, top, right, bottom = self.box
+        inverse = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+        x, y = inverse @ ((left + right) / 2, (top + bottom) / 2, 1)
+        half = np.sqrt(abs(np.linalg.det(inverse[:, :2]))) * np.array([right - left, bottom - top]) / 2
+        box = (float(x - half[0]), float(y - half[1]), float(x + half[0]), float(y + half[1]))
+        landmarks = None if self.landmarks is None else self.landmarks @ inverse[:, :2].T + inverse[:, 2]
+        return replace(self, box=box, landmarks=landmarks)
 
-Detector = Callable[[Colours], list[Face]]
 
+def face_from_landmarks(landmarks: NDArray[np.float64], score: float) -> Face:
+    """Return a face whose box, of the kind that dlib finds, lies in the square of its landmarks (5,2).
 
-@cache
-def load_detector(name: str, weights: str | None = None) -> Detector:
-    """Return a function that finds the faces of a picture, the surest first. Loaded once a process.
-
-    ``dlib``: its HOG detector and 68 landmarks, whose files come with face-recognition-models. ``facexlib``: RetinaFace
-    (ResNet-50), whose file lies in the folder ``weights``, by default where facexlib keeps it. Raises UserError for
-    what is missing.
+    Raises UserError for landmarks that lie on one spot.
     """
-    check_choice("detector", name, DETECTORS)
-    return _scaled(_dlib_detector() if name == "dlib" else _facexlib_detector(weights))
-
-
-def _scaled(detect: Detector) -> Detector:
-    def find(picture: Colours) -> list[Face]:
-        scale = min(1.0, MOST_SIDE / max(picture.shape[:2]))
-        small = shrink(picture, scale)
-        faces = [
-            Face(
-                tuple(v / scale for v in face.box),
-                face.score,
-                None if face.landmarks is None else face.landmarks / scale,
-            )
-            for face in detect(small)
-        ]
-        return sorted(faces, key=lambda face: -(face.score or 0))
-
-    return find
+    inverse = cv2.invertAffineTransform(Face((0, 0, 0, 0), score, landmarks).to_square(1))
+    side = float(np.sqrt(np.linalg.det(inverse[:, :2])))
+    x, y = map(float, inverse @ (0.5, 0.5, 1) + (0, BOX_BELOW * side))
+    half = side / BOX_TO_SQUARE / 2
+    return Face((x - half, y - half, x + half, y + half), score, landmarks)
 
 
 def shrink(picture: Colours, scale: float) -> Colours:
@@ -92,46 +70,6 @@ def shrink(picture: Colours, scale: float) -> Colours:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _dlib_detector() -> Detector:
-    folder = find_dlib_models("detector")
-    import dlib
-
-    detector = dlib.get_frontal_face_detector()
-    predictor = dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
-
-    def detect(picture: Colours) -> list[Face]:
-        pixels = np.ascontiguousarray(np.rint(255 * picture.clip(0, 1)).astype(np.uint8))
-        boxes, scores, _ = detector.run(pixels, 1, 0.0)
-        faces = []
-        for box, score in zip(boxes, scores, strict=True):
-            points = np.array([(p.x, p.y) for p in predictor(pixels, box).parts()], np.float64)
-            five = [points[36:42].mean(axis=0), points[42:48].mean(axis=0), points[30], points[48], points[54]]
-            faces.append(Face((box.left(), box.top(), box.right(), box.bottom()), float(score), np.array(five)))
-        return faces
-
-    return detect
-
-
-def _facexlib_detector(weights: str | None) -> Detector:
-    import torch
-    from facexlib.detection.retinaface import RetinaFace
-
-    folder = default_facexlib_weights()[0].parent if weights is None else Path(weights).expanduser()
-    with fixed_seed():
-        network = RetinaFace("resnet50", device=best_device())
-    load_facexlib_network(network, folder, RETINAFACE)
-
-    @torch.no_grad()
-    def detect(picture: Colours) -> list[Face]:
-        bgr = np.rint(255 * picture[..., ::-1].clip(0, 1)).astype(np.uint8)
-        return [
-            Face(tuple(map(float, row[:4])), float(row[4]), np.asarray(row[5:15], np.float64).reshape(5, 2))  # type: ignore[arg-type]
-            for row in network.detect_faces(bgr)
-        ]
-
-    return detect
-
-
 def same_face(a: Face, b: Face) -> bool:
     """Tell whether two boxes are of the same face."""
     left, top = max(a.box[0], b.box[0]), max(a.box[1], b.box[1])
@@ -139,6 +77,15 @@ def same_face(a: Face, b: Face) -> bool:
     common = max(0.0, right - left) * max(0.0, bottom - top)
     areas = [(face.box[2] - face.box[0]) * (face.box[3] - face.box[1]) for face in (a, b)]
     return common > OVERLAP * (sum(areas) - common)
+
+
+def without_doubles(faces: Sequence[Face]) -> list[Face]:
+    """Return the faces, the surest first, and of those that are the same face the surest."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: -(face.score or 0)):
+        if not any(same_face(face, other) for other in kept):
+            kept.append(face)
+    return kept
 
 
 def crop(picture: Colours, matrix: NDArray[np.float64], size: int) -> Colours:

@@ -15,19 +15,21 @@ from torch import nn
 from torch.nn import functional as F
 
 from dfpg_plugin.archs.winograd import with_winograd
-from dfpg_plugin.checks import UserError, check_choice
+from dfpg_plugin.checks import UserError, check_choice, check_share
 from dfpg_plugin.metrics.recognisers import Recogniser, load_recogniser
 from dfpg_plugin.models.acceleration import autocast, channels_last
 from dfpg_plugin.models.priors import estimates_priors
 from dfpg_plugin.models.requirements import explaining
 from dfpg_plugin.models.tiles import restore_in_tiles
-from dfpg_plugin.restoration.faces import MOST_SIDE, Colours, Face, crop, load_detector, paste, same_face, shrink
+from dfpg_plugin.restoration.detectors import Find, load_detector
+from dfpg_plugin.restoration.faces import Colours, Face, crop, paste, same_face, without_doubles
 from dfpg_plugin.restoration.network import GREY, SEES, choose_device, load_attention, load_network
 from dfpg_plugin.restoration.pictures import Picture, read_picture
-from dfpg_plugin.restoration.settings import ALIGNED, FaceReport, Settings
+from dfpg_plugin.restoration.settings import ALIGNED, PHOTO, FaceReport, Settings
 
 TILE, TILE_OVERLAP = 512, 64  # px
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
+MOST_DOUBTFUL = 16  # faces of a picture that are looked at again, the surest: each costs as much as a restored one
 MULTIPLE = 8  # to which what is given to a network is padded
 ERRORS = (ValueError, RuntimeError, ArithmeticError, MemoryError, cv2.error)  # of one face, which is then left as it is
 
@@ -53,6 +55,8 @@ class DFPGRestorer:
         network, self.about = load_network(weights, option_file)
         self._attention = load_attention(weights)
         name = self.settings.recogniser
+        if self.settings.mode == PHOTO and not self.settings.boxes:  # what is missing is told before the first picture
+            load_detector(self.settings.detector, self.settings.detector_weights)
         self._recogniser: Recogniser | None = None if name is None else load_recogniser(name, None)
         self.sees_grey = self.about.get(SEES) == GREY
         self.device = choose_device(self.settings.device)
@@ -85,16 +89,26 @@ class DFPGRestorer:
 
     def restore_picture(self, picture: Picture) -> Restored:
         """Restore the faces of a photograph, or in mode ``aligned`` the whole picture."""
-        change, where, reports = self.restore_colours(picture.colours(), self.settings.mode)
+        change, where, reports = self.restore_colours(picture.colours(), self.settings.mode, self.settings.strength)
         return Restored(picture.with_changes(change, where) if where.any() else picture, reports)
 
-    def restore_colours(self, seen: Colours, mode: str) -> tuple[Colours, NDArray[np.bool_], list[FaceReport]]:
-        """Return the changes to upright RGB (H,W,3) in [0,1], where they count (H,W), and a report of each face."""
+    def restore_colours(
+        self, seen: Colours, mode: str, strength: float
+    ) -> tuple[Colours, NDArray[np.bool_], list[FaceReport]]:
+        """Return the changes to upright RGB (H,W,3) in [0,1], where they count (H,W), and a report of each face.
+
+        ``strength``, from 0 to 1, is the part of the change that is returned. Raises UserError where it is no such
+        number.
+        """
+        check_share("strength", strength)
         if mode == ALIGNED:
-            return self._restore_aligned(seen)
+            change, where, reports = self._restore_aligned(seen, strength)
+            return strength * change, where, reports
         faces = [Face(box) for box in self.settings.boxes]
-        change, weight, reports = self._restore_faces(seen, faces) if faces else self._find_and_restore(seen)
-        return change, weight > 0, reports
+        change, weight, reports = (
+            self._restore_faces(seen, faces, strength) if faces else self._find_and_restore(seen, strength)
+        )
+        return strength * change, weight > 0, reports
 
     def restore_squares(self, squares: Sequence[Colours]) -> list[Colours]:
         """Restore RGB faces (H,W,3) in [0,1], in batches of equal sizes."""
@@ -140,44 +154,52 @@ class DFPGRestorer:
             raise UserError("the network returned numbers that are not finite")
         return result
 
-    def _restore_aligned(self, seen: Colours) -> tuple[Colours, NDArray[np.bool_], list[FaceReport]]:
+    def _restore_aligned(self, seen: Colours, strength: float) -> tuple[Colours, NDArray[np.bool_], list[FaceReport]]:
         height, width = seen.shape[:2]
         report = FaceReport((0, 0, width, height), None)
         start = time.perf_counter()
         with _noting(report):
             (restored,) = self.restore_squares([seen])
             report.seconds = time.perf_counter() - start
-            report.identity_change = self._identity_change(seen, restored)
+            report.identity_change = self._identity_change(seen, seen + strength * (restored - seen))
             return restored - seen, np.ones((height, width), bool), [report]
         return np.zeros_like(seen), np.zeros((height, width), bool), [report]
 
-    def _find_and_restore(self, seen: Colours) -> tuple[Colours, NDArray, list[FaceReport]]:
-        """Detect, restore, detect again in the restored picture; always restore from what was given."""
-        detect = load_detector(self.settings.detector, self.settings.detector_weights)
-        faces = detect(seen)
-        found = self._restore_faces(seen, faces)
-        for _ in range(self.settings.passes - 1):
-            better = seen + found[0] if faces else self._restore_whole(seen)
-            again = detect(better)
-            kept = [face for face in faces if not any(same_face(face, other) for other in again)]
-            faces = [*again, *kept]
-            found = self._restore_faces(seen, faces)
-        return found
+    def _find_and_restore(self, seen: Colours, strength: float) -> tuple[Colours, NDArray, list[FaceReport]]:
+        """Restore the faces that are sure, and of the doubtful ones those that a second look confirms."""
+        settings = self.settings
+        detector = load_detector(settings.detector, settings.detector_weights)
+        threshold = detector.threshold if settings.threshold is None else settings.threshold
+        least = threshold - detector.doubt if settings.passes > 1 else threshold
+        found = detector.find(seen, least)
+        sure = [face for face in found if face.score is not None and face.score >= threshold]
+        doubtful = without_doubles(found)[len(without_doubles(sure)) :][:MOST_DOUBTFUL]
+        confirmed = self._confirmed(seen, doubtful, detector.find, threshold)
+        return self._restore_faces(seen, without_doubles([*sure, *confirmed]), strength)
 
-    def _restore_whole(self, seen: Colours) -> Colours:
-        """Restore a picture in which no face was found, at the size at which a detector sees it, to look there."""
-        height, width = seen.shape[:2]
-        small = shrink(seen, MOST_SIDE / max(height, width))
-        try:
-            (restored,) = self.restore_squares([small])
-        except torch.OutOfMemoryError:
-            raise
-        except ERRORS:
-            return seen
-        return np.asarray(cv2.resize(restored, (width, height)), np.float32)
+    def _confirmed(self, seen: Colours, doubtful: Sequence[Face], find: Find, threshold: float) -> list[Face]:
+        """Return those faces that reach the threshold in their restored square, where they lie there."""
+        size = self.settings.face_size
+        squares: dict[int, Colours] = {}
+        matrices = {}
+        for i, face in enumerate(doubtful):
+            with suppress(*ERRORS):
+                matrices[i] = face.to_square(size)
+                squares[i] = crop(seen, matrices[i], size)
+        restored = self._restore_each([FaceReport(face.box, face.score) for face in doubtful], squares)
+        confirmed = []
+        for i, square in restored.items():
+            again = [face.moved_from(matrices[i]) for face in find(square, threshold)]
+            confirmed += [face for face in again if same_face(face, doubtful[i])][:1]
+        return confirmed
 
-    def _restore_faces(self, seen: Colours, faces: Sequence[Face]) -> tuple[Colours, NDArray, list[FaceReport]]:
-        """Return the changes of a picture (H,W,3), where they are (H,W), and a report of each face."""
+    def _restore_faces(
+        self, seen: Colours, faces: Sequence[Face], strength: float
+    ) -> tuple[Colours, NDArray, list[FaceReport]]:
+        """Return the full changes of a picture (H,W,3), where they are (H,W), and a report of each face.
+
+        How much the identity changes is measured at ``strength``.
+        """
         total, weight = np.zeros_like(seen), np.zeros(seen.shape[:2], np.float32)
         reports = [FaceReport(face.box, face.score) for face in faces]
         size = self.settings.face_size
@@ -193,7 +215,7 @@ class DFPGRestorer:
             matrix, square = squares[i]
             paste(image - square, total, weight, matrix)
             reports[i].seconds = seconds
-            reports[i].identity_change = self._identity_change(square, image)
+            reports[i].identity_change = self._identity_change(square, square + strength * (image - square))
         total /= np.maximum(weight, 1)[..., None]
         return total, weight, reports
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
-from dfpg_plugin.checks import UserError, check_choice
+from dfpg_plugin.checks import UserError, check_choice, check_share
 from dfpg_plugin.models.acceleration import PRECISIONS
 
 ALIGNED, PHOTO = "aligned", "photo"
@@ -15,10 +16,12 @@ class Settings:
     """How to restore."""
 
     mode: str = PHOTO  # find faces; or aligned: the picture is a face
-    detector: str = "dlib"  # or facexlib
+    detector: str = "centerface"  # or dlib, facexlib
     detector_weights: str | None = None  # the folder of facexlib's
     boxes: Sequence[tuple[float, float, float, float]] = ()  # of faces, by hand: left, top, right, bottom in px
-    passes: int = 2  # of detection: again in what the one before restored, which finds blurred faces better
+    threshold: float | None = None  # of the detector's score from which a face is one; None: the detector's own
+    passes: int = 2  # of detection: 2 looks at faces just below the threshold again when they are restored; 1 does not
+    strength: float = 1.0  # the part of the change that is applied: 0 leaves the picture as it is
     face_size: int = 128  # px, of the square that the network sees
     batch_size: int = 8
     device: str = "auto"
@@ -29,9 +32,13 @@ class Settings:
         """Raise UserError for what is out of range."""
         check_choice("mode", self.mode, MODES)
         check_choice("amp", self.amp, (None, *PRECISIONS))
-        for name in ("passes", "face_size", "batch_size"):
+        check_choice("passes", self.passes, (1, 2))
+        if self.threshold is not None and not isfinite(self.threshold):
+            raise UserError(f"threshold: expected a number, got {self.threshold}.")
+        for name in ("face_size", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: expected a whole number from 1, got {getattr(self, name)}.")
+        check_share("strength", self.strength)
 
 
 @dataclass

@@ -19,6 +19,10 @@ from playwright.sync_api import Page as Tab
 from playwright.sync_api import expect, sync_playwright
 from restoration.conftest import photo
 
+from dfpg_plugin.demo.page import SAMPLES, Page
+from dfpg_plugin.restoration.restorer import DFPGRestorer
+from dfpg_plugin.restoration.settings import Settings
+
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 WAIT = 60_000  # ms
@@ -108,6 +112,15 @@ def test_a_sharp_face_is_blurred_and_restored(tab: Tab) -> None:
     tab.get_by_role("tab", name="Blur a sharp face").click()
     tab.locator("#sample").click()
     expect(tab.locator("#account")).to_contain_text("1 face on cpu", timeout=WAIT)
+
+
+def test_the_slider_s_strength_is_the_part_of_the_change_that_is_shown() -> None:
+    page = Page(DFPGRestorer(settings=Settings(recogniser=None)))
+    shown = {strength: page.restore_sample(SAMPLES[0], 7, 0, strength)[0] for strength in (0, 0.5, 1)}
+    before, after = (image.astype(float) for image in shown[1])
+    assert np.abs(after - before).max() > 8
+    assert np.array_equal(*shown[0])
+    assert np.abs(shown[0.5][1] - (before + after) / 2).max() <= 1
 
 
 @pytest.mark.slow

@@ -7,24 +7,28 @@ from skimage import data
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.faces import orl_faces
-from dfpg_plugin.restoration.faces import TEMPLATE, Face, crop, load_detector, paste, same_face
+from dfpg_plugin.restoration.detectors import load_detector
+from dfpg_plugin.restoration.faces import TEMPLATE, Face, crop, face_from_landmarks, paste, same_face, without_doubles
 
 
-def test_a_face_is_moved_to_the_template() -> None:
+@pytest.mark.parametrize("detector", ["centerface", "dlib"])
+def test_a_face_is_moved_to_the_template(detector: str) -> None:
     photo = data.astronaut().astype(np.float32) / 255
-    (face, *_) = load_detector("dlib")(photo)
+    find, threshold = load_detector(detector).find, load_detector(detector).threshold
+    (face, *_) = find(photo, threshold)
     assert face.box == pytest.approx((175, 77, 265, 167), abs=10)
     matrix = face.to_square(128)
     moved = cv2.transform(face.landmarks[None], matrix)[0]
     assert np.abs(moved - 128 * TEMPLATE).max() < 8  # px: a similarity fits five points roughly
-    (again, *_) = load_detector("dlib")(crop(photo, face.to_square(256), 256))
+    (again, *_) = find(crop(photo, face.to_square(256), 256), threshold)
     assert np.abs(again.landmarks - 256 * TEMPLATE).max() < 16
 
 
-def test_a_large_picture_is_searched_at_a_smaller_size_and_boxes_are_its_own() -> None:
+@pytest.mark.parametrize("detector", ["centerface", "dlib"])
+def test_a_large_picture_is_searched_at_a_smaller_size_and_boxes_are_its_own(detector: str) -> None:
     photo = data.astronaut().astype(np.float32) / 255
     large = cv2.resize(photo, None, fx=5, fy=5)
-    small, big = (load_detector("dlib")(image)[0] for image in (photo, large))
+    small, big = (load_detector(detector).find(image, 0.5)[0] for image in (photo, large))
     assert np.array(big.box) / 5 == pytest.approx(np.array(small.box), abs=10)
 
 
@@ -68,7 +72,7 @@ def test_a_fine_pattern_that_is_pasted_smaller_becomes_its_mean() -> None:
 
 def test_a_box_by_hand_gives_about_the_square_that_landmarks_give() -> None:
     photo = np.repeat(cv2.resize(orl_faces("val").read("s33/1.pgm")[..., :1], (276, 336))[..., None], 3, axis=2)
-    (face,) = load_detector("dlib")(photo.astype(np.float32) / 255)
+    (face,) = load_detector("dlib").find(photo.astype(np.float32) / 255, 0)
     by_box, by_landmarks = (cv2.invertAffineTransform(f.to_square(128)) for f in (Face(face.box), face))
     middles = [cv2.transform(np.array([[(64.0, 64.0)]]), matrix)[0, 0] for matrix in (by_box, by_landmarks)]
     sides = [128 * np.sqrt(np.linalg.det(matrix[:, :2])) for matrix in (by_box, by_landmarks)]
@@ -88,6 +92,28 @@ def test_boxes_of_one_face_are_recognised() -> None:
     assert not same_face(Face((0, 0, 10, 10)), Face((50, 50, 60, 60)))
 
 
-def test_a_detector_whose_file_is_missing_names_it(tmp_path) -> None:
-    with pytest.raises(UserError, match=r"detection_Resnet50_Final\.pth does not exist\. Download"):
-        load_detector("facexlib", str(tmp_path))
+def test_a_box_from_landmarks_lies_in_their_square() -> None:
+    face = face_from_landmarks(200 * TEMPLATE + (30, 50), 0.9)  # a square of 200 px at (30, 50)
+    assert face.score == 0.9
+    half, middle = 200 / 1.73 / 2, (130, 150 + 0.095 * 200)
+    assert face.box == pytest.approx((130 - half, middle[1] - half, 130 + half, middle[1] + half), abs=0.01)
+    np.testing.assert_allclose(Face(face.box).to_square(128), face.to_square(128), atol=1e-3)
+    with pytest.raises(UserError, match="on one spot"):
+        face_from_landmarks(np.full((5, 2), 7.0), 0.9)
+
+
+def test_of_boxes_of_one_face_the_surest_is_kept() -> None:
+    faces = [Face((0, 0, 100, 100), 0.6), Face((200, 0, 300, 100), 0.5), Face((10, 10, 110, 110), 0.9)]
+    assert [face.score for face in without_doubles(faces)] == [0.9, 0.5]
+
+
+@pytest.mark.parametrize("angle", [0, 25])
+def test_a_face_that_is_moved_to_a_square_and_back_is_where_it_was(angle: float) -> None:
+    matrix = cv2.getRotationMatrix2D((250.0, 200.0), angle, 0.4)
+    landmarks = np.array([(230.0, 190.0), (270, 190), (250, 205), (235, 220), (265, 220)])
+    middle = cv2.transform(np.array([[(250.0, 210.0)]]), matrix)[0, 0]
+    moved = Face((*(middle - 16), *(middle + 16)), 0.7, cv2.transform(landmarks[None], matrix)[0])
+    face = moved.moved_from(matrix)
+    assert face.box == pytest.approx((210, 170, 290, 250))  # 32 px of a square at 0.4 are 80 px
+    assert face.score == 0.7
+    np.testing.assert_allclose(face.landmarks, landmarks)

