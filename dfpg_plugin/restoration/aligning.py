@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.images import Image
-from dfpg_plugin.restoration.faces import TEMPLATE, Colours, Face, crop, load_detector
+from dfpg_plugin.restoration.detectors import load_detector
+from dfpg_plugin.restoration.faces import TEMPLATE, Colours, Face, crop
 from dfpg_plugin.restoration.pictures import decode_picture
 
 # below, a detector's face is doubtful: on 150 of LFW's pictures dlib gives 99 % of the faces more than 0.28, and to
@@ -40,13 +41,13 @@ class FaceCutter:
         ``content``: the file's; EXIF's orientation counts. A photograph that can't be read or holds no face gives one
         reason, naming ``name``. Raises UserError where the detector is missing.
         """
-        detect = load_detector(self.detector, self.detector_weights)
+        detector = load_detector(self.detector, self.detector_weights)
         try:
             photograph = decode_picture(content, name).colours()
         except UserError as error:
             return [], [str(error).removeprefix(f"{name}: ")]
         faces, reasons = [], []
-        for face in detect(photograph):
+        for face in detector.find(photograph, detector.threshold):
             try:
                 faces.append(self._cut(photograph, face))
             except UserError as error:

@@ -43,7 +43,7 @@ class Restored:
 
 
 class DFPGRestorer:
-    """Restores faces with any registered network, by default the package's demo.
+    """Restores faces with any registered network, by default the package's own.
 
     ``restore`` takes a path, a PIL image or an array, BGR as OpenCV has it or RGB, and returns the same kind.
     """
