@@ -16,6 +16,7 @@ from basicsr.models.base_model import BaseModel
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import load_pytorch, save_whole, sha256_of, whole_file
+from dfpg_plugin.models.resuming import TYPES, types_of
 from dfpg_plugin.training.options import Options
 from dfpg_plugin.training.randomness import random_states
 
@@ -146,10 +147,11 @@ def _look_through(staging: Path, folder: Path, current_iter: int) -> None:
 
 
 def _complete_state(path: Path, model: BaseModel, states: list[dict]) -> None:
-    """Add what BasicSR's models forget: the random states of all processes and the best metrics so far."""
+    """Add what BasicSR's models forget: all processes' random states, the best metrics, the optimizers' types."""
     state = load_pytorch(path)
     best = getattr(model, "best_metric_results", {})
-    save_whole({"best_metric_results": _plain(best), **state, "random": states}, path)  # type: ignore[dict-item]
+    added = {"random": states, TYPES: types_of(model)}
+    save_whole({"best_metric_results": _plain(best), **state, **added}, path)  # type: ignore[dict-item]
 
 
 def _plain(value: object) -> object:

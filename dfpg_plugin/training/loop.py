@@ -32,7 +32,7 @@ from dfpg_plugin.training.option_keys import warn_of_idle_keys
 from dfpg_plugin.training.options import Options
 from dfpg_plugin.training.output import lock_run, prepare_output, run_log
 from dfpg_plugin.training.randomness import restore_random_state
-from dfpg_plugin.training.resume import load_resume_state
+from dfpg_plugin.training.resume import load_resume_state, resume
 from dfpg_plugin.training.signals import Requests, StoppedBySignalError, WorkerSignals, listening, worker_signals
 from dfpg_plugin.training.stream import EpochSampler, SeededDataset
 from dfpg_plugin.training.summary import summarise
@@ -121,13 +121,6 @@ def try_step(opt: Options, model: BaseModel, sampler: EpochSampler, loader: Data
     logger.info(f"Dry run: the options, the files and one step of {time.time() - started:.1f} s are in order. {losses}")
 
 
-def resume(model: BaseModel, state: dict) -> None:
-    """Give a model its state, and those of BasicSR the best metrics so far, which they forget."""
-    model.resume_training(state)
-    if not hasattr(model, "best_metric_results") and state.get("best_metric_results"):
-        model.best_metric_results = state["best_metric_results"]
-
-
 def run(
     opt: Options,
     model: BaseModel,
@@ -199,9 +192,8 @@ def batches(loader: DataLoader, opt: Options) -> Iterator[dict]:
     prefetcher = CUDAPrefetcher(loader, opt)
     while (batch := prefetcher.next()) is not None:
         for value in batch.values():
-            if isinstance(
-                value, torch.Tensor
-            ):  # copied in another stream, which may not write over it before it is read
+            # copied in another stream, which may not write over it before it is read
+            if isinstance(value, torch.Tensor):
                 value.record_stream(torch.cuda.current_stream())
         yield batch
 

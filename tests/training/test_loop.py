@@ -12,6 +12,7 @@ from conftest import write_yaml
 from dfpg_plugin.training.loop import build_loaders
 from dfpg_plugin.training.options import Arguments, complete, force, read_option_file
 
+METRIC = {"type": "calculate_psnr", "crop_border": 0}
 KEYS = ("l_d_real", "l_d_fake", "l_g_pix", "l_g_prior", "l_g_gan", "cos_p1")
 
 
@@ -265,6 +266,27 @@ def test_basicsrs_models_resume_exactly_too(
     assert states[0]["best_metric_results"] == states[1]["best_metric_results"] != {}
     assert str(states[0]["optimizers"]) == str(states[1]["optimizers"])
     assert str(states[0]["random"]) == str(states[1]["random"])
+
+
+@pytest.mark.parametrize("flags", [[], ["--stock"]])
+def test_changed_rates_and_metrics_take_effect_when_a_run_is_resumed(
+    command: Callable, demo_options: dict, option_file: Path, tmp_path: Path, capsys, flags: list
+) -> None:
+    assert command("train", "-opt", option_file, *flags, "--force_yml", "train:total_iter=4") == 0
+    train = demo_options["train"]
+    before, train["optim_g"]["lr"], train["optim_d"]["betas"] = train["optim_g"]["lr"], 1e-6, [0.5, 0.9]
+    train["scheduler"]["gamma"] = 0.5
+    demo_options["val"].update(val_freq=5, metrics={"psnr": METRIC, "d": {"type": "calculate_ssim_3d"}})
+    assert command("train", "-opt", write_yaml(option_file, demo_options), *flags, "--auto_resume") == 0
+    said = f"Changed since iteration 4, and in effect from now on: train:optim_g:lr {before} -> 1e-06; train:scheduler:"
+    assert said in capsys.readouterr().err
+    run = tmp_path / "experiments" / "small"
+    state = torch.load(run / "training_states" / "6.state", weights_only=True)
+    rates, betas = ([optimizer["param_groups"][0][key] for optimizer in state["optimizers"]] for key in ("lr", "betas"))
+    assert rates[0] == pytest.approx(1e-6)
+    assert list(betas[1]) == [0.5, 0.9]
+    assert [schedule["gamma"] for schedule in state["schedulers"]] == [0.5, 0.5]
+    assert state["best_metric_results"]["ORL-val"].keys() == {"psnr", "d"}
 
 
 def test_a_state_of_another_model_is_named(
