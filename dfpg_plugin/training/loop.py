@@ -32,7 +32,7 @@ from dfpg_plugin.training.option_keys import warn_of_idle_keys
 from dfpg_plugin.training.options import Options
 from dfpg_plugin.training.output import lock_run, prepare_output, run_log
 from dfpg_plugin.training.randomness import restore_random_state
-from dfpg_plugin.training.resume import load_resume_state, resume
+from dfpg_plugin.training.resume import load_resume_state, resume, set_aside_later
 from dfpg_plugin.training.signals import Requests, StoppedBySignalError, WorkerSignals, listening, worker_signals
 from dfpg_plugin.training.stream import EpochSampler, SeededDataset
 from dfpg_plugin.training.summary import summarise
@@ -70,6 +70,7 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
             prepare_output(opt, option_file, open_log, new=state is None)
             tb_logger = init_tb_loggers(opt)
             if state is not None:
+                set_aside_later(opt, state["iter"])
                 restore_random_state(state.get("random"), opt["rank"], opt["world_size"])
             try:
                 run(

@@ -5,12 +5,20 @@ import re
 from pathlib import Path
 
 from basicsr.models.base_model import BaseModel
-from basicsr.utils import check_resume
+from basicsr.utils import check_resume, get_root_logger
 
 from dfpg_plugin.checks import UserError, check_file
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.models.resuming import with_given_options
-from dfpg_plugin.training.checkpoints import MODELS, STATES, has_checksums, iterations_of, load_set, load_state
+from dfpg_plugin.training.checkpoints import (
+    MODELS,
+    STATES,
+    has_checksums,
+    iterations_of,
+    load_set,
+    load_state,
+    set_aside,
+)
 from dfpg_plugin.training.options import Options
 
 
@@ -39,6 +47,14 @@ def resume(model: BaseModel, state: dict) -> None:
     model.resume_training(state)
     if not hasattr(model, "best_metric_results") and state.get("best_metric_results"):
         model.best_metric_results = state["best_metric_results"]
+
+
+def set_aside_later(opt: Options, current_iter: int) -> None:
+    """Put the sets after ``current_iter`` aside and say where: the run has gone back, and they are not its own."""
+    if opt["rank"] == 0 and (folder := set_aside(Path(opt["path"]["experiments_root"]), current_iter)) is not None:
+        get_root_logger().info(
+            f"Checkpoints after iteration {current_iter}, of an earlier course, are now in {folder}."
+        )
 
 
 def _newest_whole_set(opt: Options) -> dict | None:
