@@ -17,14 +17,14 @@ from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.prefetch_dataloader import CUDAPrefetcher
 from basicsr.models import build_model
 from basicsr.models.base_model import BaseModel
-from basicsr.train import init_tb_loggers
-from basicsr.utils import AvgTimer, MessageLogger, get_root_logger, set_random_seed
+from basicsr.utils import AvgTimer, get_root_logger, set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.training.checkpoints import LATEST, save_checkpoint
+from dfpg_plugin.training.curves import message_logger, open_curves
 from dfpg_plugin.training.distribution import stop_group, telling_lost_processes
 from dfpg_plugin.training.guards import Guard, NonFiniteOptions
 from dfpg_plugin.training.metric_checks import check_metrics, try_metrics
@@ -68,7 +68,7 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
             return
         with lock_run(opt), telling_lost_processes(), listening() as requests:
             prepare_output(opt, option_file, open_log, new=state is None)
-            tb_logger = init_tb_loggers(opt)
+            tb_logger = open_curves(opt)
             if state is not None:
                 set_aside_later(opt, state["iter"])
                 restore_random_state(state.get("random"), opt["rank"], opt["world_size"])
@@ -141,7 +141,7 @@ def run(
     log_freq, save_freq = opt["logger"]["print_freq"], opt["logger"]["save_checkpoint_freq"]
     val_freq = opt["val"]["val_freq"] if opt.get("val") else None
     guard = Guard(NonFiniteOptions.read(opt["train"].get("non_finite")))
-    messages = MessageLogger(opt, current_iter + 1, tb_logger)
+    messages = message_logger(opt, current_iter + 1, tb_logger)
     started = time.time()
     logger.info(f"Start training at iteration {current_iter} of {total_iter}, {per_epoch} an epoch.")
     while current_iter < total_iter:

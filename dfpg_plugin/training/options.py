@@ -149,6 +149,7 @@ def complete(opt: Options, args: Arguments, root: Path, is_train: bool) -> Optio
     """
     _check_outline(opt, args.opt)
     opt.update(is_train=is_train, auto_resume=args.auto_resume, dist=args.launcher != "none", root_path=str(root))
+    opt["debug"] = args.debug
     if args.debug and not opt["name"].startswith("debug"):
         opt["name"] = f"debug_{opt['name']}"
     if opt.get("manual_seed") is None:
@@ -217,7 +218,7 @@ def _complete_training(opt: Options, root: Path) -> None:
     logger.setdefault("use_tb_logger", False)
     train_set = opt["datasets"]["train"]
     train_set.setdefault("num_worker_per_gpu", 0)
-    if "debug" in opt["name"]:
+    if opt["debug"]:  # not by the name, as in BasicSR, for which "undebugged" is one
         logger.update(print_freq=1, save_checkpoint_freq=8)
         if opt.get("val") is not None:
             opt["val"]["val_freq"] = 8
