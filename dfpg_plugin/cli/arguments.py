@@ -6,6 +6,7 @@ from pathlib import Path
 from dfpg_plugin.checks import check_folder
 from dfpg_plugin.training.distribution import start_group
 from dfpg_plugin.training.option_checks import check_options
+from dfpg_plugin.training.option_kinds import convert_whole_numbers
 from dfpg_plugin.training.options import Arguments, Options, complete, force, key_lines, read_option_file
 from dfpg_plugin.training.plugins import load_plugins
 
@@ -51,6 +52,7 @@ def read_options(args: Arguments, is_train: bool, join_group: bool = True, needs
     """
     opt = read_option_file(args.opt)
     force(opt, args.force_yml)
+    convert_whole_numbers(opt)
     if not needs_network and isinstance(opt.get("path"), dict):
         opt["path"] = {key: v for key, v in opt["path"].items() if not key.startswith("pretrain_network_")}
     plugins = load_plugins(opt.get("plugins") or [])

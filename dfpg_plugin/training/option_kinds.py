@@ -57,6 +57,13 @@ KINDS: dict[str, Kind] = {
     "logger:wandb:project": TEXT, "logger:wandb:resume_id": TEXT,
     "train:scheduler:step_size": FROM_1, "train:scheduler:gamma": POSITIVE, "*:type": TEXT,
 }  # fmt: skip
+WHOLE_KINDS = (FROM_0, FROM_1, WHOLE, DEVICES)
+COUNTS = ("train:total_iter", "val:val_freq", "logger:print_freq", "logger:save_checkpoint_freq")  # BasicSR takes 5e3
+WHOLE_KEYS = (
+    *(form for form, kind in KINDS.items() if kind in WHOLE_KINDS),
+    *("datasets:*:gt_size", "datasets:*:seed", "datasets:*:kernels_per_size", "val:metrics:*:crop_border"),
+    *("train:non_finite:limit", *COUNTS),
+)
 LEFT_OUT = (None,)  # stands for the default, as in BasicSR
 
 
@@ -69,6 +76,22 @@ def wrong_kinds(opt: Options) -> Iterator[str]:
         kind = next((kind for form, kind in KINDS.items() if _fits(path, form)), None)
         if kind is not None and value not in LEFT_OUT and not kind[1](value):
             yield f"{path}: expected {kind[0]}, got {value!r}."
+
+
+def convert_whole_numbers(opt: Options, prefix: str = "") -> list[str]:
+    """Replace whole numbers that are written like fractions, ``2.0`` or ``1e3``, in place; return their key paths.
+
+    Python takes none of these where it counts.
+    """
+    converted = []
+    for key, value in opt.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict):
+            converted += convert_whole_numbers(value, f"{path}:")
+        elif isinstance(value, float) and value.is_integer() and any(_fits(path, form) for form in WHOLE_KEYS):
+            opt[key] = int(value)
+            converted.append(path)
+    return converted
 
 
 def _walk(section: Mapping, prefix: str) -> Iterator[tuple[str, object]]:
