@@ -213,7 +213,8 @@ def build_train_loader(opt: Options, signals: WorkerSignals) -> tuple[EpochSampl
     ratio = options.get("dataset_enlarge_ratio", 1)
     sampler = EpochSampler(dataset, opt["world_size"], opt["rank"], ratio)
     seeded = SeededDataset(dataset, opt["manual_seed"])
-    loader = build_dataloader(seeded, options, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
+    with explained("datasets:train: torch's DataLoader can't be built with these options"):
+        loader = build_dataloader(seeded, options, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
     loader.worker_init_fn = signals.start_worker
     keep_out_of_the_random_stream(loader)
     sampler.batch_size = loader.batch_size  # several GPUs in one process share a larger one

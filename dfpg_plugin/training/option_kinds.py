@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from dfpg_plugin.models.acceleration import PRECISIONS
 from dfpg_plugin.training.options import Options
 
+MOST_SEED = 4_000_000_000  # NumPy takes 32 bits, and each process adds its rank
 Kind = tuple[str, Callable[[object], bool]]  # what is expected, in words, and whether a value is that
 
 
@@ -30,13 +31,14 @@ POSITIVE: Kind = ("a number above 0", lambda value: _is_number(value) and value 
 FROM_0: Kind = ("a whole number from 0", lambda value: _is_whole(value, 0))
 FROM_1: Kind = ("a whole number from 1", lambda value: _is_whole(value, 1))
 WHOLE: Kind = ("a whole number", lambda value: _is_whole(value, -(2**63)))
+SEED: Kind = (f"a whole number from 0 to {MOST_SEED}", lambda value: _is_whole(value, 0) and value <= MOST_SEED)  # type: ignore[operator]
 SHARE: Kind = ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)  # type: ignore[operator]
 DEVICES: Kind = ("auto or a whole number from 0", lambda value: value == "auto" or _is_whole(value, 0))
 PRECISION: Kind = (" or ".join(PRECISIONS), lambda value: value in tuple(PRECISIONS))
 SECTION: Kind = ("options as `key: value`", lambda value: isinstance(value, dict))
 
 KINDS: dict[str, Kind] = {
-    "model_type": TEXT, "scale": FROM_1, "num_gpu": DEVICES, "manual_seed": FROM_0, "find_unused_parameters": YES_OR_NO,
+    "model_type": TEXT, "scale": FROM_1, "num_gpu": DEVICES, "manual_seed": SEED, "find_unused_parameters": YES_OR_NO,
     "datasets:*": SECTION, "dist_params:backend": TEXT, "dist_params:port": FROM_1,
     "dist_params:timeout": POSITIVE,
     "datasets:*:name": TEXT, "datasets:*:type": TEXT, "datasets:*:dataroot_*": TEXT,
@@ -57,7 +59,7 @@ KINDS: dict[str, Kind] = {
     "logger:wandb:project": TEXT, "logger:wandb:resume_id": TEXT,
     "train:scheduler:step_size": FROM_1, "train:scheduler:gamma": POSITIVE, "*:type": TEXT,
 }  # fmt: skip
-WHOLE_KINDS = (FROM_0, FROM_1, WHOLE, DEVICES)
+WHOLE_KINDS = (FROM_0, FROM_1, WHOLE, SEED, DEVICES)
 COUNTS = ("train:total_iter", "val:val_freq", "logger:print_freq", "logger:save_checkpoint_freq")  # BasicSR takes 5e3
 WHOLE_KEYS = (
     *(form for form, kind in KINDS.items() if kind in WHOLE_KINDS),

@@ -27,6 +27,7 @@ def train_stock(opt: Options, args: Arguments) -> None:
     for entry in args.force_yml:
         _refuse_code(entry)
     _refuse_fractions(args)
+    _refuse_persistent_workers(opt)
     compat.mend_stock_resume(load_resume_state)
     if args.local_rank == 0:
         warn_of_idle_keys(opt, args.opt)
@@ -44,6 +45,14 @@ def _refuse_fractions(args: Arguments) -> None:
     force(opt, args.force_yml)
     if refused := [key for key in convert_whole_numbers(opt) if key not in COUNTS]:
         raise UserError(f"{refused[0]}: BasicSR takes no whole number written like 2.0. For --stock write 2.")
+
+
+def _refuse_persistent_workers(opt: Options) -> None:
+    for key, options in opt["datasets"].items():
+        if key != "train" and options.get("persistent_workers"):
+            raise UserError(
+                f"datasets:{key}:persistent_workers: BasicSR validates without workers. For --stock remove it."
+            )
 
 
 def _refuse_code(entry: str) -> None:

@@ -67,6 +67,7 @@ def set_key(opt: dict, key: str, value: object) -> None:
         ("train:total_iter", "100", "train:total_iter: expected a number above 0, got '100'"),
         ("train:total_iter", float("inf"), "train:total_iter: expected a whole number"),
         ("train:total_iter", 1.5, "train:total_iter: expected a whole number"),
+        ("manual_seed", 2**32, "manual_seed: expected a whole number from 0 to 4000000000, got 4294967296"),
         ("val:val_freq", None, "val:val_freq: expected a number"),
         ("datasets:train:batch_size_per_gpu", -1, "batch_size_per_gpu"),
         ("train:optim_d:lr", "fast", "train:optim_d:lr"),
@@ -108,6 +109,25 @@ def test_whole_numbers_may_be_written_like_fractions(demo_options: dict, tmp_pat
         assert found == value
     assert type(opt["datasets"]["train"]["scale"]) is int
     assert type(opt["train"]["optim_g"]["lr"]) is type(opt["train"]["scheduler"]["gamma"]) is float
+
+
+def test_workers_that_persist_need_workers(demo_options: dict, tmp_path: Path) -> None:
+    train = demo_options["datasets"]["train"]
+    train.update(persistent_workers=True, num_worker_per_gpu=2)
+    check(demo_options, tmp_path)
+    for train["num_worker_per_gpu"] in (0, 0.0):
+        with pytest.raises(UserError, match="datasets:train:persistent_workers: needs workers"):
+            check(demo_options, tmp_path)
+    del train["num_worker_per_gpu"]
+    with pytest.raises(UserError, match="datasets:train:persistent_workers: needs workers"):
+        check(demo_options, tmp_path)
+
+
+def test_the_stock_loop_has_no_workers_for_a_validation(demo_options: dict, tmp_path: Path) -> None:
+    demo_options["datasets"]["val"]["persistent_workers"] = True
+    arguments = Arguments(str(write_yaml(tmp_path / "t.yml", demo_options)))
+    with pytest.raises(UserError, match="datasets:val:persistent_workers: BasicSR validates without workers"):
+        train_stock(read_options(arguments, is_train=True), arguments)
 
 
 def test_fractions_stay_mistakes(demo_options: dict, tmp_path: Path) -> None:
