@@ -16,6 +16,7 @@ from basicsr.utils.registry import (
 )
 
 from dfpg_plugin.checks import UserError, check_choice, check_file, check_keys, check_positive, close_names
+from dfpg_plugin.training.curves import check_curves
 from dfpg_plugin.training.guards import NonFiniteOptions
 from dfpg_plugin.training.option_keys import unknown_keys
 from dfpg_plugin.training.option_kinds import wrong_kinds
@@ -201,6 +202,7 @@ def _number_checks(opt: Options) -> Iterator[Callable[[], object]]:
     yield partial(NonFiniteOptions.read, opt["train"].get("non_finite"))
     yield partial(_check_prefetch, opt)
     yield partial(_check_workers, opt["datasets"]["train"])
+    yield partial(check_curves, opt)
 
 
 def _check_whole(key: str, value: object) -> None:
