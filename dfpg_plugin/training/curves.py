@@ -2,11 +2,15 @@
 
 import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from basicsr.utils import MessageLogger, init_tb_logger, init_wandb_logger
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.training.options import Options
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 def has_curves(opt: Options) -> bool:
@@ -14,7 +18,7 @@ def has_curves(opt: Options) -> bool:
     return bool(opt["logger"]["use_tb_logger"]) and not opt["debug"]
 
 
-def open_curves(opt: Options) -> object:
+def open_curves(opt: Options) -> "SummaryWriter | None":
     """Start wandb and TensorBoard where the options ask for them; return TensorBoard's writer or None."""
     if not has_curves(opt):
         return None

@@ -21,7 +21,7 @@ from basicsr.utils import AvgTimer, get_root_logger, set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 from torch.utils.data import DataLoader
 
-from dfpg_plugin.checks import UserError
+from dfpg_plugin.checks import UserError, check_border
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.training.checkpoints import LATEST, save_checkpoint
 from dfpg_plugin.training.curves import message_logger, open_curves
@@ -73,9 +73,8 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
                 set_aside_later(opt, state["iter"])
                 restore_random_state(state.get("random"), opt["rank"], opt["world_size"])
             try:
-                run(
-                    opt, model, sampler, loader, val_loaders, tb_logger, 0 if state is None else state["iter"], requests
-                )
+                first = 0 if state is None else state["iter"]
+                run(opt, model, sampler, loader, val_loaders, tb_logger, first, requests)
             finally:
                 if tb_logger:
                     tb_logger.close()
@@ -100,13 +99,20 @@ def _where(error: BaseException) -> str:
 
 
 def try_validation(model: BaseModel, loaders: Sequence[DataLoader]) -> None:
-    """Restore the first image of each validation set, to say now what would fail at the first validation."""
-    if not isinstance(model, MendedModel):  # others may validate in their own ways
-        return
+    """Restore the first image of each validation set, to say now what would fail at the first validation.
+
+    Models of others may validate in their own ways: of theirs only the size of that image is looked at.
+    """
+    metrics = (model.opt["val"].get("metrics") or {}).values()
     for loader in loaders:
         with torch.random.fork_rng(devices=[] if model.device.type == "cpu" else [model.device]):
-            model.feed_data(next(iter(loader)))
-            model.test()
+            data = next(iter(loader))
+            if isinstance(model, MendedModel):
+                model.feed_data(data)
+                model.test()
+        if isinstance(data.get("gt"), torch.Tensor):
+            for metric in metrics:
+                check_border(metric, *data["gt"].shape[-2:])
 
 
 def try_step(opt: Options, model: BaseModel, sampler: EpochSampler, loader: DataLoader) -> None:

@@ -53,7 +53,8 @@ KINDS: dict[str, Kind] = {
     "train:cuda_graph": YES_OR_NO,
     "val:amp": PRECISION, "val:tile": FROM_1, "val:tile_overlap": FROM_0, "val:winograd": YES_OR_NO,
     "val:save_img": YES_OR_NO, "val:suffix": TEXT, "val:pbar": YES_OR_NO, "val:batch_size": FROM_1,
-    "val:pad_to": FROM_1, "val:metrics": SECTION, "val:metrics:*": SECTION, "val:set_metrics": SECTION,
+    "val:pad_to": FROM_1, "val:metrics": SECTION, "val:metrics:*": SECTION,
+    "val:metrics:*:crop_border": FROM_0, "val:set_metrics": SECTION,
     "val:set_metrics:*": SECTION,
     "logger:use_tb_logger": YES_OR_NO, "logger:wandb": SECTION, "logger:keep_checkpoints": FROM_1,
     "logger:wandb:project": TEXT, "logger:wandb:resume_id": TEXT,
@@ -63,7 +64,7 @@ WHOLE_KINDS = (FROM_0, FROM_1, WHOLE, SEED, DEVICES)
 COUNTS = ("train:total_iter", "val:val_freq", "logger:print_freq", "logger:save_checkpoint_freq")  # BasicSR takes 5e3
 WHOLE_KEYS = (
     *(form for form, kind in KINDS.items() if kind in WHOLE_KINDS),
-    *("datasets:*:gt_size", "datasets:*:seed", "datasets:*:kernels_per_size", "val:metrics:*:crop_border"),
+    *("datasets:*:gt_size", "datasets:*:seed", "datasets:*:kernels_per_size"),
     *("train:non_finite:limit", *COUNTS),
 )
 LEFT_OUT = (None,)  # stands for the default, as in BasicSR

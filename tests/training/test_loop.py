@@ -243,6 +243,27 @@ def test_row_30_a_run_is_found_from_any_folder(
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.parametrize("model", ["DFPGModel", "SRModel"])
+def test_a_border_that_leaves_nothing_to_measure_is_an_error(
+    command: Callable, demo_options: dict, option_file: Path, tmp_path: Path, capsys, model: str
+) -> None:
+    if model == "SRModel":
+        demo_options.update(model_type=model, path={})
+        del demo_options["network_prior"], demo_options["network_d"]
+        demo_options["train"] = {
+            "total_iter": 2, "optim_g": {"type": "Adam", "lr": 1e-4}, "pixel_opt": {"type": "L1Loss"},
+            "scheduler": {"type": "MultiStepLR", "milestones": [5]},
+        }  # fmt: skip
+        write_yaml(option_file, demo_options)
+    wide = "val:metrics:psnr:crop_border=46"  # of faces of 92x112 px
+    assert command("train", "-opt", option_file, "--force_yml", wide) == 2
+    message = (
+        "val:metrics: calculate_psnr: crop_border: 46 leaves less than 1 px of an image of 92x112 px. Lower it, or"
+    )
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "experiments").exists()
+
+
 @pytest.mark.parametrize("model", ["SRModel", "SRGANModel", "ESRGANModel"])
 def test_basicsrs_models_resume_exactly_too(
     command: Callable, demo_options: dict, option_file: Path, tmp_path: Path, model: str
