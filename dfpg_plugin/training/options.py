@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from dfpg_plugin.checks import UserError, check_file, close_names
+from dfpg_plugin.checks import UserError, check_file, check_folder, close_names
 
 Options = dict
 SECTIONS = ("datasets", "path", "train", "val", "logger", "dist_params")
@@ -140,6 +140,13 @@ def force(opt: Options, entries: Sequence[str]) -> None:
                 raise UserError(f"--force_yml {entry}: there is no section {part!r}.{close_names(part, section)}")
             section = section[part]
         section[parts[-1]] = read_yaml(value, f"--force_yml {entry}")
+
+
+def output_root(opt: Options) -> Path:
+    """Return the folder that a run writes below: ``path:root``, or the working directory. Raises UserError."""
+    path = opt.get("path")
+    given = path.get("root") if isinstance(path, dict) else None
+    return check_folder("path:root", given) if isinstance(given, str) else Path()
 
 
 def complete(opt: Options, args: Arguments, root: Path, is_train: bool) -> Options:
