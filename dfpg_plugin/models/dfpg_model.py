@@ -69,10 +69,12 @@ class DFPGModel(MendedModel):
             check_positive("train.grad_clip_norm", clip)
         self.net_prior = self._build_prior()
         self.net_d = self._build_discriminator()
+        super().init_training_settings()
         processes = max(self.opt["num_gpu"], self.opt.get("world_size", 1))
         networks = [self.get_bare_model(net) for net in (self.net_g, self.net_prior, self.net_d) if net is not None]
-        self.captured = CapturedStep(self.acceleration.recorder(self.device, processes, networks))
-        super().init_training_settings()
+        losses = (self.cri_pix, self.cri_perceptual, self.cri_feature, self.cri_prior, self.cri_gan)
+        modules = [*networks, *(loss for loss in losses if loss is not None)]
+        self.captured = CapturedStep(self.acceleration.recorder(self.device, processes, modules))
 
     def setup_optimizers(self) -> None:
         """Build ``optim_g`` and, with a discriminator, ``optim_d``."""

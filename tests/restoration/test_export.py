@@ -132,6 +132,9 @@ def test_half_precision_halves_the_file_and_rounds_each_weight(dfpgnet: str, tmp
     exact, rounded = (load_network(str(file), None)[0].state_dict() for file in (whole, half))
     for name, weight in exact.items():
         assert np.array_equal(rounded[name].numpy(), weight.numpy().astype(np.float16).astype(np.float32))
+    again = tmp_path / "again.safetensors"  # single precision unless it is asked for, whatever was given
+    assert main(["export", str(again), "--weights", str(half)]) == 0
+    assert {t.dtype for t in load_file(again).values()} == {torch.float32}
     capsys.readouterr()
     assert main(["export", str(tmp_path / "net.onnx"), "--weights", dfpgnet, "--half"]) == 2
     assert "--half: needs a .safetensors" in capsys.readouterr().err
