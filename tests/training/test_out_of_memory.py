@@ -166,11 +166,10 @@ def test_a_face_that_is_too_large_ends_a_restoration_and_says_what_helps(
         assert flag in line
 
 
-@pytest.mark.parametrize("arguments", [("--mode", "aligned"), ("--passes", 2)])
 def test_a_picture_that_is_too_large_does_so_too(
-    command: Callable, tmp_path: Path, capsys: pytest.CaptureFixture, arguments: tuple
+    command: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert restore(command, tmp_path, 64 * 64, *arguments) == 2
+    assert restore(command, tmp_path, 64 * 64, "--mode", "aligned") == 2
     assert only_error(capsys).startswith(SAID)
 
 
