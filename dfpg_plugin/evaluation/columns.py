@@ -174,5 +174,5 @@ class TestSet:
             return "no value"
         if record.pairs.get(metric):
             return NO_FACE
-        is_drawn = self.metrics[metric]["settings"]["identity"] is not None
+        is_drawn = self.metrics[metric]["settings"].get("identity") is not None
         return NO_PARTNER if is_drawn else "not in the list of pairs"

@@ -171,6 +171,23 @@ def test_verification_and_detection(tmp_path: Path) -> None:
     assert [m.images for m in report.missing if m.method is None] == [(records[4].name,)]
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"identity": "x"}, "no other photograph shows the person"),
+        ({"pairs": "pairs.txt"}, "no method has a value"),
+    ],
+)
+def test_an_image_without_pairs_is_listed_and_does_not_count(tmp_path: Path, settings: dict, reason: str) -> None:
+    records = verification_records(0)
+    records[4] = record(4, records[4].name, values={"detection": 1.0}, pairs={"v": []})
+    metric = {**VERIFICATION, "settings": {**VERIFICATION["settings"], **settings}}
+    report = report_of(method("m", write_run(tmp_path / "m", {"S": records}, {"v": metric})))
+    assert [(m.method, m.images, m.reason) for m in report.missing] == [(None, (records[4].name,), reason)]
+    cell = report.sets[0].cells["v"]["m"]
+    assert (cell.count, cell.is_complete) == (29, True)
+
+
 def test_legacy_folds_are_cut_in_the_order_of_the_list(tmp_path: Path) -> None:
     """All pairs of one person first, whatever the images are called: then a fold holds one kind alone."""
     rng = np.random.default_rng(0)
