@@ -1,17 +1,15 @@
 """How many blurred faces `basicsr restore` finds, how many it finds where none are, and the seconds without a face.
 
     python benchmarks/find_faces.py lfw-deepfunneled.tar --weights net.safetensors -opt net.yml
-    python benchmarks/find_faces.py lfw-deepfunneled/ --split validation --detector dlib --threshold -0.5
+    python benchmarks/find_faces.py lfw-deepfunneled/ --split val --detector dlib --threshold -0.5
 
 Blurred: pictures of LFW, made smaller so that FFHQ's square around the face is 128 px wide, blurred by a new kernel
 each, 8 bits. Sharp: pictures of LFW as they are; boxes other than the named person's are counted and kept as pictures
 (``--extra``), for many are of people in the background. Nobody: photographs of scikit-image without a person, sharp and
-blurred twice. LFW is split by person: the first byte of the SHA-1 of the folder's name, modulo 20: 0 validation, 1
-test.
+blurred twice. LFW's people are split as `basicsr prepare faces` does.
 """
 
 import argparse
-import hashlib
 import tarfile
 import time
 from collections.abc import Sequence
@@ -25,6 +23,7 @@ from skimage import data
 
 from dfpg_plugin.data.degradation import blur, quantise
 from dfpg_plugin.data.kernels import synthesise_kernels
+from dfpg_plugin.data.people import TEST, VAL, split_of
 from dfpg_plugin.restoration.faces import BOX_BELOW, BOX_TO_SQUARE, Face, same_face
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.settings import PHOTO, FaceReport, Settings
@@ -32,7 +31,6 @@ from dfpg_plugin.restoration.settings import PHOTO, FaceReport, Settings
 SQUARE = (37, 32, 172)  # px: left, top and side of FFHQ's square in LFW's pictures of 250 px, the median of 197
 SIDE = 128  # px, of that square when the kernels blur it
 SIZES = (13, 17, 21, 27)  # px, of the kernels
-SPLITS = {"validation": 0, "test": 1}
 NOBODY = (
     "brick", "cell", "chelsea", "clock", "coffee", "coins", "colorwheel", "grass", "gravel", "hubble_deep_field",
     "immunohistochemistry", "logo", "microaneurysms", "moon", "page", "retina", "rocket", "text",
@@ -46,19 +44,15 @@ def read_people(lfw: Path, split: str) -> dict[str, list[bytes]]:
     people: dict[str, list[bytes]] = {}
     if lfw.is_dir():
         for file in sorted(lfw.glob("**/*.jpg")):
-            if _belongs(file.parent.name, split):
+            if split_of(file.parent.name) == split:
                 people.setdefault(file.parent.name, []).append(file.read_bytes())
         return people
     with tarfile.open(lfw) as archive:
         for member in sorted((m for m in archive if m.name.endswith(".jpg")), key=lambda m: m.name):
             name = Path(member.name).parent.name
-            if _belongs(name, split) and (opened := archive.extractfile(member)):
+            if split_of(name) == split and (opened := archive.extractfile(member)):
                 people.setdefault(name, []).append(opened.read())
     return people
-
-
-def _belongs(person: str, split: str) -> bool:
-    return hashlib.sha1(person.encode()).digest()[0] % 20 == SPLITS[split]
 
 
 def decode(content: bytes) -> Picture:
@@ -164,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lfw", type=Path, help="LFW, deep funneled: its folder or tar")
-    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--split", choices=(VAL, TEST), default=TEST)
     parser.add_argument(
         "--count", type=int, default=60, help="blurred faces of each size; five times as many sharp ones"
     )

@@ -1,8 +1,9 @@
-"""Draw the demo network's pictures for the docs: restored faces, the prior that it estimates, its training's curves.
+"""Draw the shipped network's pictures for the docs: faces it restores, the prior it estimates, its training's curves.
 
-    python scripts/draw_demo.py experiments/demo docs
+    pip install scikit-image && python scripts/draw_demo.py docs --log train.log
 
-The faces are of people that the network was not trained on.
+The photograph is NASA's of Eileen Collins, which is in the public domain and comes with scikit-image; the network has
+never seen it. LFW's pictures may not be shown here.
 """
 
 import argparse
@@ -12,59 +13,109 @@ from pathlib import Path
 import cv2
 import matplotlib
 import numpy as np
+import skimage.data
+from numpy.typing import NDArray
 
-from dfpg_plugin.demo.page import SAMPLES, Page
+from dfpg_plugin.data.degradation import blur
+from dfpg_plugin.data.kernels import synthesise_kernels
+from dfpg_plugin.demo.page import Page
+from dfpg_plugin.restoration.detectors import load_detector
+from dfpg_plugin.restoration.faces import crop
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-SIZES = (5, 7, 9)  # px, of the blurs
+FACE = 128  # px, of the square that the network sees
+SIZES = (13, 17, 21, 27)  # px, of the blurs
+PHOTO_SIZE, PHOTO_SEED = 17, 3
+SEEDS = (1, 2, 3)
 CURVES = {"l_g_pix": "L1", "l_g_prior": "prior loss", "cos_p1": "cosine, P1", "cos_p2": "P2", "cos_p3": "P3"}
-SMOOTH = 5  # logged values, the mean of which is drawn
+Photo = NDArray[np.float32]  # RGB (H,W,3) in [0,1]
 
 
 def main() -> None:
     """Draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the training's folder, for its log")
     parser.add_argument("out", type=Path)
+    parser.add_argument("--log", type=Path, help="the training's, for its curves")
     args = parser.parse_args()
-    page = Page(DFPGRestorer())
-    rows = []
-    for name in SAMPLES[:3]:
-        sharp, _ = page.restore_sample(name, 1, 0)[0]
-        pairs = [page.restore_sample(name, size, 1)[0] for size in SIZES]
-        rows.append(np.concatenate([sharp, *(image for pair in pairs for image in pair)], axis=1))
-    cv2.imwrite(str(args.out / "demo_restored.png"), np.concatenate(rows)[..., ::-1])
+    restorer = DFPGRestorer()
+    sharp = photograph()
+    draw_photograph(restorer, sharp, args.out / "restored.png")
+    prior = draw_faces(restorer, sharp, args.out / "demo_restored.png")
+    draw_prior(prior, args.out / "demo_prior.png")
+    if args.log is not None:
+        draw_curves(args.log, args.out / "demo_curves.png")
 
-    prior = page.restore_sample(SAMPLES[0], SIZES[0], 1)[2]
+
+def photograph() -> Photo:
+    """Return the photograph at the size at which its face's square has 128 px."""
+    large = skimage.data.astronaut().astype(np.float32) / 255
+    (face, *_) = load_detector("centerface", None).find(large, 0.5)
+    scale = np.sqrt(abs(np.linalg.det(face.to_square(FACE)[:, :2])))
+    return cv2.resize(large, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+def blurred(sharp: Photo, size: int, seed: int) -> Photo:
+    """Blur by a synthesised kernel, and round to 8 bits."""
+    (kernel,) = synthesise_kernels(size, 1, np.random.default_rng(seed))
+    return (np.rint(255 * blur(sharp, kernel)) / 255).clip(0, 1).astype(np.float32)
+
+
+def draw_photograph(restorer: DFPGRestorer, sharp: Photo, file: Path) -> None:
+    """Draw the blurred photograph beside the restored one."""
+    seen = blurred(sharp, PHOTO_SIZE, PHOTO_SEED)
+    change, _, _ = restorer.restore_colours(seen, "photo", 1.0)
+    save(np.concatenate([seen, seen + change], axis=1), file)
+
+
+def draw_faces(restorer: DFPGRestorer, sharp: Photo, file: Path) -> list:
+    """Draw sharp, blurred and restored faces, a row for each size; return the prior estimated for the first."""
+    page = Page(restorer)
+    (face, *_) = load_detector("centerface", None).find(sharp, 0.5)
+    matrix = face.to_square(FACE)
+    rows, priors = [], []
+    for size in SIZES:
+        row = [crop(sharp, matrix, FACE)]
+        for seed in SEEDS:
+            square = crop(blurred(sharp, size, seed), matrix, FACE)
+            (before, after), _, prior, _ = page.restore_colours(square)
+            row += [before / 255, after / 255]
+            priors.append(prior)
+        rows.append(np.concatenate(row, axis=1))
+    save(np.concatenate(rows), file)
+    return priors[0]
+
+
+def draw_prior(prior: list, file: Path) -> None:
+    """Draw the estimated prior: of each layer the mean, and the channels that the discriminator weighs most."""
     figure, axes = plt.subplots(3, len(prior) // 3, figsize=(11, 7))
     for axis, (picture, text) in zip(axes.flat, prior, strict=True):
         axis.imshow(picture)
         axis.set_title(text, fontsize=7)
         axis.axis("off")
     figure.tight_layout()
-    figure.savefig(args.out / "demo_prior.png", dpi=90)
-
-    draw_curves(args.run, args.out / "demo_curves.png")
+    figure.savefig(file, dpi=90)
 
 
-def draw_curves(run: Path, file: Path) -> None:
+def draw_curves(log: Path, file: Path) -> None:
     """Draw what a training has logged."""
-    text = "".join(path.read_text(encoding="utf-8") for path in sorted(run.glob("train_*.log")))
-    lines = [line for line in text.splitlines() if "l_g_pix:" in line]
+    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if "l_g_pix:" in line]
     iterations = [int(re.search(r"iter:\s*([\d,]+)", line)[1].replace(",", "")) for line in lines]
     figure, axes = plt.subplots(1, 3, figsize=(11, 3))
     for key, label in CURVES.items():
-        values = [float(re.search(rf"{key}: (\S+)", line)[1]) for line in lines]
-        smooth = np.convolve(values, np.ones(SMOOTH) / SMOOTH, mode="valid")
         axis = axes[{"l_g_pix": 0, "l_g_prior": 1}.get(key, 2)]
-        axis.plot(iterations[SMOOTH - 1 :], smooth, label=label)
+        axis.plot(iterations, [float(re.search(rf"{key}: (\S+)", line)[1]) for line in lines], label=label)
         axis.set_xlabel("iteration")
         axis.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(file, dpi=90)
+
+
+def save(image: Photo, file: Path) -> None:
+    """Write an RGB picture in [0,1]."""
+    cv2.imwrite(str(file), np.rint(255 * image[..., ::-1].clip(0, 1)).astype(np.uint8))
 
 
 if __name__ == "__main__":

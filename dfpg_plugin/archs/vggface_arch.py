@@ -22,7 +22,7 @@ from dfpg_plugin.archs.vggface_files import (
 from dfpg_plugin.checks import UserError, check_choice, check_file
 
 MEAN_RGB = (129.1863, 104.7624, 93.5940)  # of VGG Face, 0-255; robots.ox.ac.uk/~albanie/pytorch-models.html
-STAND_IN = files("dfpg_plugin") / "weights" / "standin_prior_orl.safetensors"
+STAND_IN = files("dfpg_plugin") / "weights" / "standin_prior_lfw.safetensors"
 GREY_LEVELS = 255.0
 
 

@@ -14,6 +14,9 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("--weights", metavar="FILE", help="a training's .pth, or a .safetensors (default: the demo's)")
     parser.add_argument("-opt", "--opt", metavar="YAML", help="the training's options, where the weights don't tell")
     parser.add_argument("--grey", action="store_true", help="it was trained on grey pictures: colours are left alone")
+    parser.add_argument(
+        "--half", action="store_true", help="round the weights to half precision: a .safetensors half as large"
+    )
     parser.add_argument("--discriminator", metavar="FILE", help="whose channel attention goes into a .safetensors")
     parser.add_argument("--overwrite", action="store_true", help="write over a file that is there")
     parser.set_defaults(run=run)
@@ -21,7 +24,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export."""
-    from dfpg_plugin.restoration.export import add_attention, export, to_training
+    from dfpg_plugin.restoration.export import HALF, PRECISION, add_attention, export, round_to_half, to_training
     from dfpg_plugin.restoration.network import ATTENTION, GREY, SEES, load_network, read_options_of
 
     file = Path(args.file).expanduser()
@@ -33,6 +36,11 @@ def run(args: argparse.Namespace) -> None:
     network, about = load_network(args.weights, args.opt)
     if args.grey:
         about[SEES] = GREY
+    if args.half:
+        if file.suffix != ".safetensors":
+            raise UserError("--half: needs a .safetensors to write; the other kinds keep single precision.")
+        round_to_half(network)
+        about[PRECISION] = HALF
     if file.suffix == ".pth":
         to_training(network, file)
         print(f"{file}: for path:pretrain_network_g", file=sys.stderr)

@@ -16,7 +16,7 @@ from dfpg_plugin.models.priors import sized_to_prior
 from dfpg_plugin.training.options import read_option_file
 from dfpg_plugin.training.plugins import load_plugins
 
-DEMO = files("dfpg_plugin") / "weights" / "dfpgnet_orl.safetensors"
+SHIPPED = files("dfpg_plugin") / "weights" / "dfpgnet_lfw.safetensors"
 OPTIONS = "network_g"  # the key of a safetensors file's metadata that holds the network's options as JSON
 ATTENTION = "network_d"  # key and prefix of the discriminator's options and channel attention, which a file may carry
 SEES, GREY = "sees", "grey"  # of its metadata: a network that was trained on grey pictures only
@@ -28,9 +28,9 @@ def load_network(weights: str | None, option_file: str | None) -> tuple[nn.Modul
 
     ``weights``: a safetensors file of ``basicsr export``, which carries its options; or a PyTorch file with
     ``option_file``, the YAML of its training, by default the one beside its folder, where a training puts it. None: the
-    package's demo. Raises UserError for what is missing or does not fit.
+    package's own. Raises UserError for what is missing or does not fit.
     """
-    path = Path(str(DEMO)) if weights is None else check_file("--weights", weights)
+    path = Path(str(SHIPPED)) if weights is None else check_file("--weights", weights)
     if path.suffix == ".safetensors":
         state, about = read_safetensors(path)
         state = {key: value for key, value in state.items() if not key.startswith(ATTENTION)}
@@ -51,7 +51,7 @@ def load_network(weights: str | None, option_file: str | None) -> tuple[nn.Modul
 
 def load_attention(weights: str | None) -> nn.ModuleList | None:
     """Return the discriminator's channel attention of each prior layer, where a safetensors file carries it."""
-    path = Path(str(DEMO)) if weights is None else Path(weights).expanduser()
+    path = Path(str(SHIPPED)) if weights is None else Path(weights).expanduser()
     if path.suffix != ".safetensors":
         return None
     state, about = read_safetensors(path)

@@ -142,7 +142,7 @@ def test_the_stand_in_is_half_precision_and_calls_itself_one() -> None:
     assert {t.dtype for t in tensors.values()} == {torch.float16}
     assert STAND_IN.stat().st_size < 4e6
     net = VGGFaceFeatureExtractor(weights="stand-in")
-    assert "standin_prior_orl.safetensors" in net.source
+    assert "standin_prior_lfw.safetensors" in net.source
     assert all(p.dtype == torch.float32 for p in net.features.parameters())
     assert torch.equal(net.features.conv3_3.weight, tensors["conv3_3.weight"].float())
 

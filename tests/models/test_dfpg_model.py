@@ -341,7 +341,7 @@ def test_the_priors_record_travels_in_the_state(options: dict, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weights": "stand-in"}, r"another weights_sha256\. .*random, rgb, pm1.*, now weights .*standin_prior_orl"),
+        ({"weights": "stand-in"}, r"another weights_sha256\. .*random, rgb, pm1.*, now weights .*standin_prior_lfw"),
         ({"input": "caffe255"}, r"another input, feature_scale\. .*pm1.* now .*caffe255"),
         ({"layers": ["relu1_2", "relu2_2", "conv3_3"]}, r"another layers\. .*'relu3_3'.* now .*'conv3_3'"),
         ({"feature_scale": [1.0, 1.0, 0.5]}, r"another feature_scale\. .*1\.0\].* now .*0\.5\]"),
