@@ -15,6 +15,7 @@ from dfpg_plugin.evaluation.statistics import Array
 from dfpg_plugin.metrics.verification import verify
 
 NO_FACE = "not exactly one face is found in it, or in its photographs"
+NOWHERE = "no method has a value"
 NO_PARTNER = "no other photograph shows the person"
 NO_FACE_IN_SOME = "some of its pairs are left out: not exactly one face is found in a photograph"
 
