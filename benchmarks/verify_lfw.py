@@ -39,32 +39,40 @@ class Vectors:
     faces: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path, recogniser: Recogniser) -> "Vectors":
-        """Return what a file holds; nothing where there is none. Raises UserError for that of another recogniser."""
+    def read(cls, path: Path, kind: str) -> "Vectors":
+        """Return what a file holds; nothing where there is none. Raises UserError for vectors of another kind."""
         if not path.exists():
             return cls()
         with np.load(path) as stored:
-            if str(stored["weights_sha256"]) != recogniser.weights_sha256:
-                raise UserError(f"--store: {path} holds another recogniser's vectors. Name another file.")
+            if str(stored["kind"]) != kind:
+                raise UserError(f"--store: {path} holds vectors of another kind. Name another file.")
             names = stored["names"].tolist()
             return cls(
                 dict(zip(names, stored["vectors"], strict=True)),
                 dict(zip(names, stored["faces"].tolist(), strict=True)),
             )
 
-    def write(self, path: Path, recogniser: Recogniser) -> None:
-        """Write all."""
+    def write(self, path: Path, kind: str) -> None:
+        """Write all; ``kind`` says what they are of."""
         names = sorted(self.of)
         with whole_file(path) as file:
             np.savez(
-                file, weights_sha256=recogniser.weights_sha256, names=names,
+                file, kind=kind, names=names,
                 vectors=[self.of[name] for name in names], faces=[self.faces[name] for name in names],
             )  # fmt: skip
 
 
-def embed_pictures(lfw: Path, wanted: set[str], recogniser: Recogniser, store: Path | None) -> Vectors:
+def kind_of(recogniser: Recogniser, mirrored: bool) -> str:
+    """Return what a file of vectors says of them."""
+    return f"{recogniser.name}, {recogniser.weights_sha256}{', mirrored' if mirrored else ''}"
+
+
+def embed_pictures(
+    lfw: Path, wanted: set[str], recogniser: Recogniser, store: Path | None, *, mirrored: bool
+) -> Vectors:
     """Return the vectors of the pictures of these names. Raises UserError for a picture that is missing or damaged."""
-    vectors = Vectors() if store is None else Vectors.read(store, recogniser)
+    kind = kind_of(recogniser, mirrored)
+    vectors = Vectors() if store is None else Vectors.read(store, kind)
     names, photographs = open_lfw(lfw)
     if missing := sorted(wanted - {PurePosixPath(name).stem for name in names}):
         raise UserError(f"{lfw}: lacks {len(missing)} pictures of the pairs: {list_some(missing)}.")
@@ -74,24 +82,26 @@ def embed_pictures(lfw: Path, wanted: set[str], recogniser: Recogniser, store: P
             if name not in wanted or name in vectors.of:
                 continue
             picture = decode_image(photograph.content, f"{lfw}: {photograph.name}")
-            vectors.of[name], vectors.faces[name] = recogniser.embed_middle_face(picture)
+            vectors.of[name], vectors.faces[name] = recogniser.embed_middle_face(picture, mirrored=mirrored)
             progress.update()
             if store is not None and len(vectors.of) % SAVE_EVERY == 0:
-                vectors.write(store, recogniser)
+                vectors.write(store, kind)
     if store is not None:
-        vectors.write(store, recogniser)
+        vectors.write(store, kind)
     return vectors
 
 
-def row_of(lfw: Path, pair_file: Path, recogniser: Recogniser, store: Path | None) -> Mapping[str, object]:
+def row_of(
+    lfw: Path, pair_file: Path, recogniser: Recogniser, store: Path | None, *, mirrored: bool
+) -> Mapping[str, object]:
     """Return the accuracy of the protocol and what it is of."""
     pairs, folds = read_lfw_pairs(pair_file)
     wanted = {name for pair in pairs for name in pair[:2]}
-    vectors = embed_pictures(lfw, wanted, recogniser, store)
+    vectors = embed_pictures(lfw, wanted, recogniser, store, mirrored=mirrored)
     result, _ = verify_pairs(pairs, vectors.of, folds=folds)
     counts = [vectors.faces[name] for name in wanted]
     return {
-        "recogniser": recogniser.name,
+        "recogniser": recogniser.name + (", mirrored" if mirrored else ""),
         "accuracy, %": f"{100 * result.accuracy:.2f}",
         "std of the folds": f"{100 * result.std:.2f}",
         "pairs": result.count,
@@ -110,11 +120,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("pairs", type=Path, help="LFW's pairs.txt")
     parser.add_argument("--recogniser", choices=RECOGNISERS, default=DLIB)
     parser.add_argument("--weights", help="folder of facexlib's files")
+    parser.add_argument("--mirrored", action="store_true", help="the mean with each face's mirror image")
     parser.add_argument("--store", type=Path, help="file of the vectors, .npz, with which a stopped run goes on")
     parser.add_argument("--json", help="write the table to this file as well")
     args = parser.parse_args(argv)
     try:
-        row = row_of(args.lfw, args.pairs, load_recogniser(args.recogniser, args.weights), args.store)
+        row = row_of(
+            args.lfw, args.pairs, load_recogniser(args.recogniser, args.weights), args.store, mirrored=args.mirrored
+        )
     except UserError as error:
         parser.error(str(error))
     publish([dict(row)], "LFW, View 2, sharp pictures", args.json)

@@ -56,6 +56,21 @@ def test_of_several_faces_the_one_nearest_the_middle_counts(orl: dict) -> None:
         assert vector @ alone > 0.98
 
 
+def test_a_mirrored_picture_has_the_same_mean_vector() -> None:
+    recogniser = load_recogniser("dlib", None)
+    (found,) = recogniser.find(ASTRONAUT)
+    turned = np.ascontiguousarray(ASTRONAUT[:, ::-1])
+    other = (found * (-1, 1) + (ASTRONAUT.shape[1] - 1, 0))[list(recogniser.mirror)]
+    (seen,) = recogniser.find(turned)
+    assert np.abs(other - seen).max() < 6  # px: the landmarks have kept their meaning
+    pair = [recogniser.embed(ASTRONAUT, found), recogniser.embed(turned, other)]
+    vector, _ = recogniser.embed_middle_face(ASTRONAUT, mirrored=True)
+    np.testing.assert_allclose(vector, sum(pair) / np.linalg.norm(sum(pair)), atol=1e-12)
+    assert pair[0] @ pair[1] > 0.9
+    swapped = dataclasses.replace(recogniser, find=lambda image: [other])
+    np.testing.assert_allclose(swapped.embed_middle_face(turned, mirrored=True)[0], vector, atol=1e-12)
+
+
 def test_where_no_face_is_found_the_central_square_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     recogniser = load_recogniser("dlib", None)
     (found,) = recogniser.find(ASTRONAUT)
