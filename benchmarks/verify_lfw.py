@@ -3,7 +3,7 @@
     python benchmarks/verify_lfw.py lfw-deepfunneled.tar pairs.txt --store lfw.npz
 
 A check of the verification itself against a number that is known: dlib's author states 99.13 % for his network, and
-99.38 % where the mean of 100 shifted copies of each face is taken, which this package does not do. Every pair of
+99.38 % with the mean of 100 copies of each face, moved and mirrored at random; ``--mirrored`` takes two. Every pair of
 ``pairs.txt`` counts: of several faces in a picture, the one nearest its middle is taken; where none is found, one is
 taken to be in the central square. The threshold of each of the file's folds is chosen on the others.
 
