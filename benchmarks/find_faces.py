@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--count", type=int, default=60, help="blurred faces of each size; five times as many sharp ones"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--weights", help="of the network; default: the demo's")
+    parser.add_argument("--weights", help="of the network; default: this package's own")
     parser.add_argument("-opt", "--opt", help="its options, where the weights don't tell")
     parser.add_argument("--detector", default=Settings.detector)
     parser.add_argument("--threshold", type=float)

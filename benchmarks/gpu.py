@@ -257,7 +257,9 @@ def measure_loop(size: str, step_ms: float | None, args: argparse.Namespace) -> 
         file.write_text(yaml.safe_dump(opt), encoding="utf-8")
         started = time.time()
         command = [sys.executable, "-m", "dfpg_plugin.cli.main", "train", "-opt", str(file)]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"gpu.py: the training of the loop failed:\n{done.stderr[-2000:]}")
         taken = time.time() - started
         (log,) = (Path(folder) / "experiments" / "loop").glob("train_*.log")
         lines = log.read_text(encoding="utf-8")

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
 
+LEAST_SIDES = {"calculate_ssim": 11}  # px, of metrics that measure in windows; BasicSR's does not ask
+
 
 class UserError(ValueError):
     """Something the user can mend. The message is one line: which file or key, what is wrong, what to do.
@@ -107,3 +109,13 @@ def check_positive(key: str, value: object) -> None:
     """Raise :class:`UserError` unless ``value`` is a number above zero."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise UserError(f"{key}: expected a number above 0, got {value!r}.")
+
+
+def check_border(metric: Mapping, height: int, width: int) -> None:
+    """Raise :class:`UserError` where a metric's ``crop_border`` leaves too little of an image: BasicSR's give NaN."""
+    border, least = metric.get("crop_border") or 0, LEAST_SIDES.get(str(metric["type"]), 1)
+    if min(height, width) - 2 * border < least:
+        raise UserError(
+            f"val:metrics: {metric['type']}: crop_border: {border} leaves less than {least} px of an image of "
+            f"{width}x{height} px. Lower it, or leave such images out."
+        )

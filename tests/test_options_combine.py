@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from dfpg_plugin.losses.prior_loss import PriorPerceptualLoss
 from dfpg_plugin.models.dfpg_model import DFPGModel
-from dfpg_plugin.models.parts import Part
+from dfpg_plugin.models.parts import Part, frozen
 from dfpg_plugin.training.option_checks import check_options
 from dfpg_plugin.training.options import Arguments, complete, force, read_option_file
 from dfpg_plugin.training.plugins import load_plugins
@@ -85,7 +85,7 @@ def test_the_prior_term_reaches_the_generator_and_no_other_network(file: Path, b
     if isinstance(model, DFPGModel):
         (part,) = Part.of(model.lq, model.gt, 1)
         model._estimate(part)
-        with model._frozen_discriminator():
+        with frozen(model.net_d):
             model._generator_losses(part)[0]["l_g_prior"].backward()
         others = [model.net_prior, model.net_d]
     else:

@@ -62,7 +62,7 @@ def test_command_and_flags() -> None:
                 *("--face_size", "--ext", "--side_by_side", "--side-by-side", "--no_identity", "--overwrite"),
             ]
         ),
-        "export": sorted(["--weights", "-opt", "--opt", "--grey", "--discriminator", "--overwrite"]),
+        "export": sorted(["--weights", "-opt", "--opt", "--grey", "--half", "--discriminator", "--overwrite"]),
         "demo": sorted([*network, "--host", "--port"]),
         "list": ["--plugins"],
         "doctor": [],

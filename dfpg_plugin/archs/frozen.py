@@ -15,7 +15,6 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import load_weights, sha256_of, state_dict_of
 
 TRIAL_HEIGHT, TRIAL_WIDTHS = 128, (128, 192)  # px; large enough for a network with a stride of 64
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB in [0,1]; torchvision's transforms
 RANDOM = "random"  # in place of a weights file
 KEYS = ("params_ema", "params", "state_dict", "model")  # under which files keep weights
 

@@ -1,12 +1,11 @@
 """The arguments that ``basicsr train`` and ``basicsr test`` share: BasicSR's own."""
 
 import argparse
-from pathlib import Path
 
-from dfpg_plugin.checks import check_folder
 from dfpg_plugin.training.distribution import start_group
 from dfpg_plugin.training.option_checks import check_options
-from dfpg_plugin.training.options import Arguments, Options, complete, force, key_lines, read_option_file
+from dfpg_plugin.training.option_kinds import convert_whole_numbers
+from dfpg_plugin.training.options import Arguments, Options, complete, force, key_lines, output_root, read_option_file
 from dfpg_plugin.training.plugins import load_plugins
 
 
@@ -51,17 +50,12 @@ def read_options(args: Arguments, is_train: bool, join_group: bool = True, needs
     """
     opt = read_option_file(args.opt)
     force(opt, args.force_yml)
+    convert_whole_numbers(opt)
     if not needs_network and isinstance(opt.get("path"), dict):
         opt["path"] = {key: v for key, v in opt["path"].items() if not key.startswith("pretrain_network_")}
     plugins = load_plugins(opt.get("plugins") or [])
-    complete(opt, args, _root(opt), is_train)
+    complete(opt, args, output_root(opt).resolve(), is_train)
     check_options(opt, plugins, needs_network, key_lines(args.opt))
     if join_group:
         start_group(args, opt.get("dist_params"), opt["num_gpu"])
     return opt
-
-
-def _root(opt: Options) -> Path:
-    path = opt.get("path")
-    given = path.get("root") if isinstance(path, dict) else None
-    return check_folder("path:root", given).resolve() if isinstance(given, str) else Path.cwd()

@@ -11,7 +11,9 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     """Add the subcommand."""
     parser = commands.add_parser("export", help="write a network for use elsewhere", description=__doc__)
     parser.add_argument("file", metavar="FILE", help=".onnx, .pt (TorchScript), .safetensors, or .pth for a training")
-    parser.add_argument("--weights", metavar="FILE", help="a training's .pth, or a .safetensors (default: the demo's)")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="a training's .pth, or a .safetensors (default: this package's own)"
+    )
     parser.add_argument("-opt", "--opt", metavar="YAML", help="the training's options, where the weights don't tell")
     parser.add_argument("--grey", action="store_true", help="it was trained on grey pictures: colours are left alone")
     parser.add_argument(
@@ -24,8 +26,8 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export."""
-    from dfpg_plugin.restoration.export import HALF, PRECISION, add_attention, export, round_to_half, to_training
-    from dfpg_plugin.restoration.network import ATTENTION, GREY, SEES, load_network, read_options_of
+    from dfpg_plugin.restoration.export import add_attention, export, round_to_half, to_training
+    from dfpg_plugin.restoration.network import ATTENTION, GREY, HALF, PRECISION, SEES, load_network, read_options_of
 
     file = Path(args.file).expanduser()
     try:

@@ -4,8 +4,8 @@ import torch
 
 WHAT_HELPS = {
     "train": "A training step needs less with a smaller datasets:train:batch_size_per_gpu, train:accumulate: 2 or "
-    "more, network_g:use_checkpoint: true or train:amp: bfloat16; a validation with val:tile or val:amp: bfloat16. "
-    "Checkpoints are whole: go on from the last one with --auto_resume.",
+    "more, network_g:use_checkpoint: true, train:amp: bfloat16 or train:cuda_graph: false; a validation with val:tile "
+    "or val:amp: bfloat16. Checkpoints are whole: go on from the last one with --auto_resume.",
     "test": "Less is needed with val:tile, val:amp: bfloat16, a smaller val:batch_size or fewer --workers. What was "
     "measured is kept: the same command goes on.",
     "restore": "Less is needed with --amp bfloat16, a smaller --face_size, --passes 1 or --batch_size 1; --device cpu "

@@ -21,15 +21,16 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train, test and report."""
-    from dfpg_plugin.evaluation.methods import RESULTS, Method
+    from dfpg_plugin.evaluation.methods import Method
     from dfpg_plugin.evaluation.picture_choice import PictureChoice
     from dfpg_plugin.evaluation.publish import LOGS, check_target, publish
     from dfpg_plugin.evaluation.records import read_run
     from dfpg_plugin.evaluation.report import build_report
-    from dfpg_plugin.evaluation.study import run_study
+    from dfpg_plugin.evaluation.study import results_folder, run_study
 
     check_target(args.out)
     names = run_study(args.opt, args.seeds, args.test, args.jobs, args.out / LOGS)
-    methods = [Method(label, tuple(read_run(Path(RESULTS, name)) for name in runs)) for label, runs in names.items()]
+    results = results_folder(args.test)
+    methods = [Method(label, tuple(read_run(results / name) for name in runs)) for label, runs in names.items()]
     for path in publish(build_report(methods, args.title, RESAMPLES, SEED), args.out, PictureChoice()):
         print(path)

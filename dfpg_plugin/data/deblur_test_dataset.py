@@ -1,14 +1,12 @@
 """Test and validation sets as they are published: blurred faces, most with their ground truth."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from basicsr.utils import img2tensor
 from basicsr.utils.registry import DATASET_REGISTRY
-from PIL import ExifTags
-from PIL import Image as PillowImage
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -16,8 +14,7 @@ from dfpg_plugin.checks import UserError, check_choice, check_fields, check_fold
 from dfpg_plugin.data.face_blur_dataset import BASICSR_KEYS
 from dfpg_plugin.data.images import list_images, read_image
 from dfpg_plugin.data.naming import check_stems, list_some, pair_by_name
-
-UPRIGHT = 1
+from dfpg_plugin.data.sizes import check_sizes
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class FaceDeblurTestDataset(Dataset):
             check_stems(blurred, "would be saved under the same name")
             names = [(name, None) for name in blurred] if gt is None else pair_by_name(blurred, sharp)
             self.paths = [(lq / name, None if gt is None else gt / str(of)) for name, of in names]
-            _check_headers(self.paths)
+            check_sizes(self.paths)
         except UserError as error:
             raise UserError(f"{where}: {lq if gt is None else f'{lq} and {gt}'}: {error}") from error
 
@@ -111,41 +108,3 @@ def _only_folder(root: Path, ending: str, where: str) -> Path:
             "to the folder above the two, or set dataroot_lq and dataroot_gt."
         )
     return found[0]
-
-
-def _check_headers(pairs: Sequence[tuple[Path, Path | None]]) -> None:
-    """Raise UserError, naming them, for files that are no images and for pairs of different sizes; decode none."""
-    # one after the other: threads wait for each other's interpreter and take four times as long
-    found = {path: _size_or_error(path) for path in dict.fromkeys(p for pair in pairs for p in pair if p is not None)}
-    unusable = [(path, size) for path, size in found.items() if isinstance(size, UserError)]
-    if unusable:
-        raise UserError(f"can't be used: {list_some([path.name for path, _ in unusable])}. The first: {unusable[0][1]}")
-    differing = [
-        f"{lq.name} ({found[lq]}) and {gt.name} ({found[gt]})"
-        for lq, gt in pairs
-        if gt is not None and found[lq] != found[gt]
-    ]
-    if differing:
-        raise UserError(
-            f"pairs of different sizes ({len(differing)}): {list_some(differing)}. Replace one of each, or remove both."
-        )
-
-
-def _size_or_error(path: Path) -> str | UserError:
-    try:
-        width, height = _header_size(path) or read_image(path).shape[1::-1]
-    except UserError as error:
-        return error
-    return f"{width}x{height} px"
-
-
-def _header_size(path: Path) -> tuple[int, int] | None:
-    """Return (width, height); None where decoding has to tell: an unknown header, or one that says to rotate."""
-    try:
-        with PillowImage.open(path) as image:
-            has_exif = "exif" in image.info or image.format == "TIFF"
-            if has_exif and image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT:
-                return None
-            return image.size
-    except Exception:  # Pillow raises what comes; OpenCV, which reads the pixels, has the last word
-        return None

@@ -2,13 +2,16 @@
 
 import random
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
+from basicsr.utils import imfrombytes
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.data.sizes import check_sizes, fits, in_words
 from dfpg_plugin.data.stream import EpochCounter
 
 
@@ -17,7 +20,9 @@ class FacePairDataset(PairedImageDataset):
     """BasicSR's PairedImageDataset, with its options, in the same order on every disk and with damaged pairs named.
 
     BasicSR takes the order of the directory (defect 55), stops at a bad file without naming it (51), and with workers
-    draws the same crops in every epoch (17). Option ``seed``: of crops and flips, by default the one that was set.
+    draws the same crops in every epoch (17). Outside of training it cuts a ground truth of another size to fit, which
+    then shows something else (paired_image_dataset.py:96): here that is an error, of files when the set is built.
+    Option ``seed``: of crops and flips, by default the one that was set.
     """
 
     def __init__(self, opt: Mapping[str, object]) -> None:
@@ -27,6 +32,14 @@ class FacePairDataset(PairedImageDataset):
                 raise UserError(f"datasets: {opt.get('name')}: FacePairDataset needs the key {key!r}.")
         super().__init__({"io_backend": {"type": "disk"}, **opt})
         self.paths.sort(key=lambda pair: (pair["gt_path"], pair["lq_path"]))
+        if opt["phase"] != "train" and not self._in_lmdb():
+            try:
+                pairs = [(Path(pair["lq_path"]), Path(pair["gt_path"])) for pair in self.paths]
+                check_sizes(pairs, opt["scale"])  # type: ignore[arg-type]
+            except UserError as error:
+                raise UserError(
+                    f"datasets: {opt.get('name')}: {self.lq_folder} and {self.gt_folder}: {error}"
+                ) from error
         seed = opt.get("seed")
         self.seed = torch.initial_seed() if seed is None else seed
         self.epochs = EpochCounter()
@@ -37,11 +50,24 @@ class FacePairDataset(PairedImageDataset):
             # what BasicSR's crops and flips draw from
             random.seed(f"{self.seed} {self.epochs.position_of(index)[0]} {int(index)}")
         try:
-            return super().__getitem__(index)
+            sample = super().__getitem__(index)
+            if self.opt["phase"] != "train" and self._in_lmdb():
+                self._check_whole(sample)
+            return sample
         except Exception as error:  # OpenCV and BasicSR raise what comes
             pair = self.paths[index]
-            reason = str(error).strip().split("\n")[0]
+            reason = "".join(map(str, error.args)).strip().split("\n")[0].rstrip(".")  # BasicSR splits some
             raise UserError(
                 f"{pair['lq_path']} and {pair['gt_path']}: not a usable pair ({type(error).__name__}: {reason}). "
                 "Replace them, or remove both."
             ) from error
+
+    def _in_lmdb(self) -> bool:
+        return "db_paths" in self.io_backend_opt
+
+    def _check_whole(self, sample: Mapping) -> None:
+        """Raise ValueError where BasicSR has cut the ground truth of a sample."""
+        height, width = imfrombytes(self.file_client.get(sample["gt_path"], "gt")).shape[:2]
+        size = sample["lq"].shape[-1], sample["lq"].shape[-2]
+        if not fits(size, (width, height), self.opt["scale"]):
+            raise ValueError(f"{in_words(size)} and {in_words((width, height))}, scale: {self.opt['scale']}")

@@ -17,11 +17,12 @@ from pathlib import Path
 from basicsr.utils import get_root_logger
 
 from dfpg_plugin.checks import UserError, check_file, make_folder
+from dfpg_plugin.evaluation.methods import RESULTS
 from dfpg_plugin.evaluation.records import MANIFEST
 from dfpg_plugin.evaluation.restored import BLURRED, SHARP
 from dfpg_plugin.files import read_json, sha256_of
 from dfpg_plugin.models.priors import sized_to_prior
-from dfpg_plugin.training.options import read_option_file
+from dfpg_plugin.training.options import output_root, read_option_file
 from dfpg_plugin.training.plugins import load_plugins
 
 REFERENCES = (BLURRED, SHARP)
@@ -41,13 +42,13 @@ class StudyRun:
 
     @property
     def name(self) -> str:
-        """The run's name in ``experiments/`` and ``results/``."""
+        """The run's name in ``experiments/`` and ``results/``, which lie where the option files say."""
         return f"{self.label}_seed{self.seed}"
 
     @property
     def weights(self) -> Path:
         """What the training ends with, which is there only where it came to its end."""
-        return Path("experiments", self.name, "models", "net_g_latest.pth")
+        return output_root(read_option_file(self.file)) / "experiments" / self.name / "models" / "net_g_latest.pth"
 
 
 def run_study(files: Sequence[str], seeds: Sequence[int], test: str, jobs: int, logs: Path) -> dict[str, list[str]]:
@@ -65,6 +66,7 @@ def run_study(files: Sequence[str], seeds: Sequence[int], test: str, jobs: int, 
         raise UserError(f"-opt: {twice[0]} names another file or the test set itself, too. Rename the file.")
     if len(set(seeds)) != len(seeds):
         raise UserError(f"--seeds: {' '.join(map(str, seeds))} names one twice. Name each once.")
+    results_folder(test)  # which fails where path:root is missing
     for run in runs:
         _check_earlier(run)
     for file in files:
@@ -79,6 +81,11 @@ def run_study(files: Sequence[str], seeds: Sequence[int], test: str, jobs: int, 
             pass
     by_label = {label: [run.name for run in runs if run.label == label] for label in labels}
     return {name: [name] for name in REFERENCES} | by_label
+
+
+def results_folder(test: str) -> Path:
+    """Return the folder of all results of tests by an option file."""
+    return output_root(read_option_file(test)) / RESULTS
 
 
 def network_options(file: str, weights: Path, test: str) -> list[str]:
@@ -137,7 +144,7 @@ def _share(jobs: int) -> int:
 
 def is_tested(name: str, test: str, run: StudyRun | None) -> bool:
     """Tell whether a finished evaluation is there, by the option file and of the weights that are there now."""
-    path = Path("results", name, MANIFEST)
+    path = results_folder(test) / name / MANIFEST
     manifest = read_json(path) if path.exists() else {}
     if manifest.get("finished") is None or manifest["option_file"]["sha256"] != sha256_of(test):
         return False

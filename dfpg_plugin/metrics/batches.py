@@ -9,6 +9,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from numpy.typing import NDArray
 
 from dfpg_plugin.archs.vggface_files import weights_sha256
+from dfpg_plugin.checks import check_border
 from dfpg_plugin.metrics.identity_similarity import calculate_identity_similarity, identity_similarities
 from dfpg_plugin.metrics.images import checked_pair
 from dfpg_plugin.metrics.lpips_distance import calculate_lpips, load_lpips, lpips_distances
@@ -27,6 +28,8 @@ def measure(metric: Mapping[str, object], restored: Images, sharp: Images | None
     are those of :func:`basicsr.metrics.calculate_metric`, to the rounding of float32.
     """
     kind = str(metric["type"])
+    for image in restored:
+        check_border(metric, *image.shape[:2])
     in_batches = IN_BATCHES.get(kind)
     if in_batches is None or sharp is None:
         columns = {"img": restored} if sharp is None else {"img": restored, "img2": sharp}

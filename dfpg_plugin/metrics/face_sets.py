@@ -1,40 +1,21 @@
-"""Measures of a whole set of faces: how many are found, and how many are verified; Table 3 of the paper."""
+"""Pairs of a whole set of faces, and how many are verified; Table 3 of the paper."""
 
 import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dfpg_plugin.checks import UserError, check_file
-from dfpg_plugin.metrics.recognisers import Recogniser
 from dfpg_plugin.metrics.verification import Verification, verify
 
 Pair = tuple[str, str, bool]  # a restored face, a photograph, and whether both show one person
 Embeddings = Mapping[str, NDArray[np.float64] | None]
 SAME = {"1": True, "0": False}
 LFW_FORM = {True: "`person number number`", False: "`person number person number`"}  # by whether it is one person
-
-
-@dataclass(frozen=True)
-class Detection:
-    """In how many of a set's images a face is found; ``missed`` names the others."""
-
-    rate: float  # in [0,1]
-    count: int
-    missed: tuple[str, ...]
-
-
-def detection_rate(images: Mapping[str, NDArray[np.uint8]], recogniser: Recogniser) -> Detection:
-    """Count the uint8 BGR images (H,W,3), by name, in which any face is found. Raises UserError for an empty set."""
-    if not images:
-        raise UserError("detection rate: there is no image to look at.")
-    missed = tuple(name for name, image in images.items() if not recogniser.find(image))
-    return Detection(1 - len(missed) / len(images), len(images), missed)
 
 
 def read_pairs(path: Path) -> list[Pair]:

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
+from functools import cache
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import torch
@@ -12,9 +14,26 @@ from torch import nn
 
 from dfpg_plugin.checks import UserError, check_choice, check_fields
 from dfpg_plugin.models.captured_step import CudaRecorder
-from dfpg_plugin.models.priors import is_ours
 
+KNOWN = (__name__.partition(".")[0], "basicsr", "torch")  # packages whose networks decide nothing in Python
+COMPILERS = ("cc", "gcc", "clang")
+LEAST_CAPABILITY = (7, 0)  # of a GPU, that Triton needs
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@cache
+def can_compile(device: torch.device) -> bool:
+    """Tell whether ``torch.compile`` will work on a GPU; the log says once what is missing."""
+    if find_spec("triton") is None:
+        missing = "the package triton"
+    elif not any(map(which, COMPILERS)):
+        missing = f"a C compiler ({', '.join(COMPILERS)})"
+    elif torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
+        missing = "a GPU of compute capability 7.0 or more"
+    else:
+        return True
+    get_root_logger().info(f"Nothing is compiled, which makes training slower: {missing} is missing.")
+    return False
 
 
 def autocast(dtype: str | None, device: torch.device) -> AbstractContextManager:
@@ -49,8 +68,9 @@ class Acceleration:
       have ``compiled_parts``. These parts are compiled one by one, since one compilation serves all that are alike;
       other networks are compiled whole. Validation is never compiled: its images have many sizes.
     - ``cuda_graph``: whether the kernels of a step are recorded, and launched together from then on; by default on one
-      GPU where all networks are this package's own. What a network decides in Python, such as to leave out a layer at
-      random, is then decided once for all steps. Said in the log where it can't be had.
+      GPU where all parts of networks and losses are this package's, BasicSR's or torch's. What a network decides in
+      Python, such as to leave out a layer at random, is then decided once for all steps. The log says where it can't be
+      had.
     - ``tf32``: whether a GPU may round the factors of convolutions and matrix products to TF32; by default as torch
       does, for convolutions only.
     """
@@ -85,7 +105,7 @@ class Acceleration:
     def compiled(self, net: nn.Module, device: torch.device) -> nn.Module:
         """Return ``net``, compiled in place where that is asked for, so that its state keeps its names."""
         parts = getattr(net, "compiled_parts", None)
-        by_default = parts is not None and device.type == "cuda" and find_spec("triton") is not None
+        by_default = parts is not None and device.type == "cuda" and can_compile(device)
         if by_default if self.compile is None else self.compile:
             for part in [net] if parts is None else parts():
                 # a compilation for each size: one for all sizes would serve a training's only one worse
@@ -94,7 +114,8 @@ class Acceleration:
 
     def recorder(self, device: torch.device, processes: int, networks: Iterable[nn.Module]) -> CudaRecorder | None:
         """Return what records a step's kernels, or None where they are launched one by one; say which in the log."""
-        foreign = [type(net).__name__ for net in networks if not is_ours(net)]
+        modules = {type(module) for net in networks for module in net.modules()}
+        foreign = sorted(kind.__name__ for kind in modules if kind.__module__.partition(".")[0] not in KNOWN)
         if device.type != "cuda":
             reason = "there is no GPU" if self.cuda_graph else None
         elif self.cuda_graph is False:
@@ -102,7 +123,10 @@ class Acceleration:
         elif processes > 1:
             reason = "there are several processes or GPUs"
         elif foreign and self.cuda_graph is None:
-            reason = f"{foreign[0]} is not of this package. If it draws nothing in Python, set train:cuda_graph: true"
+            reason = (
+                f"{foreign[0]} is of another package. If it draws and decides nothing in Python, set "
+                "train:cuda_graph: true"
+            )
         else:
             get_root_logger().info("The step is recorded as CUDA graphs in its fourth iteration.")
             return CudaRecorder()

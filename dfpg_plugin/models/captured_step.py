@@ -5,6 +5,7 @@ all at once. Optimizers, averages and learning rates stay outside of the graphs,
 to know about them.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from dfpg_plugin.models.parts import Losses, Part
 
-WARM_UP = 3  # iterations before the recording, in which libraries choose and compile their kernels
+WARM_UP = 3  # iterations of a shape before the recording, in which libraries choose and compile their kernels
 Result = tuple[Losses, Losses]  # the terms of an update's loss, and what else is logged
 
 
@@ -34,11 +35,18 @@ class CudaRecorder:
         self.stream = torch.cuda.Stream()
 
     def record(self, compute: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
-        """Record a computation as a CUDA graph. Raises RuntimeError where it needs the host."""
+        """Record a computation as a CUDA graph. Raises what the computation raises, as where it needs the host."""
         graph = torch.cuda.CUDAGraph()
-        # other threads, which pin the next batch's memory, may go on meanwhile
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
-            result = compute()
+        before = torch.cuda.current_stream()
+        try:
+            # other threads, which pin the next batch's memory, may go on meanwhile
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+                result = compute()
+        except Exception as error:
+            torch.cuda.set_stream(before)  # torch leaves the recording's where it can't end it
+            if isinstance(error.__context__, Exception):  # the cause, of which torch only says that there is one
+                raise error.__context__ from None
+            raise
         return graph.replay, result
 
 
@@ -60,13 +68,13 @@ class Recorded:
 
 @dataclass
 class CapturedStep:
-    """Runs the updates of a training's steps, and records those of the first shape of batches.
+    """Runs the updates of a training's steps, and records those of the shape of batches that first came often enough.
 
     Batches of another shape are computed as they come. ``recorder`` is None where nothing is to be recorded.
     """
 
     recorder: Recorder | None
-    iterations: int = 0
+    warmed_up: Counter = field(default_factory=Counter)  # iterations of each shape
     inputs: tuple[Tensor, Tensor] | None = None
     parts: list[Part] = field(default_factory=list)
     recorded: dict[str, Recorded] = field(default_factory=dict)
@@ -74,15 +82,13 @@ class CapturedStep:
 
     def begin(self, lq: Tensor, gt: Tensor, count: int) -> list[Part]:
         """Begin a step; return its batch in ``count`` parts, of the recorded inputs where the step is recorded."""
-        self.iterations += 1
-        if self.recorder is None or self.iterations <= WARM_UP:
-            self.is_recording = False
-            return Part.of(lq, gt, count)
-        if self.inputs is None:
+        shape = (lq.shape, gt.shape)
+        self.warmed_up[shape] += 1
+        if self.recorder is not None and self.inputs is None and self.warmed_up[shape] > WARM_UP:
             self.inputs = (torch.empty_like(lq), torch.empty_like(gt))
             self.parts = Part.of(*self.inputs, count)
-        self.is_recording = all(a.shape == b.shape for a, b in zip(self.inputs, (lq, gt), strict=True))
-        if not self.is_recording:
+        self.is_recording = self.inputs is not None and shape == tuple(static.shape for static in self.inputs)
+        if self.inputs is None or not self.is_recording:
             return Part.of(lq, gt, count)
         for static, given in zip(self.inputs, (lq, gt), strict=True):
             static.copy_(given)
@@ -94,16 +100,15 @@ class CapturedStep:
         ``compute`` does both, without a look at a tensor's numbers. Where it can't be recorded, the log says so once
         and every step is computed as it comes.
         """
-        if not self.is_recording:
+        if not self.is_recording or self.recorder is None:
             return compute()
-        if name not in self.recorded and not self._record(name, net, compute):
+        if name not in self.recorded and not self._record(self.recorder, name, net, compute):
             return compute()
         return self.recorded[name].again()
 
-    def _record(self, name: str, net: nn.Module, compute: Callable[[], Result]) -> bool:
-        assert self.recorder is not None
+    def _record(self, recorder: Recorder, name: str, net: nn.Module, compute: Callable[[], Result]) -> bool:
         try:
-            replay, result = self.recorder.record(compute)
+            replay, result = recorder.record(compute)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a component does that a graph can't hold
@@ -114,7 +119,7 @@ class CapturedStep:
 
     def _give_up(self, error: Exception) -> None:
         """Compute this and all later steps as they come."""
-        self.recorder, self.is_recording = None, False
+        self.recorder, self.inputs, self.is_recording = None, None, False
         self.recorded.clear()
         for part in self.parts:
             part.clear()  # what the recording left in it was never computed

@@ -1,7 +1,6 @@
 """The training step of DFPGNet, sections 3.4 and 4.1: discriminator, then generator, from one generator forward."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -10,13 +9,12 @@ from basicsr.losses import build_loss
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from dfpg_plugin.checks import check_feature_maps, check_positive
 from dfpg_plugin.models.acceleration import autocast, channels_last
 from dfpg_plugin.models.captured_step import CapturedStep
 from dfpg_plugin.models.mended_model import MendedModel
-from dfpg_plugin.models.parts import Cosines, Losses, Part
+from dfpg_plugin.models.parts import Cosines, Losses, Part, frozen, gathering
 from dfpg_plugin.models.priors import RESTORED, is_ours, sized_to_prior
 from dfpg_plugin.models.requirements import (
     check_accumulation,
@@ -71,10 +69,12 @@ class DFPGModel(MendedModel):
             check_positive("train.grad_clip_norm", clip)
         self.net_prior = self._build_prior()
         self.net_d = self._build_discriminator()
+        super().init_training_settings()
         processes = max(self.opt["num_gpu"], self.opt.get("world_size", 1))
         networks = [self.get_bare_model(net) for net in (self.net_g, self.net_prior, self.net_d) if net is not None]
-        self.captured = CapturedStep(self.acceleration.recorder(self.device, processes, networks))
-        super().init_training_settings()
+        losses = (self.cri_pix, self.cri_perceptual, self.cri_feature, self.cri_prior, self.cri_gan)
+        modules = [*networks, *(loss for loss in losses if loss is not None)]
+        self.captured = CapturedStep(self.acceleration.recorder(self.device, processes, modules))
 
     def setup_optimizers(self) -> None:
         """Build ``optim_g`` and, with a discriminator, ``optim_d``."""
@@ -91,7 +91,7 @@ class DFPGModel(MendedModel):
         log: Losses = {}
         if self.net_d is not None:
             log.update(self._update(parts, self.net_d, self.optimizer_d, self._discriminator_losses, "norm_d"))
-        with self._frozen_discriminator():
+        with frozen(self.net_d):
             log.update(self._update(parts, self.net_g, self.optimizer_g, self._generator_losses, "norm_g"))
         self.scaler.update()
         self.check.end()
@@ -133,11 +133,7 @@ class DFPGModel(MendedModel):
         norm_name: str,
     ) -> Losses:
         """Update a network with the losses of all parts of the batch; return them, the norm and what else is logged."""
-
-        def compute() -> tuple[Losses, Losses]:
-            optimizer.zero_grad(set_to_none=True)
-            return self._gradients(parts, net, terms)
-
+        compute = partial(self._gradients, parts, net, optimizer, terms)
         losses, others = self.captured.gradients(norm_name, net, compute)
         self.scaler.unscale_(optimizer)
         norm = nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
@@ -148,14 +144,19 @@ class DFPGModel(MendedModel):
         return {**losses, norm_name: norm, **others}
 
     def _gradients(
-        self, parts: Sequence[Part], net: nn.Module, terms: Callable[[Part], tuple[Losses, Losses]]
+        self,
+        parts: Sequence[Part],
+        net: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        terms: Callable[[Part], tuple[Losses, Losses]],
     ) -> tuple[Losses, Losses]:
         """Add up the gradients of all parts' losses; return the means of the losses and of what else is logged."""
+        optimizer.zero_grad(set_to_none=True)
         losses: Losses = {}
         others: Losses = {}
         for i, part in enumerate(parts):
             share = len(part.lq) / len(self.lq)
-            with self._gathering(net, last=i == len(parts) - 1):
+            with gathering(net, last=i == len(parts) - 1):
                 of_part, beside = terms(part)
                 total = share * torch.stack(list(of_part.values())).sum()
                 self.scaler.scale(total * self.check.factor(of_part)).backward()
@@ -163,11 +164,6 @@ class DFPGModel(MendedModel):
                 for name, value in values.items():
                     sums[name] = sums.get(name, 0) + share * value.detach()
         return losses, others
-
-    @staticmethod
-    def _gathering(net: nn.Module, last: bool) -> AbstractContextManager:
-        """Let processes exchange the gradients of the last part only, which are then those of all parts."""
-        return nullcontext() if last or not isinstance(net, DistributedDataParallel) else net.no_sync()
 
     def _estimate(self, part: Part) -> None:
         """Fill in the prior's features, the restored faces and, where a loss needs them, [P^1, P^2, P^3]."""
@@ -234,18 +230,6 @@ class DFPGModel(MendedModel):
         """Weight the channels with the discriminator's attention (Eq. 4), where it has one."""
         attend = getattr(self.get_bare_model(self.net_d), "attend", None)
         return features if attend is None else attend(features)
-
-    @contextmanager
-    def _frozen_discriminator(self) -> Iterator[None]:
-        """Keep gradients out of D and CA, while they still flow through them (Fig. 4b)."""
-        if self.net_d is None:
-            yield
-            return
-        self.net_d.requires_grad_(False)
-        try:
-            yield
-        finally:
-            self.net_d.requires_grad_(True)
 
     def _build_loss(self, key: str) -> nn.Module | None:
         options: Mapping | None = self.opt["train"].get(key)

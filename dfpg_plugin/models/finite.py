@@ -5,6 +5,7 @@ themselves where they are told to. The host looks at a GPU's values when somethi
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -42,9 +43,10 @@ class StepCheck:
         self.world_size = world_size
         self.waits = device.type == "cpu"
         self.pending: list[Values] = []
-        # both keep their places in memory, which a CUDA graph knows
-        self.bad = torch.zeros((), device=device)  # 1 where a value of this iteration is not finite
-        self.overflows = torch.zeros((), device=device)  # updates in a row that a GradScaler left out
+        # 1 where a value of this iteration is not finite; keeps its place in memory, which a CUDA graph knows
+        self.bad = torch.zeros((), device=device)
+        # of each optimizer, the updates in a row that a GradScaler left out
+        self.overflows: dict[int, Tensor] = defaultdict(lambda: torch.zeros((), device=device))
 
     def begin(self, current_iter: int) -> None:
         """Begin an iteration. Raises NonFiniteLossError for an earlier one; this one is then still to be begun."""
@@ -83,8 +85,8 @@ class StepCheck:
         """
         bad = (~torch.isfinite(norm)).float()
         if scaled:
-            self.overflows.add_(bad).mul_(bad)
-            bad = (self.overflows > MOST_OVERFLOWS).float()
+            overflows = self.overflows[id(optimizer)].add_(bad).mul_(bad)
+            bad = (overflows > MOST_OVERFLOWS).float()
         self._note(bad)
         names = [*losses, f"the gradient of {' + '.join(losses)}"]
         values = torch.stack([value.detach().float() for value in (*losses.values(), norm, self.bad)])

@@ -20,8 +20,9 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import by_own_names, load_weights, save_whole
 from dfpg_plugin.models.acceleration import Acceleration, autocast, channels_last
 from dfpg_plugin.models.finite import StepCheck
-from dfpg_plugin.models.optimizers import build_optimizer, scheduler_class, with_own_fusing
+from dfpg_plugin.models.optimizers import build_optimizer, scheduler_class
 from dfpg_plugin.models.requirements import check_restored, explaining
+from dfpg_plugin.models.resuming import with_given_options
 from dfpg_plugin.models.tiles import TILE_OVERLAP, check_tiles, restore_in_tiles
 from dfpg_plugin.models.validation import validate
 
@@ -218,15 +219,14 @@ class MendedModel(SRModel):
         """Raise UserError where ``resume_state`` belongs to another run than the options describe."""
 
     def resume_training(self, resume_state: dict) -> None:
-        """Go on from a state; BasicSR forgets the best metrics, so that a worse network would replace the best one.
+        """Go on from a state with the given options and the best metrics so far.
 
-        Whether an optimizer is fused is said by the options, not by the state.
+        BasicSR takes the earlier options from it and forgets the best metrics (base_model.py:357).
         """
         self.check_extra_state(resume_state)
-        states = with_own_fusing(self.optimizers, resume_state["optimizers"])
-        super().resume_training({**resume_state, "optimizers": states})
-        if resume_state.get("best_metric_results"):
-            self.best_metric_results = resume_state["best_metric_results"]
+        super().resume_training(state := with_given_options(self, resume_state))
+        if state["best_metric_results"]:
+            self.best_metric_results = state["best_metric_results"]
 
     def _best_as_plain_values(self) -> dict:
         """Return the records without NumPy's numbers, which a safe load refuses."""

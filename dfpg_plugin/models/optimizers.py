@@ -1,6 +1,6 @@
 """Optimizers and schedulers of torch, by name."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from inspect import signature
 from types import ModuleType
 from typing import Any
@@ -28,16 +28,6 @@ def build_optimizer(name: str, params: Iterable, lr: float, options: Mapping[str
 def scheduler_class(name: str | None) -> type:
     """Return a class of ``torch.optim.lr_scheduler``. Raises UserError for others, and for one that needs a metric."""
     return _from_torch("scheduler", torch.optim.lr_scheduler, name)
-
-
-def with_own_fusing(optimizers: Sequence[Optimizer], states: Sequence[Mapping]) -> list[dict]:
-    """Return states in which whether an optimizer is fused is as it was built, not as it was in the run before."""
-    changed = []
-    for i, state in enumerate(states):
-        defaults = optimizers[i].defaults if i < len(optimizers) else {}
-        fused = {key: value for key, value in defaults.items() if key == "fused"}
-        changed.append({**state, "param_groups": [{**group, **fused} for group in state["param_groups"]]})
-    return changed
 
 
 def _from_torch(what: str, module: ModuleType, name: str | None) -> type:

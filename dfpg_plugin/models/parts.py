@@ -1,11 +1,13 @@
-"""Some images of a batch, and what the networks make of them."""
+"""Some images of a batch, what the networks make of them, and which gradients are computed meanwhile."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 Losses = dict[str, Tensor]
 
@@ -42,3 +44,21 @@ class Cosines(nn.Module):
         """Return the means for two lists of (B,C_i,H_i,W_i), as ``cos_p1`` and so on; nothing without estimates."""
         pairs = enumerate(zip(estimated, target, strict=False), start=1)
         return {f"cos_p{i}": F.cosine_similarity(p_hat, p, dim=1).mean() for i, (p_hat, p) in pairs}
+
+
+def gathering(net: nn.Module, last: bool) -> AbstractContextManager:
+    """Let processes exchange the gradients of the last part only, which are then those of all parts."""
+    return nullcontext() if last or not isinstance(net, DistributedDataParallel) else net.no_sync()
+
+
+@contextmanager
+def frozen(net: nn.Module | None) -> Iterator[None]:
+    """Keep gradients out of a network, while they still flow through it (D and CA in Fig. 4b)."""
+    if net is None:
+        yield
+        return
+    net.requires_grad_(False)
+    try:
+        yield
+    finally:
+        net.requires_grad_(True)

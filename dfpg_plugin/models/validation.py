@@ -11,6 +11,8 @@ from torch import distributed
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from dfpg_plugin.checks import check_border
+
 Row = tuple[int, list[float]]  # an image's number and the values of its metrics
 
 
@@ -55,6 +57,8 @@ def _measure(model: SRModel, loader: DataLoader, current_iter: int | str, save_i
         if save_img:
             path = _path(model.opt, dataset.opt["name"], data["lq_path"][0], current_iter)  # type: ignore[attr-defined]
             imwrite(images["result"], path)
+        for options in metrics.values():
+            check_border(options, *images["result"].shape[:2])
         pair = {"img": images["result"], **({"img2": images["gt"]} if "gt" in images else {})}
         yield number, [float(calculate_metric(pair, options)) for options in metrics.values()]
 

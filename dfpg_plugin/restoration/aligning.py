@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.images import Image
-from dfpg_plugin.restoration.faces import TEMPLATE, Colours, Face, crop, load_detector
+from dfpg_plugin.restoration.detectors import load_detector
+from dfpg_plugin.restoration.faces import TEMPLATE, Colours, Face, crop
 from dfpg_plugin.restoration.pictures import decode_picture
 
 # below, a detector's face is doubtful: on 150 of LFW's pictures dlib gives 99 % of the faces more than 0.28, and to
@@ -40,13 +41,13 @@ class FaceCutter:
         ``content``: the file's; EXIF's orientation counts. A photograph that can't be read or holds no face gives one
         reason, naming ``name``. Raises UserError where the detector is missing.
         """
-        detect = load_detector(self.detector, self.detector_weights)
+        detector = load_detector(self.detector, self.detector_weights)
         try:
             photograph = decode_picture(content, name).colours()
         except UserError as error:
             return [], [str(error).removeprefix(f"{name}: ")]
         faces, reasons = [], []
-        for face in detect(photograph):
+        for face in detector.find(photograph, min(self._least_score(), detector.threshold)):
             try:
                 faces.append(self._cut(photograph, face))
             except UserError as error:
@@ -63,7 +64,7 @@ class FaceCutter:
         return np.ascontiguousarray(np.rint(255 * square[..., ::-1].clip(0, 1)).astype(np.uint8))
 
     def _doubts(self, photograph: Colours, face: Face, matrix: NDArray[np.float64]) -> Iterator[str]:
-        least = DOUBTFUL[self.detector] if self.min_score is None else self.min_score
+        least = self._least_score()
         if face.score is not None and face.score < least:
             yield f"doubtful, its score is {face.score:.2f}, below {least}"
         if (misfit := self._misfit(face, matrix)) > MOST_MISFIT:
@@ -72,6 +73,9 @@ class FaceCutter:
             yield f"too small, its square is {side:.0f} px wide, {self.min_side:g} px are needed"
         if (outside := self._outside(photograph, matrix)) > MOST_OUTSIDE:
             yield f"cut off, {100 * outside:.0f} % of its square lie outside the photograph"
+
+    def _least_score(self) -> float:
+        return DOUBTFUL[self.detector] if self.min_score is None else self.min_score
 
     def _misfit(self, face: Face, matrix: NDArray[np.float64]) -> float:
         if face.landmarks is None:

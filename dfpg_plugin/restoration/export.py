@@ -18,14 +18,13 @@ from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.files import load_weights, save_whole, whole_file
-from dfpg_plugin.restoration.network import ATTENTION, OPTIONS, build, read_safetensors
+from dfpg_plugin.restoration.network import ATTENTION, HALF, OPTIONS, PRECISION, build, read_safetensors
 
 OPSET = 18
 SUFFIXES = (".onnx", ".pt", ".safetensors")  # .pt: TorchScript
 CHECKED_SIZES = ((128, 128), (101, 66), (256, 192))  # height and width, px
 CHECKED_BATCHES = (1, 3)
 TOLERANCE = 1e-4
-PRECISION, HALF = "precision", "half"  # of the metadata, where weights are stored in half precision
 CHANNEL_ATTENTION = "channel_attention."  # how its weights begin in CAFeatureDiscriminator
 ABOUT = "about.json"  # in a TorchScript file
 LICENCE = "of the data and of the prior that the network was trained with; see its model card"
@@ -142,18 +141,18 @@ def _load_script(file: Path) -> Run:
 
 def _safetensors(network: nn.Module, meta: dict[str, str]) -> bytes:
     kind = torch.float16 if meta.get(PRECISION) == HALF else torch.float32
-    return save({key: value.to(kind).contiguous() for key, value in network.state_dict().items()}, meta)
+    state = {k: v.to(kind) if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    return save({key: value.contiguous() for key, value in state.items()}, meta)
 
 
 @torch.no_grad()
 def round_to_half(network: nn.Module) -> None:
-    """Round a network's weights to half precision, in place; a safetensors file then needs two bytes for each.
+    """Round a network's weights and buffers to half precision, in place: a safetensors file needs two bytes for each.
 
     Raises UserError where a weight is beyond half precision's 65,504.
     """
-    for name, weight in network.named_parameters():
-        weight.copy_(weight.half())
-        if not torch.isfinite(weight).all():
+    for name, weight in network.state_dict().items():  # which shares its memory with the network
+        if weight.is_floating_point() and not torch.isfinite(weight.copy_(weight.half())).all():
             raise UserError(f"--half: {name} has weights beyond 65,504. Export without it.")
 
 

@@ -19,6 +19,7 @@ from dfpg_plugin.training.plugins import load_plugins
 SHIPPED = files("dfpg_plugin") / "weights" / "dfpgnet_lfw.safetensors"
 OPTIONS = "network_g"  # the key of a safetensors file's metadata that holds the network's options as JSON
 ATTENTION = "network_d"  # key and prefix of the discriminator's options and channel attention, which a file may carry
+PRECISION, HALF = "precision", "half"  # of its metadata, where weights are stored in half precision
 SEES, GREY = "sees", "grey"  # of its metadata: a network that was trained on grey pictures only
 PARAMETERS = ("params_ema", "params", "state_dict")  # of a PyTorch file, the first that it has
 
@@ -45,7 +46,8 @@ def load_network(weights: str | None, option_file: str | None) -> tuple[nn.Modul
         reason = str(error).replace("\n", " ").replace("\t", "")[:300]
         raise UserError(f"{path} does not fit {type(network).__name__}: {reason}") from error
     about = {**about, "weights": str(path), OPTIONS: json.dumps(options)}
-    about.pop(ATTENTION, None)  # whose tensors are not among the network's
+    for key in (ATTENTION, PRECISION):  # whose tensors are not among the network's; how the file stores them
+        about.pop(key, None)
     return network.requires_grad_(False).eval(), about
 
 

@@ -68,6 +68,17 @@ class Picture:
             pixels[where, :3] = np.rint(changed).clip(0, most).astype(pixels.dtype)
         return replace(self, pixels=np.ascontiguousarray(turn_back(pixels)))
 
+    def array(self, colours: str) -> NDArray:
+        """Return the pixels as they are stored, in the order of ``colours``: ``bgr`` or ``rgb``."""
+        return self.pixels if colours == "bgr" else swap_red_and_blue(self.pixels)
+
+
+def swap_red_and_blue(pixels: NDArray) -> NDArray:
+    """Exchange red and blue of (H,W,3) or (H,W,4); (H,W) stays as it is."""
+    if pixels.ndim == 2:
+        return pixels
+    return np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
+
 
 def read_picture(path: str | Path) -> Picture:
     """Read a photograph. Raises UserError, naming the file: none, damaged, too large, or not of 8 or 16 bits."""

@@ -24,7 +24,7 @@ from dfpg_plugin.models.tiles import restore_in_tiles
 from dfpg_plugin.restoration.detectors import Find, load_detector
 from dfpg_plugin.restoration.faces import Colours, Face, crop, paste, same_face, without_doubles
 from dfpg_plugin.restoration.network import GREY, SEES, choose_device, load_attention, load_network
-from dfpg_plugin.restoration.pictures import Picture, read_picture
+from dfpg_plugin.restoration.pictures import Picture, read_picture, swap_red_and_blue
 from dfpg_plugin.restoration.settings import ALIGNED, PHOTO, FaceReport, Settings
 
 TILE, TILE_OVERLAP = 512, 64  # px
@@ -43,7 +43,7 @@ class Restored:
 
 
 class DFPGRestorer:
-    """Restores faces with any registered network, by default the package's demo.
+    """Restores faces with any registered network, by default the package's own.
 
     ``restore`` takes a path, a PIL image or an array, BGR as OpenCV has it or RGB, and returns the same kind.
     """
@@ -74,18 +74,18 @@ class DFPGRestorer:
         """
         check_choice("colours", colours, ("bgr", "rgb"))
         if isinstance(image, str | Path):
-            return _to_array(self.restore_picture(read_picture(image)).picture, colours)
+            return self.restore_picture(read_picture(image)).picture.array(colours)
         if isinstance(image, PillowImage.Image):
             mode = image.mode if image.mode in ("L", "RGB", "RGBA") else "RGB"
-            picture = Picture(_swap(np.asarray(image.convert(mode))))
-            return PillowImage.fromarray(_swap(self.restore_picture(picture).picture.pixels), mode)
+            picture = Picture(swap_red_and_blue(np.asarray(image.convert(mode))))
+            return PillowImage.fromarray(swap_red_and_blue(self.restore_picture(picture).picture.pixels), mode)
         array = np.asarray(image)
         if array.dtype.name not in ("uint8", "uint16") or array.shape[2:] not in ((), (3,), (4,)) or array.ndim < 2:
             raise UserError(
                 f"image: expected uint8 or uint16 of (H,W), (H,W,3) or (H,W,4), got {array.dtype} {array.shape}."
             )
-        picture = Picture(array if colours == "bgr" else _swap(array))
-        return _to_array(self.restore_picture(picture).picture, colours)
+        picture = Picture(array if colours == "bgr" else swap_red_and_blue(array))
+        return self.restore_picture(picture).picture.array(colours)
 
     def restore_picture(self, picture: Picture) -> Restored:
         """Restore the faces of a photograph, or in mode ``aligned`` the whole picture."""
@@ -253,14 +253,3 @@ def _noting(report: FaceReport) -> Iterator[None]:
 
 def _to_bgr(image: Colours) -> NDArray[np.uint8]:
     return np.rint(255 * image[..., ::-1].clip(0, 1)).astype(np.uint8)
-
-
-def _swap(array: NDArray) -> NDArray:
-    """Exchange red and blue."""
-    if array.ndim == 2:
-        return array
-    return np.ascontiguousarray(array[..., [2, 1, 0, 3][: array.shape[2]]])
-
-
-def _to_array(picture: Picture, colours: str) -> NDArray:
-    return picture.pixels if colours == "bgr" else _swap(picture.pixels)

@@ -13,9 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from basicsr.models.base_model import BaseModel
+from basicsr.utils import get_time_str
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import load_pytorch, save_whole, sha256_of, whole_file
+from dfpg_plugin.models.resuming import TYPES, types_of
 from dfpg_plugin.training.options import Options
 from dfpg_plugin.training.randomness import random_states
 
@@ -84,10 +86,32 @@ def iterations_of(folder: Path) -> list[int]:
 def remove_old(folder: Path, keep: int) -> None:
     """Remove all but the newest ``keep`` sets, the state before its networks."""
     for current_iter in iterations_of(folder)[keep:]:
-        for suffix in ("sha256", "state"):
-            (folder / STATES / f"{current_iter}.{suffix}").unlink(missing_ok=True)
-        for network in (folder / MODELS).glob(f"net_*_{current_iter}.pth"):
-            network.unlink(missing_ok=True)
+        for path in _files_of(folder, current_iter):
+            path.unlink(missing_ok=True)
+
+
+def set_aside(folder: Path, current_iter: int) -> Path | None:
+    """Move the sets of later iterations, which a run that goes back leaves behind, to a folder of their own.
+
+    Return it, or None where there are none. Left where they were, they would count as the newest of this run:
+    ``keep_checkpoints`` would remove what it saves, and ``--auto_resume`` go on from them.
+    """
+    later = [iteration for iteration in iterations_of(folder) if iteration > current_iter]
+    if not later:
+        return None
+    aside = folder / f"abandoned_{get_time_str()}"
+    with _explained(folder):
+        for key in (MODELS, STATES):
+            (aside / key).mkdir(parents=True, exist_ok=True)
+        for path in (path for iteration in later for path in _files_of(folder, iteration)):
+            path.rename(aside / path.relative_to(folder))
+    return aside
+
+
+def _files_of(folder: Path, current_iter: int) -> list[Path]:
+    """Return the files of a set that are there, its state before its networks."""
+    states = [folder / STATES / f"{current_iter}.{suffix}" for suffix in ("sha256", "state")]
+    return [*(path for path in states if path.exists()), *(folder / MODELS).glob(f"net_*_{current_iter}.pth")]
 
 
 def settle(folder: Path) -> None:
@@ -146,10 +170,11 @@ def _look_through(staging: Path, folder: Path, current_iter: int) -> None:
 
 
 def _complete_state(path: Path, model: BaseModel, states: list[dict]) -> None:
-    """Add what BasicSR's models forget: the random states of all processes and the best metrics so far."""
+    """Add what BasicSR's models forget: all processes' random states, the best metrics, the optimizers' types."""
     state = load_pytorch(path)
     best = getattr(model, "best_metric_results", {})
-    save_whole({"best_metric_results": _plain(best), **state, "random": states}, path)  # type: ignore[dict-item]
+    added = {"random": states, TYPES: types_of(model)}
+    save_whole({"best_metric_results": _plain(best), **state, **added}, path)  # type: ignore[dict-item]
 
 
 def _plain(value: object) -> object:

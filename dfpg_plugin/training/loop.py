@@ -17,14 +17,14 @@ from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.prefetch_dataloader import CUDAPrefetcher
 from basicsr.models import build_model
 from basicsr.models.base_model import BaseModel
-from basicsr.train import init_tb_loggers
-from basicsr.utils import AvgTimer, MessageLogger, get_root_logger, set_random_seed
+from basicsr.utils import AvgTimer, get_root_logger, set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 from torch.utils.data import DataLoader
 
-from dfpg_plugin.checks import UserError
+from dfpg_plugin.checks import UserError, check_border
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.training.checkpoints import LATEST, save_checkpoint
+from dfpg_plugin.training.curves import message_logger, open_curves
 from dfpg_plugin.training.distribution import stop_group, telling_lost_processes
 from dfpg_plugin.training.guards import Guard, NonFiniteOptions
 from dfpg_plugin.training.metric_checks import check_metrics, try_metrics
@@ -32,7 +32,7 @@ from dfpg_plugin.training.option_keys import warn_of_idle_keys
 from dfpg_plugin.training.options import Options
 from dfpg_plugin.training.output import lock_run, prepare_output, run_log
 from dfpg_plugin.training.randomness import restore_random_state
-from dfpg_plugin.training.resume import load_resume_state
+from dfpg_plugin.training.resume import load_resume_state, resume, set_aside_later
 from dfpg_plugin.training.signals import Requests, StoppedBySignalError, WorkerSignals, listening, worker_signals
 from dfpg_plugin.training.stream import EpochSampler, SeededDataset
 from dfpg_plugin.training.summary import summarise
@@ -68,13 +68,13 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
             return
         with lock_run(opt), telling_lost_processes(), listening() as requests:
             prepare_output(opt, option_file, open_log, new=state is None)
-            tb_logger = init_tb_loggers(opt)
+            tb_logger = open_curves(opt)
             if state is not None:
+                set_aside_later(opt, state["iter"])
                 restore_random_state(state.get("random"), opt["rank"], opt["world_size"])
             try:
-                run(
-                    opt, model, sampler, loader, val_loaders, tb_logger, 0 if state is None else state["iter"], requests
-                )
+                first = 0 if state is None else state["iter"]
+                run(opt, model, sampler, loader, val_loaders, tb_logger, first, requests)
             finally:
                 if tb_logger:
                     tb_logger.close()
@@ -99,13 +99,20 @@ def _where(error: BaseException) -> str:
 
 
 def try_validation(model: BaseModel, loaders: Sequence[DataLoader]) -> None:
-    """Restore the first image of each validation set, to say now what would fail at the first validation."""
-    if not isinstance(model, MendedModel):  # others may validate in their own ways
-        return
+    """Restore the first image of each validation set, to say now what would fail at the first validation.
+
+    Models of others may validate in their own ways: of theirs only the size of that image is looked at.
+    """
+    metrics = (model.opt["val"].get("metrics") or {}).values()
     for loader in loaders:
         with torch.random.fork_rng(devices=[] if model.device.type == "cpu" else [model.device]):
-            model.feed_data(next(iter(loader)))
-            model.test()
+            data = next(iter(loader))
+            if isinstance(model, MendedModel):
+                model.feed_data(data)
+                model.test()
+        if isinstance(data.get("gt"), torch.Tensor):
+            for metric in metrics:
+                check_border(metric, *data["gt"].shape[-2:])
 
 
 def try_step(opt: Options, model: BaseModel, sampler: EpochSampler, loader: DataLoader) -> None:
@@ -119,13 +126,6 @@ def try_step(opt: Options, model: BaseModel, sampler: EpochSampler, loader: Data
     Guard(NonFiniteOptions()).step(model, data, 1, settle=True)
     losses = ", ".join(f"{name}: {value:.4e}" for name, value in model.get_current_log().items())
     logger.info(f"Dry run: the options, the files and one step of {time.time() - started:.1f} s are in order. {losses}")
-
-
-def resume(model: BaseModel, state: dict) -> None:
-    """Give a model its state, and those of BasicSR the best metrics so far, which they forget."""
-    model.resume_training(state)
-    if not hasattr(model, "best_metric_results") and state.get("best_metric_results"):
-        model.best_metric_results = state["best_metric_results"]
 
 
 def run(
@@ -147,7 +147,7 @@ def run(
     log_freq, save_freq = opt["logger"]["print_freq"], opt["logger"]["save_checkpoint_freq"]
     val_freq = opt["val"]["val_freq"] if opt.get("val") else None
     guard = Guard(NonFiniteOptions.read(opt["train"].get("non_finite")))
-    messages = MessageLogger(opt, current_iter + 1, tb_logger)
+    messages = message_logger(opt, current_iter + 1, tb_logger)
     started = time.time()
     logger.info(f"Start training at iteration {current_iter} of {total_iter}, {per_epoch} an epoch.")
     while current_iter < total_iter:
@@ -199,9 +199,8 @@ def batches(loader: DataLoader, opt: Options) -> Iterator[dict]:
     prefetcher = CUDAPrefetcher(loader, opt)
     while (batch := prefetcher.next()) is not None:
         for value in batch.values():
-            if isinstance(
-                value, torch.Tensor
-            ):  # copied in another stream, which may not write over it before it is read
+            # copied in another stream, which may not write over it before it is read
+            if isinstance(value, torch.Tensor):
                 value.record_stream(torch.cuda.current_stream())
         yield batch
 
@@ -220,7 +219,8 @@ def build_train_loader(opt: Options, signals: WorkerSignals) -> tuple[EpochSampl
     ratio = options.get("dataset_enlarge_ratio", 1)
     sampler = EpochSampler(dataset, opt["world_size"], opt["rank"], ratio)
     seeded = SeededDataset(dataset, opt["manual_seed"])
-    loader = build_dataloader(seeded, options, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
+    with explained("datasets:train: torch's DataLoader can't be built with these options"):
+        loader = build_dataloader(seeded, options, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
     loader.worker_init_fn = signals.start_worker
     keep_out_of_the_random_stream(loader)
     sampler.batch_size = loader.batch_size  # several GPUs in one process share a larger one

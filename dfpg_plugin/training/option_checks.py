@@ -16,6 +16,7 @@ from basicsr.utils.registry import (
 )
 
 from dfpg_plugin.checks import UserError, check_choice, check_file, check_keys, check_positive, close_names
+from dfpg_plugin.training.curves import check_curves
 from dfpg_plugin.training.guards import NonFiniteOptions
 from dfpg_plugin.training.option_keys import unknown_keys
 from dfpg_plugin.training.option_kinds import wrong_kinds
@@ -200,6 +201,8 @@ def _number_checks(opt: Options) -> Iterator[Callable[[], object]]:
             yield partial(_check_optimizer, f"train:{key}", section)
     yield partial(NonFiniteOptions.read, opt["train"].get("non_finite"))
     yield partial(_check_prefetch, opt)
+    yield partial(_check_workers, opt["datasets"]["train"])
+    yield partial(check_curves, opt)
 
 
 def _check_whole(key: str, value: object) -> None:
@@ -221,6 +224,13 @@ def _check_prefetch(opt: Options) -> None:
     check_choice("datasets:train:prefetch_mode", prefetch, (None, "cuda"))  # `cpu` hangs on a damaged image
     if prefetch == "cuda" and opt["num_gpu"] == 0:
         raise UserError("datasets:train:prefetch_mode: cuda needs a GPU, and none is used here. Remove it.")
+
+
+def _check_workers(train_set: dict) -> None:
+    if train_set.get("persistent_workers") and not train_set["num_worker_per_gpu"]:
+        raise UserError(
+            "datasets:train:persistent_workers: needs workers, and num_worker_per_gpu is 0. Raise that, or remove this."
+        )
 
 
 def _path_checks(opt: Options) -> Iterator[Callable[[], object]]:

@@ -21,7 +21,8 @@ from dfpg_plugin.training.options import Options, key_lines, with_line
 TOP = {
     *("name", "model_type", "scale", "num_gpu", "manual_seed", "datasets", "path", "train", "val", "logger"),
     *("dist_params", "plugins", "find_unused_parameters"),
-    *("is_train", "auto_resume", "dist", "root_path", "rank", "world_size"),  # added by BasicSR and by complete()
+    # added by BasicSR and by complete():
+    *("is_train", "auto_resume", "debug", "dist", "root_path", "rank", "world_size"),
 }
 SECTIONS = {
     "train": {"total_iter", "warmup_iter", "non_finite"},

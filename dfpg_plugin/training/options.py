@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from dfpg_plugin.checks import UserError, check_file, close_names
+from dfpg_plugin.checks import UserError, check_file, check_folder, close_names
 
 Options = dict
 SECTIONS = ("datasets", "path", "train", "val", "logger", "dist_params")
@@ -142,6 +142,13 @@ def force(opt: Options, entries: Sequence[str]) -> None:
         section[parts[-1]] = read_yaml(value, f"--force_yml {entry}")
 
 
+def output_root(opt: Options) -> Path:
+    """Return the folder that a run writes below: ``path:root``, or the working directory. Raises UserError."""
+    path = opt.get("path")
+    given = path.get("root") if isinstance(path, dict) else None
+    return check_folder("path:root", given) if isinstance(given, str) else Path()
+
+
 def complete(opt: Options, args: Arguments, root: Path, is_train: bool) -> Options:
     """Add what BasicSR's parser adds: phase, seed, device count, output paths under ``root``, debug mode, defaults.
 
@@ -149,6 +156,7 @@ def complete(opt: Options, args: Arguments, root: Path, is_train: bool) -> Optio
     """
     _check_outline(opt, args.opt)
     opt.update(is_train=is_train, auto_resume=args.auto_resume, dist=args.launcher != "none", root_path=str(root))
+    opt["debug"] = args.debug
     if args.debug and not opt["name"].startswith("debug"):
         opt["name"] = f"debug_{opt['name']}"
     if opt.get("manual_seed") is None:
@@ -217,7 +225,7 @@ def _complete_training(opt: Options, root: Path) -> None:
     logger.setdefault("use_tb_logger", False)
     train_set = opt["datasets"]["train"]
     train_set.setdefault("num_worker_per_gpu", 0)
-    if "debug" in opt["name"]:
+    if opt["debug"]:  # not by the name, as in BasicSR, for which "undebugged" is one
         logger.update(print_freq=1, save_checkpoint_freq=8)
         if opt.get("val") is not None:
             opt["val"]["val_freq"] = 8

@@ -15,6 +15,7 @@ from basicsr.utils.options import dict2str
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.training.checkpoints import settle
+from dfpg_plugin.training.curves import has_curves
 from dfpg_plugin.training.lock import locked
 from dfpg_plugin.training.options import Options
 
@@ -82,7 +83,7 @@ def prepare_output(opt: Options, option_file: str, open_log: Callable[[Path], No
     folders = {key: path for key, path in opt["path"].items() if key in FOLDERS}
     if new:
         make_exp_dirs({"is_train": opt["is_train"], "path": folders.copy()})
-        if opt["is_train"] and opt["logger"]["use_tb_logger"] and "debug" not in opt["name"]:
+        if opt["is_train"] and has_curves(opt):
             mkdir_and_rename(str(Path(opt["root_path"]) / "tb_logger" / opt["name"]))
     folder = Path(folders["log"])
     header = f"# GENERATE TIME: {time.asctime()}\n# CMD:\n# {' '.join(sys.argv)}\n\n"  # as BasicSR does

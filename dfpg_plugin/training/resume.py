@@ -1,13 +1,24 @@
-"""Find and load the state of an earlier run."""
+"""Find the state of an earlier run, load it, and give it to a model."""
 
 import logging
 import re
 from pathlib import Path
 
-from basicsr.utils import check_resume
+from basicsr.models.base_model import BaseModel
+from basicsr.utils import check_resume, get_root_logger
 
 from dfpg_plugin.checks import UserError, check_file
-from dfpg_plugin.training.checkpoints import MODELS, STATES, has_checksums, iterations_of, load_set, load_state
+from dfpg_plugin.models.mended_model import MendedModel
+from dfpg_plugin.models.resuming import with_given_options
+from dfpg_plugin.training.checkpoints import (
+    MODELS,
+    STATES,
+    has_checksums,
+    iterations_of,
+    load_set,
+    load_state,
+    set_aside,
+)
 from dfpg_plugin.training.options import Options
 
 
@@ -27,6 +38,23 @@ def load_resume_state(opt: Options) -> dict | None:
     is_of_a_set = path.parent.name == STATES and re.fullmatch(r"\d+", path.stem)
     state = load_set(path.parent.parent, int(path.stem)) if is_of_a_set else load_state(path)
     return _chosen(opt, state, path)
+
+
+def resume(model: BaseModel, state: dict) -> None:
+    """Give a model its state under the given options, and those of BasicSR the best metrics, which they forget."""
+    if not isinstance(model, MendedModel):
+        state = with_given_options(model, state)
+    model.resume_training(state)
+    if not hasattr(model, "best_metric_results") and state.get("best_metric_results"):
+        model.best_metric_results = state["best_metric_results"]
+
+
+def set_aside_later(opt: Options, current_iter: int) -> None:
+    """Put the sets after ``current_iter`` aside and say where: the run has gone back, and they are not its own."""
+    if opt["rank"] == 0 and (folder := set_aside(Path(opt["path"]["experiments_root"]), current_iter)) is not None:
+        get_root_logger().info(
+            f"Checkpoints after iteration {current_iter}, of an earlier course, are now in {folder}."
+        )
 
 
 def _newest_whole_set(opt: Options) -> dict | None:
@@ -64,6 +92,11 @@ def _check_networks(opt: Options, folder: Path, current_iter: int) -> None:
 
 
 def _chosen(opt: Options, state: dict, path: Path) -> dict:
+    if (total_iter := int(opt["train"]["total_iter"])) < state["iter"]:
+        raise UserError(
+            f"train:total_iter: {total_iter} is below {state['iter']}, the iteration of {path}. Raise it, or name an "
+            "earlier state by path:resume_state."
+        )
     opt["path"]["resume_state"] = str(path)
     check_resume(opt, state["iter"])
     return state

@@ -31,8 +31,9 @@ class Requests:
     """What was asked for since the last iteration."""
 
     def __init__(self) -> None:
-        self.stop = 0  # the signal's number
+        self.stop = 0  # the number of the signal after which all processes stop; set by `agree` alone
         self.save = 0
+        self.wished_stop = self.wished_save = 0  # by signals to this process, which may come at any moment
         self.asked: float | None = None  # when this process got its first stopping signal, by the monotonic clock
         self.told = False
         # gloo, for nobody has to wait for a GPU
@@ -46,35 +47,43 @@ class Requests:
         """
         del frame
         if number == SAVING:
-            self.save = 1
+            self.wished_save = 1
         elif self.asked is None:
-            self.stop = number
+            self.wished_stop = number
             self.asked = time.monotonic()
             with suppress(OSError):  # a log record could interrupt another one, which Python's streams don't allow
-                os.write(STANDARD_ERROR, f"basicsr: {self.explanation()}\n".encode())
+                os.write(STANDARD_ERROR, f"basicsr: {explanation(number)}\n".encode())
         elif time.monotonic() - self.asked > ONE_WISH:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    def explanation(self) -> str:
-        """Return what a stopping signal does, in one line."""
-        return (
-            f"{signal.Signals(self.stop).name}: the iteration is finished and saved, then the training ends. A second "
-            f"signal after {ONE_WISH:g} s ends it at once."
-        )
-
     def tell(self) -> None:
         """Log once that the training is about to stop. Call it between iterations, where no record is being written."""
-        if self.stop and not self.told:
+        number = self.stop or self.wished_stop
+        if number and not self.told:
             self.told = True
-            get_root_logger().info(self.explanation())
+            get_root_logger().info(explanation(number))
 
     def agree(self) -> None:
-        """Make the requests of any process those of all: they have to save and stop after the same iteration."""
+        """Make the wishes of any process those of all: they have to save and stop after the same iteration.
+
+        A signal that comes meanwhile counts at the next call.
+        """
+        stop, save = self.wished_stop, self.wished_save
+        self.wished_save = 0
         if self.group is not None:
-            wishes = torch.tensor([self.stop, self.save])
+            wishes = torch.tensor([stop, save])
             distributed.all_reduce(wishes, distributed.ReduceOp.MAX, self.group)
-            self.stop, self.save = wishes.tolist()
+            stop, save = wishes.tolist()
+        self.stop, self.save = stop, save
+
+
+def explanation(number: int) -> str:
+    """Return what a stopping signal does, in one line."""
+    return (
+        f"{signal.Signals(number).name}: the iteration is finished and saved, then the training ends. A second "
+        f"signal after {ONE_WISH:g} s ends it at once."
+    )
 
 
 @contextmanager

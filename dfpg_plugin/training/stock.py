@@ -10,7 +10,8 @@ from dfpg_plugin import compat
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.training.metric_checks import try_metrics
 from dfpg_plugin.training.option_keys import warn_of_idle_keys
-from dfpg_plugin.training.options import Arguments, Options, read_option_file
+from dfpg_plugin.training.option_kinds import COUNTS, convert_whole_numbers
+from dfpg_plugin.training.options import Arguments, Options, force, read_option_file
 from dfpg_plugin.training.resume import load_resume_state
 
 
@@ -25,6 +26,8 @@ def train_stock(opt: Options, args: Arguments) -> None:
         raise UserError(f"{file}: BasicSR reads numbers like 1e-4 as text. For --stock write 1.0e-4.")
     for entry in args.force_yml:
         _refuse_code(entry)
+    _refuse_fractions(args)
+    _refuse_persistent_workers(opt)
     compat.mend_stock_resume(load_resume_state)
     if args.local_rank == 0:
         warn_of_idle_keys(opt, args.opt)
@@ -35,6 +38,21 @@ def train_stock(opt: Options, args: Arguments) -> None:
     sys.argv += [f"--{flag}" for flag in ("auto_resume", "debug") if getattr(args, flag)]
     sys.argv += ["--force_yml", *args.force_yml] if args.force_yml else []
     train_pipeline(opt["root_path"])
+
+
+def _refuse_fractions(args: Arguments) -> None:
+    opt = read_option_file(args.opt)
+    force(opt, args.force_yml)
+    if refused := [key for key in convert_whole_numbers(opt) if key not in COUNTS]:
+        raise UserError(f"{refused[0]}: BasicSR takes no whole number written like 2.0. For --stock write 2.")
+
+
+def _refuse_persistent_workers(opt: Options) -> None:
+    for key, options in opt["datasets"].items():
+        if key != "train" and options.get("persistent_workers"):
+            raise UserError(
+                f"datasets:{key}:persistent_workers: BasicSR validates without workers. For --stock remove it."
+            )
 
 
 def _refuse_code(entry: str) -> None:

@@ -94,9 +94,13 @@ def test_the_benchmark_of_finding_faces_finds_a_face_in_each_picture(tmp_path: P
     face = cv2.resize(astronaut()[25:205, 135:315], (250, 250), interpolation=cv2.INTER_AREA)
     (tmp_path / "lfw" / named).mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "lfw" / named / f"{named}_0001.jpg"), face[..., ::-1])
-    text = run("find_faces", tmp_path / "lfw", "--count", "1")
-    assert "100" in text
-    assert not NOT_FINITE.search(text)
+    run("find_faces", tmp_path / "lfw", "--count", "1", "--json", tmp_path / "found")
+    blurred, sharp, nobody = (
+        json.loads((tmp_path / f"found_{name}.json").read_text())["rows"] for name in ("blurred", "sharp", "nobody")
+    )
+    assert len(blurred) == 4  # sizes
+    assert sharp == [{"pictures": 1, "found": "100.0%", "boxed twice": 0, "other boxes": 0}]
+    assert [row["boxes"] for row in nobody] == [0]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
+from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError
@@ -74,5 +75,39 @@ def test_missing_options_are_named(options: dict, key: str) -> None:
 
 def test_row_51_sizes_that_differ_are_named(options: dict, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "lq" / "a.png"), np.zeros((20, 20, 3), np.uint8))
-    with pytest.raises(UserError, match=r"lq/a.png and .*gt/a.png"):
+    with pytest.raises(UserError, match=r"lq/a.png and .*gt/a.png.*is not 1x multiplication of LQ \(20, 20\)\)"):
         FacePairDataset(options)[0]
+
+
+@pytest.mark.parametrize("phase", ["val", "test"])
+@pytest.mark.parametrize("shape", [(20, 18), (40, 35), (41, 36), (80, 72)])
+def test_a_ground_truth_of_another_size_is_not_cut_to_fit(
+    options: dict, tmp_path: Path, phase: str, shape: tuple
+) -> None:
+    cv2.imwrite(str(tmp_path / "gt" / "b.png"), np.zeros((*shape, 3), np.uint8))
+    message = rf"pairs of different sizes \(1\): b.png \(36x40 px\) and b.png \({shape[1]}x{shape[0]} px\)"
+    with pytest.raises(UserError, match=message):
+        FacePairDataset({**options, "phase": phase})
+
+
+def test_the_rest_of_a_division_by_the_scale_is_left_out(options: dict, tmp_path: Path) -> None:
+    for name in NAMES:
+        cv2.imwrite(str(tmp_path / "gt" / f"{name}.png"), np.zeros((81, 72, 3), np.uint8))
+    dataset = FacePairDataset({**options, "phase": "test", "scale": 2})
+    assert dataset[0]["gt"].shape == (3, 80, 72)
+    cv2.imwrite(str(tmp_path / "gt" / "b.png"), np.zeros((82, 72, 3), np.uint8))
+    with pytest.raises(UserError, match=r"pairs of different sizes for scale: 2 \(1\): b.png"):
+        FacePairDataset({**options, "phase": "test", "scale": 2})
+
+
+def test_a_ground_truth_of_another_size_in_an_lmdb_is_named(options: dict, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "gt" / "b.png"), np.zeros((80, 72, 3), np.uint8))
+    for folder in ("lq", "gt"):
+        names = [f"{name}.png" for name in sorted(NAMES)]
+        root = str(tmp_path / f"{folder}.lmdb")
+        make_lmdb_from_imgs(str(tmp_path / folder), root, names, sorted(NAMES), map_size=2**24)
+        options[f"dataroot_{folder}"] = root
+    dataset = FacePairDataset({**options, "phase": "test", "io_backend": {"type": "lmdb"}})
+    assert dataset[0]["gt"].shape == (3, 40, 36)
+    with pytest.raises(UserError, match=r"^b and b: not a usable pair.*36x40 px and 72x80 px"):
+        dataset[1]

@@ -13,7 +13,7 @@ from conftest import write_yaml
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.evaluation.records import MANIFEST
-from dfpg_plugin.evaluation.study import StudyRun, is_tested, network_options, run_study
+from dfpg_plugin.evaluation.study import StudyRun, is_tested, network_options, results_folder, run_study
 from dfpg_plugin.files import sha256_of
 from dfpg_plugin.training.options import force
 
@@ -144,6 +144,46 @@ def test_two_models_and_two_seeds(basicsr: Callable, tmp_path: Path, demo_option
     assert basicsr(*arguments).returncode == 0
     assert {name: path.stat().st_mtime_ns for name, path in names.items()} == before
     assert not list((tmp_path / "results").glob("*archived*"))
+
+
+@pytest.mark.slow
+def test_a_study_writes_where_the_option_files_say(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+    for name in ("runs", "tests"):
+        (tmp_path / name).mkdir()
+    full, _, test = write_models(tmp_path, {**demo_options, "path": {"root": "runs"}})
+    test.write_text(test.read_text().replace("path:", f"path:\n  root: {tmp_path / 'tests'}"))
+    done = basicsr("study", "-opt", full, "--test", test, "--seeds", 0, "--out", "report")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "runs" / "experiments" / "full_seed0" / "models" / "net_g_latest.pth").is_file()
+    assert len(list((tmp_path / "tests" / "results").glob("*/evaluation.json"))) == 3
+    assert not (tmp_path / "experiments").exists()
+    assert not (tmp_path / "results").exists()
+
+
+def test_runs_are_found_where_the_option_files_say(
+    tmp_path: Path, demo_options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs", "tests"):
+        (tmp_path / name).mkdir()
+    full, plain, test = write_models(tmp_path, {**demo_options, "path": {"root": "runs"}})
+    test.write_text(test.read_text().replace("path:", f"path:\n  root: {tmp_path / 'tests'}"))
+    run = StudyRun(str(full), 0)
+    assert run.weights == Path("runs/experiments/full_seed0/models/net_g_latest.pth")
+    assert results_folder(str(test)) == tmp_path / "tests" / "results"
+    assert results_folder(str(write_yaml(plain, {"path": None}))) == Path("results")
+    run.weights.parent.mkdir(parents=True)
+    run.weights.write_bytes(b"weights")
+    (tmp_path / "tests" / "results" / run.name).mkdir(parents=True)
+    method = {"images": "restored", "weights": {"sha256": sha256_of(run.weights)}}
+    manifest = {"finished": "now", "option_file": {"sha256": sha256_of(test)}, "method": method}
+    (tmp_path / "tests" / "results" / run.name / MANIFEST).write_text(json.dumps(manifest))
+    assert is_tested(run.name, str(test), run)
+    with pytest.raises(UserError, match="runs/experiments/full_seed0: was trained with other options"):
+        run_study([str(full)], [0], str(test), 1, tmp_path / "logs")
+    (tmp_path / "tests").rename(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"path:root: the folder .*tests does not exist"):
+        run_study([str(full)], [0], str(test), 1, tmp_path / "logs")
 
 
 def test_results_of_another_test_or_other_weights_are_not_kept(

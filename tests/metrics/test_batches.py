@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from basicsr.metrics import calculate_metric
 
+from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.metrics.batches import measure, settings_of, uses_of
 
@@ -35,6 +36,14 @@ def test_batches_and_single_calls_agree(metric: dict) -> None:
     assert measure(metric, restored, sharp) == pytest.approx(single, rel=1e-5, nan_ok=True)
     assert not all(math.isnan(value) for value in single)
     assert len(set(single)) == 4
+
+
+@pytest.mark.parametrize("kind", ["calculate_psnr", "calculate_ssim", "calculate_niqe", "calculate_ssim_3d"])
+def test_a_border_that_leaves_nothing_is_an_error(kind: str) -> None:
+    restored, sharp = images()
+    metric = {"type": kind, "crop_border": 48}  # the lowest face has 96 px, the narrowest 92
+    with pytest.raises(UserError, match=f"{kind}: crop_border: 48 leaves less than .* of an image of 92x"):
+        measure(metric, restored, None if kind == "calculate_niqe" else sharp)
 
 
 def test_settings_hold_the_defaults_too() -> None:

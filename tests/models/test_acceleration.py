@@ -1,6 +1,7 @@
 """Options that change how a step is computed: in parts, in lower precision, compiled, without waiting."""
 
 import copy
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,11 +191,32 @@ def test_all_networks_are_compiled_and_keep_their_names(options: dict) -> None:
 def test_by_default_networks_that_say_which_parts_are_compiled_on_a_gpu(
     device: str, wanted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(acceleration, "find_spec", lambda name: name == "triton")
+    monkeypatch.setattr(acceleration, "can_compile", lambda device: device.type == "cuda")
     for net, expected in ((ARCH_REGISTRY.get("CAFeatureDiscriminator")(), wanted), (torch.nn.Linear(1, 1), False)):
         assert bool(compiled_modules(Acceleration().compiled(net, torch.device(device)))) is expected
     net = Acceleration(compile=False).compiled(ARCH_REGISTRY.get("CAFeatureDiscriminator")(), torch.device(device))
     assert compiled_modules(net) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "compilers", "capability", "missing"),
+    [
+        (True, ("gcc",), (9, 0), None),
+        (False, ("gcc",), (9, 0), "the package triton"),
+        (True, (), (9, 0), "a C compiler"),
+        (True, ("gcc",), (6, 1), "a GPU of compute capability 7.0"),
+    ],
+)
+def test_the_log_says_what_compiling_lacks(
+    found: bool, compilers: tuple, capability: tuple, missing: str | None, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(acceleration, "find_spec", lambda name: found or None)
+    monkeypatch.setattr(acceleration, "which", lambda name: name in compilers)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(acceleration, "get_root_logger", lambda: logging.getLogger("said"))
+    caplog.set_level(logging.INFO, "said")
+    assert acceleration.can_compile.__wrapped__(torch.device("cuda")) is (missing is None)
+    assert [missing in record.message for record in caplog.records] == [True] * (missing is not None)
 
 
 def test_validation_is_never_compiled(options: dict, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,15 @@ from basicsr.models import build_model
 from torch.nn import functional as F
 
 from dfpg_plugin.models.acceleration import Acceleration
-from dfpg_plugin.models.captured_step import WARM_UP, CapturedStep
+from dfpg_plugin.models.captured_step import WARM_UP, CapturedStep, CudaRecorder
 from dfpg_plugin.models.dfpg_model import DFPGModel
 
 
 class ComputingAgain:
-    """Keeps the rules of a CUDA graph on a CPU: nothing is computed while it records, and results keep their place."""
+    """A recorder for a CPU: nothing is computed while it records, and results keep their places.
+
+    It computes again in Python, so that what a graph would freeze stays alive here; tests/gpu has a GPU's own.
+    """
 
     def __init__(self, model: DFPGModel) -> None:
         self.model = model
@@ -100,6 +103,51 @@ def test_batches_of_another_shape_are_computed_as_they_come(options: dict) -> No
     assert recorder.replayed == 2 * 2  # D and G in iterations 4 and 6
 
 
+def test_a_shape_is_recorded_only_after_its_own_warm_up(options: dict) -> None:
+    """Kernels for the shape of an iteration that is recorded must have been chosen and compiled before."""
+    model = build(options)
+    recorder = model.captured.recorder = ComputingAgain(model)
+    train(model, 5, (32, 48, 32, 48, 32))  # three of 32, two of 48
+    assert recorder.recorded == 0
+    train(model, 1, (48,))
+    assert recorder.recorded == 0
+    train(model, 1, (48,))
+    assert recorder.recorded == 2
+    assert model.captured.inputs[0].shape[-1] == 48
+
+
+class FailingGraph:
+    """torch.cuda.graph where a recording fails: it tells that there was an error, and leaves its stream current."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> None:
+        torch.cuda.set_stream("the recording's")
+
+    def __exit__(self, *_: object) -> None:
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
+def test_a_recording_that_fails_tells_the_cause_and_leaves_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = ["the training's"]
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(torch.cuda, "Stream", object)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: streams[-1])
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
+    monkeypatch.setattr(torch.cuda, "graph", FailingGraph)
+
+    def compute() -> tuple[dict, dict]:
+        raise ValueError("a loss looked at a number")
+
+    with pytest.raises(ValueError, match="a loss looked at a number"):
+        CudaRecorder().record(compute)
+    assert streams[-1] == "the training's"
+    with pytest.raises(RuntimeError, match="previous error during capture"):
+        CudaRecorder().record(lambda: ({}, {}))
+
+
 def test_a_recorded_step_leaves_out_what_is_not_finite(options: dict) -> None:
     model = build(options)
     model.captured.recorder = ComputingAgain(model)
@@ -150,6 +198,10 @@ def test_a_step_that_can_not_be_recorded_is_computed_and_said_so(
     assert captured.captured.recorder is None
 
 
+class Foreign(torch.nn.Module):
+    """A layer of another package, inside of a network of ours as in AdaptedNet."""
+
+
 def test_memory_that_does_not_suffice_is_no_reason_to_go_on(options: dict) -> None:
     class Full(ComputingAgain):
         def record(self, compute: Callable) -> tuple[Callable, tuple[dict, dict]]:
@@ -169,7 +221,7 @@ def test_memory_that_does_not_suffice_is_no_reason_to_go_on(options: dict) -> No
         ("cuda", False, 1, False, "train:cuda_graph is false"),
         ("cuda", None, 2, False, "several processes"),
         ("cuda", True, 2, False, "several processes"),
-        ("cuda", None, 1, True, "Linear is not of this package"),
+        ("cuda", None, 1, True, "Foreign is of another package"),
         ("cuda", None, 1, False, "recorded as CUDA graphs"),
         ("cuda", True, 1, True, "recorded as CUDA graphs"),
     ],
@@ -189,7 +241,7 @@ def test_the_log_says_whether_a_step_is_recorded_and_why_not(
     monkeypatch.setattr(acceleration, "CudaRecorder", lambda: "a recorder")
     monkeypatch.setattr(acceleration, "get_root_logger", lambda: logging.getLogger("said"))
     caplog.set_level(logging.INFO, "said")
-    networks = [torch.nn.Linear(1, 1) if foreign else ResBlock(16)]
+    networks = [torch.nn.Sequential(ResBlock(16), Foreign() if foreign else torch.nn.Linear(1, 1))]
     recorder = Acceleration(cuda_graph=asked).recorder(torch.device(device), processes, networks)
     assert (recorder == "a recorder") is bool(said and said.startswith("recorded"))
     lines = [record.message for record in caplog.records]

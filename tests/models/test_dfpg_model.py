@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.models.finite import NonFiniteLossError
-from dfpg_plugin.models.parts import Cosines, Part
+from dfpg_plugin.models.parts import Cosines, Part, frozen
 
 
 def build(options: dict) -> DFPGModel:
@@ -48,7 +48,7 @@ def test_generator_terms_reach_the_generator_and_nothing_else(
 ) -> None:
     model = build(options)
     part = forward(model)
-    with model._frozen_discriminator():
+    with frozen(model.net_d):
         model._generator_losses(part)[0][term].backward()
     reached = gradients(model.net_g)
     every = {name for name, _ in model.net_g.named_parameters()}
@@ -71,7 +71,7 @@ def test_gradient_of_the_prior_loss_flows_through_the_attention_weights(options:
     model = build(options)
     target = forward(model).target
     leaves = [(3 * torch.rand_like(p) + 0.1).requires_grad_() for p in target]
-    with model._frozen_discriminator():
+    with frozen(model.net_d):
         with torch.no_grad():
             weighted_target = model._attend(target)
             constant = [a / p for a, p in zip(model._attend(leaves), leaves, strict=True)]
@@ -182,7 +182,7 @@ def test_one_step_of_g_follows_the_gradient_of_the_sum_of_equation_10(options: d
         m.net_d.eval()  # no further power iterations, so that every call sees the same weights
     model.optimize_parameters(1)
     part = forward(reference)
-    with reference._frozen_discriminator():
+    with frozen(reference.net_d):
         terms, _ = reference._generator_losses(part)
         for term in terms.values():
             term.backward(retain_graph=True)

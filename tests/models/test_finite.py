@@ -121,6 +121,19 @@ def test_every_fused_optimizer_goes_on_after_an_update_that_was_left_out_as_if_i
     torch.testing.assert_close(*results)
 
 
+def test_overflows_of_each_optimizer_are_counted_for_itself() -> None:
+    """D's update, which is made, does not hide that the generator's never is."""
+    _, optimizer, check = make(waits=False, fused=True)
+    other = torch.optim.Adam([torch.nn.Parameter(torch.ones(3))], lr=0.1, fused=True)
+    losses = {"l": torch.tensor(1.0)}
+    for current_iter in range(1, 27):
+        check.begin(current_iter)
+        check.update(losses, torch.tensor(1.0), other, lambda: None, scaled=True)
+        check.update(losses, torch.tensor(math.inf), optimizer, lambda: None, scaled=True)
+    with pytest.raises(NonFiniteLossError, match="the gradient of l is inf at iteration 26"):
+        check.settle()
+
+
 @pytest.mark.parametrize("waits", [True, False])
 def test_with_a_scaler_an_infinite_loss_changes_nothing_and_a_gradient_may_overflow(waits: bool) -> None:
     weight, optimizer, check = make(waits, fused=True)

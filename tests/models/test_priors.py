@@ -14,7 +14,7 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.losses.prior_loss import PriorPerceptualLoss
 from dfpg_plugin.models.acceleration import channels_last
 from dfpg_plugin.models.dfpg_model import DFPGModel
-from dfpg_plugin.models.parts import Part
+from dfpg_plugin.models.parts import Part, frozen
 from dfpg_plugin.models.priors import channels_and_strides, sized_to_prior
 
 EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 1}
@@ -45,7 +45,7 @@ def test_every_term_passes_the_extractor_and_reaches_the_generator_only(restored
     model = build(restored)
     (part,) = Part.of(model.lq, model.gt, 1)
     model._estimate(part)
-    with model._frozen_discriminator():
+    with frozen(model.net_d):
         model._generator_losses(part)[0][term].backward()
     assert reached(model.net_g) == {name for name, _ in model.net_g.named_parameters()}
     assert reached(model.net_d) == reached(model.net_prior) == set()

@@ -1,5 +1,6 @@
 """A validation that several processes share gives what one gives, with BasicSR's own as the measure."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from basicsr.metrics.psnr_ssim import calculate_psnr
 from basicsr.models.sr_model import SRModel
 from torch.utils.data import DataLoader, Dataset
 
+from dfpg_plugin.checks import UserError
 from dfpg_plugin.models import validation
 from dfpg_plugin.models.mended_model import MendedModel
 
@@ -89,3 +91,16 @@ def test_the_means_are_those_of_the_images(tmp_path: Path) -> None:
               (Pairs()[i] for i in range(7))]  # fmt: skip
     expected = sum(calculate_psnr(p["lq"], p["gt"], 0) for p in images) / 7
     assert model.metric_results["psnr"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "largest"), [("psnr", 11), ("ssim", 6)])
+def test_a_border_leaves_something_to_measure(tmp_path: Path, kind: str, largest: int) -> None:
+    for border in (largest, largest + 1):
+        metrics = {kind: {"type": f"calculate_{kind}", "crop_border": border}}
+        model = build(MendedModel, options(tmp_path, val={"metrics": metrics, "suffix": None}))
+        if border == largest:
+            model.validation(DataLoader(Pairs()), 5, None, False)
+            assert math.isfinite(model.metric_results[kind])
+            continue
+        with pytest.raises(UserError, match=f"val:metrics: calculate_{kind}: crop_border: {border} leaves less than"):
+            model.validation(DataLoader(Pairs()), 5, None, False)

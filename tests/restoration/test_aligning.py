@@ -16,6 +16,7 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli.main import main
 from dfpg_plugin.metrics.recognisers import find_dlib_models
 from dfpg_plugin.restoration.aligning import FaceCutter
+from dfpg_plugin.restoration.detectors import Detector
 from dfpg_plugin.restoration.faces import TEMPLATE, Face
 
 ORIENTATION = 0x0112  # EXIF's tag
@@ -89,11 +90,21 @@ def test_what_is_left_out_has_a_reason(photograph: NDArray, changes: dict, reaso
     assert any(re.match(rf"(face at \d+,\d+: )?{reason}", text) for text in reasons), reasons
 
 
+@pytest.mark.parametrize(("min_score", "asked"), [(None, 0.2), (0.1, 0.1), (0.9, 0.2)])
+def test_a_lower_min_score_asks_the_detector_for_more(monkeypatch, min_score: float | None, asked: float) -> None:
+    given = []
+    detector = Detector(lambda picture, least: given.append(least) or [], threshold=0.2, doubt=0.0)
+    monkeypatch.setattr("dfpg_plugin.restoration.aligning.load_detector", lambda *_: detector)
+    FaceCutter(160, 128, min_score=min_score)(png(ASTRONAUT), "a.png")
+    assert given == [asked]
+
+
 def test_landmarks_that_are_no_faces_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     mirrored = TEMPLATE[[1, 0, 2, 4, 3]] * 200 + 150
     spot = np.full((5, 2), 200.0)
     found = [Face((150, 150, 350, 350), 2.0, points) for points in (mirrored, spot)]
-    monkeypatch.setattr("dfpg_plugin.restoration.aligning.load_detector", lambda *_: lambda _: found)
+    detector = Detector(lambda picture, least: found, threshold=0.0, doubt=0.0)
+    monkeypatch.setattr("dfpg_plugin.restoration.aligning.load_detector", lambda *_: detector)
     faces, reasons = CUTTER(png(ASTRONAUT), "a.png")
     assert faces == []
     assert "a landmark lies" in reasons[0]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli.main import main
@@ -121,3 +121,25 @@ def test_a_file_may_carry_the_discriminators_attention(dfpgnet: str, tmp_path: P
     assert DFPGRestorer(again).sees_grey
     plain = DFPGRestorer(dfpgnet)
     torch.testing.assert_close(plain.attention(2, prior), prior[0].mean(dim=(1, 2)))
+
+
+def test_half_precision_halves_the_file_and_rounds_each_weight(dfpgnet: str, tmp_path: Path, capsys) -> None:
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    assert main(["export", str(whole), "--weights", dfpgnet]) == 0
+    assert main(["export", str(half), "--weights", dfpgnet, "--half"]) == 0
+    sizes = [sum(t.numel() * t.element_size() for t in load_file(file).values()) for file in (whole, half)]
+    assert sizes[0] == 2 * sizes[1]
+    exact, rounded = (load_network(str(file), None)[0].state_dict() for file in (whole, half))
+    for name, weight in exact.items():
+        assert np.array_equal(rounded[name].numpy(), weight.numpy().astype(np.float16).astype(np.float32))
+    again = tmp_path / "again.safetensors"  # single precision unless it is asked for, whatever was given
+    assert main(["export", str(again), "--weights", str(half)]) == 0
+    assert {t.dtype for t in load_file(again).values()} == {torch.float32}
+    capsys.readouterr()
+    assert main(["export", str(tmp_path / "net.onnx"), "--weights", dfpgnet, "--half"]) == 2
+    assert "--half: needs a .safetensors" in capsys.readouterr().err
+    large = {name: 1e6 * weight for name, weight in load_file(dfpgnet).items()}
+    save_file(large, tmp_path / "large.safetensors", {"network_g": json.dumps(SMALL)})
+    arguments = ["--weights", str(tmp_path / "large.safetensors"), "--half"]
+    assert main(["export", str(tmp_path / "a.safetensors"), *arguments]) == 2
+    assert "has weights beyond 65,504" in capsys.readouterr().err

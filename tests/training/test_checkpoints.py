@@ -19,6 +19,7 @@ from dfpg_plugin.training.checkpoints import (
     iterations_of,
     load_set,
     save_checkpoint,
+    set_aside,
     settle,
 )
 
@@ -86,6 +87,26 @@ def test_so_many_sets_are_kept_and_the_best_and_latest(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "training_states").iterdir()) == [
         "10.sha256", "10.state", "11.sha256", "11.state"
     ]  # fmt: skip
+
+
+def test_a_run_that_goes_back_keeps_what_it_saves_and_loses_nothing(tmp_path: Path) -> None:
+    model = StockModel(tmp_path)
+    for current_iter in (5000, 7500, 10000, 25000):
+        save_checkpoint(model, 0, current_iter)
+    torch.save({}, tmp_path / "models" / "net_g_best.pth")
+    before = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    aside = set_aside(tmp_path, 5000)
+    assert aside is not None
+    assert iterations_of(tmp_path) == [5000]
+    assert iterations_of(aside) == [25000, 10000, 7500]
+    assert load_set(aside, 7500)["iter"] == 7500
+    assert {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert (tmp_path / "models" / "net_g_best.pth").is_file()
+    for current_iter in (7500, 10000):
+        save_checkpoint(model, 0, current_iter, keep=2)
+        assert iterations_of(tmp_path)[0] == current_iter
+    assert iterations_of(tmp_path) == [10000, 7500]
+    assert set_aside(tmp_path, 10000) is None
 
 
 @pytest.mark.parametrize("name", ["models/net_g_8.pth", "training_states/8.state", "training_states/8.sha256"])

@@ -12,6 +12,7 @@ from conftest import write_yaml
 from dfpg_plugin.training.loop import build_loaders
 from dfpg_plugin.training.options import Arguments, complete, force, read_option_file
 
+METRIC = {"type": "calculate_psnr", "crop_border": 0}
 KEYS = ("l_d_real", "l_d_fake", "l_g_pix", "l_g_prior", "l_g_gan", "cos_p1")
 
 
@@ -242,6 +243,27 @@ def test_row_30_a_run_is_found_from_any_folder(
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.parametrize("model", ["DFPGModel", "SRModel"])
+def test_a_border_that_leaves_nothing_to_measure_is_an_error(
+    command: Callable, demo_options: dict, option_file: Path, tmp_path: Path, capsys, model: str
+) -> None:
+    if model == "SRModel":
+        demo_options.update(model_type=model, path={})
+        del demo_options["network_prior"], demo_options["network_d"]
+        demo_options["train"] = {
+            "total_iter": 2, "optim_g": {"type": "Adam", "lr": 1e-4}, "pixel_opt": {"type": "L1Loss"},
+            "scheduler": {"type": "MultiStepLR", "milestones": [5]},
+        }  # fmt: skip
+        write_yaml(option_file, demo_options)
+    wide = "val:metrics:psnr:crop_border=46"  # of faces of 92x112 px
+    assert command("train", "-opt", option_file, "--force_yml", wide) == 2
+    message = (
+        "val:metrics: calculate_psnr: crop_border: 46 leaves less than 1 px of an image of 92x112 px. Lower it, or"
+    )
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "experiments").exists()
+
+
 @pytest.mark.parametrize("model", ["SRModel", "SRGANModel", "ESRGANModel"])
 def test_basicsrs_models_resume_exactly_too(
     command: Callable, demo_options: dict, option_file: Path, tmp_path: Path, model: str
@@ -265,6 +287,39 @@ def test_basicsrs_models_resume_exactly_too(
     assert states[0]["best_metric_results"] == states[1]["best_metric_results"] != {}
     assert str(states[0]["optimizers"]) == str(states[1]["optimizers"])
     assert str(states[0]["random"]) == str(states[1]["random"])
+
+
+def test_a_run_that_went_back_goes_on_from_there(command: Callable, option_file: Path, tmp_path: Path, capsys) -> None:
+    run = tmp_path / "experiments" / "small"
+    assert command("train", "-opt", option_file) == 0
+    back = ["train", "-opt", option_file, "--force_yml", f"path:resume_state={run}/training_states/2.state"]
+    assert command(*back, "train:total_iter=3", "logger:save_checkpoint_freq=1", "logger:keep_checkpoints=1") == 0
+    assert re.search(r"Checkpoints after iteration 2, .* are now in .*small/abandoned_\d", capsys.readouterr().err)
+    assert [path.name for path in (run / "training_states").glob("*.state")] == ["3.state"]
+    assert len(list(run.glob("abandoned_*/training_states/*.state"))) == 2
+    assert command("train", "-opt", option_file, "--auto_resume", "--force_yml", "train:total_iter=4") == 0
+    assert [i for i, _ in logged(run)] == [1, 2, 3, 4, 5, 6, 3, 4]
+
+
+@pytest.mark.parametrize("flags", [[], ["--stock"]])
+def test_changed_rates_and_metrics_take_effect_when_a_run_is_resumed(
+    command: Callable, demo_options: dict, option_file: Path, tmp_path: Path, capsys, flags: list
+) -> None:
+    assert command("train", "-opt", option_file, *flags, "--force_yml", "train:total_iter=4") == 0
+    train = demo_options["train"]
+    before, train["optim_g"]["lr"], train["optim_d"]["betas"] = train["optim_g"]["lr"], 1e-6, [0.5, 0.9]
+    train["scheduler"]["gamma"] = 0.5
+    demo_options["val"].update(val_freq=5, metrics={"psnr": METRIC, "d": {"type": "calculate_ssim_3d"}})
+    assert command("train", "-opt", write_yaml(option_file, demo_options), *flags, "--auto_resume") == 0
+    said = f"Changed since iteration 4, and in effect from now on: train:optim_g:lr {before} -> 1e-06; train:scheduler:"
+    assert said in capsys.readouterr().err
+    run = tmp_path / "experiments" / "small"
+    state = torch.load(run / "training_states" / "6.state", weights_only=True)
+    rates, betas = ([optimizer["param_groups"][0][key] for optimizer in state["optimizers"]] for key in ("lr", "betas"))
+    assert rates[0] == pytest.approx(1e-6)
+    assert list(betas[1]) == [0.5, 0.9]
+    assert [schedule["gamma"] for schedule in state["schedulers"]] == [0.5, 0.5]
+    assert state["best_metric_results"]["ORL-val"].keys() == {"psnr", "d"}
 
 
 def test_a_state_of_another_model_is_named(

@@ -13,10 +13,12 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGIST
 from conftest import write_yaml
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.cli.arguments import read_options
 from dfpg_plugin.training.metric_checks import check_metrics, try_metrics
 from dfpg_plugin.training.option_checks import check_options
 from dfpg_plugin.training.option_keys import unknown_keys, warn_of_idle_keys
 from dfpg_plugin.training.options import Arguments, complete, key_lines, read_option_file
+from dfpg_plugin.training.stock import train_stock
 
 
 def check(opt: dict, tmp_path: Path, is_train: bool = True) -> None:
@@ -65,6 +67,7 @@ def set_key(opt: dict, key: str, value: object) -> None:
         ("train:total_iter", "100", "train:total_iter: expected a number above 0, got '100'"),
         ("train:total_iter", float("inf"), "train:total_iter: expected a whole number"),
         ("train:total_iter", 1.5, "train:total_iter: expected a whole number"),
+        ("manual_seed", 2**32, "manual_seed: expected a whole number from 0 to 4000000000, got 4294967296"),
         ("val:val_freq", None, "val:val_freq: expected a number"),
         ("datasets:train:batch_size_per_gpu", -1, "batch_size_per_gpu"),
         ("train:optim_d:lr", "fast", "train:optim_d:lr"),
@@ -82,6 +85,67 @@ def test_what_would_fail_later_is_named(
     demo_options["num_gpu"] = 0
     with pytest.raises(UserError, match=message):
         check(demo_options, tmp_path)
+
+
+WHOLE = {
+    "scale": 1.0, "num_gpu": 0.0, "manual_seed": 1e3, "datasets:train:batch_size_per_gpu": 1e1,
+    "datasets:train:num_worker_per_gpu": 2.0, "datasets:train:gt_size": 32.0, "datasets:train:seed": 3.0,
+    "train:total_iter": 4e0, "train:accumulate": 2.0, "train:warmup_iter": -1.0, "train:scheduler:step_size": 8e1,
+    "val:val_freq": 1e3, "val:batch_size": 2.0, "val:metrics:psnr:crop_border": 4.0, "logger:keep_checkpoints": 3.0,
+    "logger:print_freq": 1.0,
+}  # fmt: skip
+
+
+def test_whole_numbers_may_be_written_like_fractions(demo_options: dict, tmp_path: Path) -> None:
+    for key, value in {**WHOLE, "train:optim_g:lr": 1.0, "train:scheduler:gamma": 1.0}.items():
+        set_key(demo_options, key, value)
+    file = write_yaml(tmp_path / "t.yml", demo_options)
+    opt = read_options(Arguments(str(file)), is_train=True)
+    for key, value in WHOLE.items():
+        found: object = opt
+        for part in key.split(":"):
+            found = found[part]  # type: ignore[index]
+        assert type(found) is int, key
+        assert found == value
+    assert type(opt["datasets"]["train"]["scale"]) is int
+    assert type(opt["train"]["optim_g"]["lr"]) is type(opt["train"]["scheduler"]["gamma"]) is float
+
+
+def test_workers_that_persist_need_workers(demo_options: dict, tmp_path: Path) -> None:
+    train = demo_options["datasets"]["train"]
+    train.update(persistent_workers=True, num_worker_per_gpu=2)
+    check(demo_options, tmp_path)
+    for train["num_worker_per_gpu"] in (0, 0.0):
+        with pytest.raises(UserError, match="datasets:train:persistent_workers: needs workers"):
+            check(demo_options, tmp_path)
+    del train["num_worker_per_gpu"]
+    with pytest.raises(UserError, match="datasets:train:persistent_workers: needs workers"):
+        check(demo_options, tmp_path)
+
+
+def test_the_stock_loop_has_no_workers_for_a_validation(demo_options: dict, tmp_path: Path) -> None:
+    demo_options["datasets"]["val"]["persistent_workers"] = True
+    arguments = Arguments(str(write_yaml(tmp_path / "t.yml", demo_options)))
+    with pytest.raises(UserError, match="datasets:val:persistent_workers: BasicSR validates without workers"):
+        train_stock(read_options(arguments, is_train=True), arguments)
+
+
+def test_fractions_stay_mistakes(demo_options: dict, tmp_path: Path) -> None:
+    for key in WHOLE:
+        if key not in ("datasets:train:gt_size", "datasets:train:seed", "val:metrics:psnr:crop_border"):
+            set_key(demo_options, key, 2.5)
+    file = write_yaml(tmp_path / "t.yml", demo_options)
+    with pytest.raises(UserError, match=f"{len(WHOLE) - 3} mistakes") as caught:
+        read_options(Arguments(str(file)), is_train=True)
+    assert "logger:keep_checkpoints: expected a whole number from 1, got 2.5" in str(caught.value)
+
+
+def test_the_stock_loop_is_not_handed_whole_numbers_that_it_can_not_use(demo_options: dict, tmp_path: Path) -> None:
+    demo_options["train"]["total_iter"] = 5000.0  # which it can
+    demo_options["datasets"]["train"]["num_worker_per_gpu"] = 2.0
+    arguments = Arguments(str(write_yaml(tmp_path / "t.yml", demo_options)))
+    with pytest.raises(UserError, match=r"^datasets:train:num_worker_per_gpu: BasicSR takes no whole number written"):
+        train_stock(read_options(arguments, is_train=True), arguments)
 
 
 def test_all_mistakes_are_named_at_once_with_their_lines(tmp_path: Path, demo_options: dict) -> None:

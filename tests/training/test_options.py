@@ -101,7 +101,7 @@ def test_completed_options_equal_basicsrs(tmp_path: Path, demo_options: dict, mo
     monkeypatch.setattr("sys.argv", ["basicsr", "-opt", str(file), "--debug"])
     expected, _ = parse_options(str(tmp_path), is_train=True)
     got = complete(read_option_file(str(file)), Arguments(str(file), debug=True), tmp_path, is_train=True)
-    ours = {"root_path", "seed", "suffix"}  # what BasicSR adds later, and what it leaves to chance
+    ours = {"root_path", "seed", "suffix", "debug"}  # what BasicSR adds later, and what it leaves to chance
     got["rank"], got["world_size"] = 0, 1
     got["datasets"]["train"].pop("seed")
     assert {k: v for k, v in got.items() if k not in ours | {"val"}} == {
@@ -116,6 +116,19 @@ def test_row_25_optional_keys_may_be_left_out(tmp_path: Path) -> None:
     assert opt["logger"] == {"print_freq": 100, "save_checkpoint_freq": 5000, "use_tb_logger": False}
     assert opt["datasets"]["train"]["num_worker_per_gpu"] == 0
     assert isinstance(opt["manual_seed"], int)
+
+
+@pytest.mark.parametrize("name", ["debug", "debug_x", "undebugged"])
+def test_a_name_with_debug_in_it_changes_no_frequency(tmp_path: Path, demo_options: dict, name: str) -> None:
+    demo_options["name"] = name
+    demo_options["val"]["val_freq"] = 1000
+    demo_options["logger"].update(print_freq=50, save_checkpoint_freq=500)
+    opt = complete(demo_options, Arguments("t.yml"), tmp_path, is_train=True)
+    assert (opt["logger"]["print_freq"], opt["logger"]["save_checkpoint_freq"], opt["val"]["val_freq"]) == (
+        50, 500, 1000
+    )  # fmt: skip
+    opt = complete(demo_options, Arguments("t.yml", debug=True), tmp_path, is_train=True)
+    assert (opt["logger"]["print_freq"], opt["logger"]["save_checkpoint_freq"], opt["val"]["val_freq"]) == (1, 8, 8)
 
 
 @pytest.mark.parametrize("name", ["a/b", ["a"], 3])

@@ -13,7 +13,8 @@ def options(folder: Path, **path: object) -> dict:
     (folder / "training_states").mkdir()
     (folder / "models").mkdir()
     folders = {"training_states": str(folder / "training_states"), "models": str(folder / "models")}
-    return {"auto_resume": not path, "network_g": {}, "path": {"resume_state": None, **folders, **path}}
+    train = {"total_iter": 10}
+    return {"auto_resume": not path, "network_g": {}, "train": train, "path": {"resume_state": None, **folders, **path}}
 
 
 def save(folder: Path, current_iter: int) -> Path:
@@ -69,3 +70,15 @@ def test_a_state_named_in_the_options_is_taken_or_the_reason_said(tmp_path: Path
         load_resume_state(opt)
     opt["path"]["resume_state"] = str(save(tmp_path, 7))
     assert load_resume_state(opt)["iter"] == 7
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_training_that_would_end_before_its_state_is_refused(tmp_path: Path, named: bool) -> None:
+    opt = options(tmp_path)
+    path = save(tmp_path, 12)
+    if named:
+        opt["auto_resume"], opt["path"]["resume_state"] = False, str(path)
+    with pytest.raises(UserError, match=r"train:total_iter: 10 is below 12, the iteration of .*12\.state"):
+        load_resume_state(opt)
+    opt["train"]["total_iter"] = 12
+    assert load_resume_state(opt)["iter"] == 12

@@ -27,7 +27,10 @@ def test_handlers_are_put_back() -> None:
     before = [signal.getsignal(number) for number in signals.STOPPING]
     with signals.listening() as requests:
         os.kill(os.getpid(), signals.SAVING)
+        requests.agree()
         assert (requests.save, requests.stop) == (1, 0)
+        requests.agree()
+        assert (requests.save, requests.stop) == (0, 0)
     assert [signal.getsignal(number) for number in signals.STOPPING] == before
 
 
@@ -56,6 +59,25 @@ def test_a_repeat_of_a_wish_that_another_process_told_does_not_end_this_one(hand
         requests.agree()
         os.kill(os.getpid(), signal.SIGTERM)
         assert requests.stop == signal.SIGTERM
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, (signal.SIGTERM, 0)), (signals.SAVING, (0, 1))])
+def test_a_signal_that_comes_while_processes_agree_counts_the_next_time(
+    handlers: None, monkeypatch, number: int, expected: tuple[int, int]
+) -> None:
+    signalled = []
+
+    def all_reduce(*_: object) -> None:
+        if not signalled:
+            signalled.append(os.kill(os.getpid(), number))
+
+    monkeypatch.setattr(signals.distributed, "all_reduce", all_reduce)
+    with signals.listening() as requests:
+        requests.group = object()
+        requests.agree()
+        assert (requests.stop, requests.save) == (0, 0)  # the others know nothing of it
+        requests.agree()
+        assert (requests.stop, requests.save) == expected
 
 
 @pytest.mark.parametrize("number", signals.STOPPING)
