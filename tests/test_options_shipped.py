@@ -158,7 +158,11 @@ def test_lfws_options_use_the_data_that_their_heads_make() -> None:
     assert train["train"]["scheduler"]["T_max"] == train["train"]["total_iter"]
     assert "prior_opt" in train["train"] and "gan_opt" in train["train"]  # B6, with D^C
     assert train["network_d"]["channel_attention"]
-    assert set(read_set_metrics(test["val"]["set_metrics"])) == {"detection"}
+    set_metrics = read_set_metrics(test["val"]["set_metrics"])
+    assert set(set_metrics) == {"detection", "verification"}
+    assert set_metrics["verification"].photographs == str(pairs[test["datasets"]["test"]["dataroot"]].faces)
+    for path in ("George_W_Bush_0001.png", "George_W_Bush/George_W_Bush_0530.webp"):  # of a sharp face, of a photograph
+        assert re.search(set_metrics["verification"].identity, path)[1] == "George_W_Bush"
 
 
 def test_real_blur_saves_pictures_and_measures_nothing() -> None:

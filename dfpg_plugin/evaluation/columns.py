@@ -15,6 +15,8 @@ from dfpg_plugin.evaluation.statistics import Array
 from dfpg_plugin.metrics.verification import verify
 
 NO_FACE = "not exactly one face is found in it, or in its photographs"
+NOWHERE = "no method has a value"
+NO_PARTNER = "no other photograph shows the person"
 NO_FACE_IN_SOME = "some of its pairs are left out: not exactly one face is found in a photograph"
 
 
@@ -171,4 +173,7 @@ class TestSet:
     def _no_value(self, record: Record, metric: str) -> str:
         if self.metrics[metric]["type"] != VERIFICATION:
             return "no value"
-        return NO_FACE if record.pairs.get(metric) else "not in the list of pairs"
+        if record.pairs.get(metric):
+            return NO_FACE
+        is_drawn = self.metrics[metric]["settings"].get("identity") is not None
+        return NO_PARTNER if is_drawn else "not in the list of pairs"

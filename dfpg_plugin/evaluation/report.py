@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from dfpg_plugin.evaluation.columns import Column, Missing, TestSet
+from dfpg_plugin.evaluation.columns import NO_PARTNER, NOWHERE, Column, Missing, TestSet
 from dfpg_plugin.evaluation.manifest import commit, now, software
 from dfpg_plugin.evaluation.methods import Method, agreed_metrics
 from dfpg_plugin.evaluation.set_metrics import VERIFICATION
@@ -226,7 +226,12 @@ def _missing(test_set: TestSet, metric: str, columns: Mapping[str, Column]) -> l
     """Return what methods lack; images that no method has a value for once, under no method's name."""
     nowhere = np.all([(column.counts == 0) & ~column.unmeasured for column in columns.values()], axis=0)
     names = tuple(name for name, is_nowhere in zip(test_set.names, nowhere, strict=True) if is_nowhere)
-    found = [Missing(None, test_set.name, metric, names, "no method has a value")] if names else []
+    missing_of_all = [missing for column in columns.values() for missing in column.missing]
+    alone = {name for missing in missing_of_all if missing.reason == NO_PARTNER for name in missing.images}
+    found = []
+    for reason, is_alone in ((NO_PARTNER, True), (NOWHERE, False)):
+        if images := tuple(name for name in names if (name in alone) == is_alone):
+            found.append(Missing(None, test_set.name, metric, images, reason))
     references = [method.label for method in test_set.methods if method.is_reference]
     for label, column in columns.items():
         for missing in column.missing:

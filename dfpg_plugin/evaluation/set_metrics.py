@@ -142,15 +142,20 @@ class Partners:
                 raise UserError(f"{options.pairs}: {missing[0]} is not in {root} ({len(missing)} such photographs).")
             photographs = sorted(wanted)
         self.people = {} if options.identity is None else {name: self._person(name) for name in photographs}
+        if options.identity is not None and not any(self.of(name, name) for name in gt_names):
+            raise UserError(
+                f"val:set_metrics: identity: {options.identity!r} finds in {root}, for none of {len(gt_names)} sharp "
+                "faces, another photograph of the same person and one of somebody else."
+            )
         recogniser = load_recogniser(options.recogniser, options.weights)
         self.embeddings: dict[str, Embedding] = {
             name: recogniser.embed_only_face(read_image(root / name)) for name in photographs
         }
 
     def of(self, name: str, gt: str) -> list[Partner]:
-        """Return an image's partners; a list may leave it out. Of drawn pairs, those of one person come first.
+        """Return an image's partners. Of drawn pairs, those of one person come first.
 
-        Raises UserError where nobody else, or no other photograph of the person, is there.
+        There are none where a list leaves the image out, and where no other photograph shows the person.
         """
         if self.listed is not None:
             return self.listed.get(name, [])

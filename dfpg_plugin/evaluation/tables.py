@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from dfpg_plugin.evaluation.columns import NOWHERE
 from dfpg_plugin.evaluation.records import Record
 from dfpg_plugin.evaluation.report import Cell, Cells, Report, SetReport
 from dfpg_plugin.evaluation.set_metrics import DETECTION, VERIFICATION
@@ -81,7 +82,7 @@ def missing_lines(report: Report) -> list[str]:
         who = "No method" if missing.method is None else missing.method
         what = f"{missing.set}, {missing.metric or 'every metric'}"
         names = f" ({len(missing.images)}): {', '.join(missing.images)}" if missing.images else ""
-        reason = "" if missing.method is None else f": {missing.reason}"
+        reason = "" if missing.reason == NOWHERE else f": {missing.reason}"
         lines.append(f"{who}, {what}{reason}{names}")
     return lines
 

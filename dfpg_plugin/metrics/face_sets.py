@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from dfpg_plugin.metrics.verification import Verification, verify
 Pair = tuple[str, str, bool]  # a restored face, a photograph, and whether both show one person
 Embeddings = Mapping[str, NDArray[np.float64] | None]
 SAME = {"1": True, "0": False}
+LFW_FORM = {True: "`person number number`", False: "`person number person number`"}  # by whether it is one person
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -36,13 +37,52 @@ def read_pairs(path: Path) -> list[Pair]:
     return pairs
 
 
+def read_lfw_pairs(path: Path) -> tuple[list[Pair], list[int]]:
+    """Read LFW's ``pairs.txt`` as it is distributed; return its pairs and the fold of each, from 0.
+
+    The first line has the numbers of folds and of pairs of each kind in a fold: ``10 300``. In each fold those of one
+    person, ``Abel_Pacheco 1 4``, come before those of two, ``Abdel_Madi_Shabneh 1 Dean_Barker 1``. Both pictures of a
+    pair are photographs, ``Abel_Pacheco_0001`` and ``Abel_Pacheco_0004``, their files' names without the extension.
+    Raises UserError, naming the line, for anything else.
+    """
+    lines = check_file("pairs", path).read_text(encoding="utf-8", errors="surrogateescape").rstrip().splitlines()
+    header = lines[0].split() if lines else []
+    if len(header) != 2 or not all(_is_number(part) for part in header):
+        found = lines[0].strip() if lines else ""
+        raise UserError(f"{path}, line 1: expected the numbers of folds and of pairs, as `10 300`, found {found!r}.")
+    num_folds, per_kind = map(int, header)
+    expected = 2 * num_folds * per_kind
+    if len(lines) - 1 != expected:
+        given = len(lines) - 1
+        raise UserError(f"{path}, line 1: {num_folds} folds of 2 x {per_kind} pairs are {expected}, found {given}.")
+    pairs: list[Pair] = []
+    for number, line in enumerate(lines[1:], 2):
+        is_same = len(pairs) // per_kind % 2 == 0
+        parts = line.split()
+        first, second = parts[:2], parts[-2:] if len(parts) == 4 else [*parts[:1], *parts[2:]]
+        if len(parts) != (3 if is_same else 4) or not (_is_number(first[1]) and _is_number(second[1])):
+            raise UserError(f"{path}, line {number}: expected {LFW_FORM[is_same]}, found {line.strip()!r}.")
+        pairs.append((_lfw_name(*first), _lfw_name(*second), is_same))
+    return pairs, [i // (2 * per_kind) for i in range(len(pairs))]
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) > 0
+
+
+def _lfw_name(person: str, number: str) -> str:
+    return f"{person}_{int(number):04d}"
+
+
 def draw_pairs(
     restored: Mapping[str, str], photographs: Mapping[str, str], people: Mapping[str, str], seed: int
 ) -> list[Pair]:
     """Return a photograph of the same person and one of another for every restored face, as in Shen's list.
 
-    ``restored``: the sharp photograph of each restored face, which is never its partner; ``photographs``: who is on
-    each photograph; ``people``: who is on each restored face. Raises UserError where there is no partner.
+    ``restored``: the sharp photograph of each restored face, which is never its partner, by whatever folder and
+    extension; ``photographs``: who is on each photograph; ``people``: who is on each restored face. A face has no pair
+    at all where there is no other photograph of the person, or none of anybody else: so there are as many pairs of one
+    person as of two.
     """
     pairs: list[Pair] = []
     everybody, of_person = sorted(photographs), defaultdict(list)
@@ -50,9 +90,9 @@ def draw_pairs(
         of_person[photographs[photograph]].append(photograph)
     for name, own in sorted(restored.items()):
         person = people[name]
-        same = [photograph for photograph in of_person[person] if photograph != own]
+        same = [photograph for photograph in of_person[person] if PurePath(photograph).stem != PurePath(own).stem]
         if not same or len(of_person[person]) == len(everybody):
-            raise UserError(f"verification: {name} has no other photograph of {person}, or of anybody else.")
+            continue
         # of the name, so that an image's partners stay the same where others are missing
         rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big")])
         pairs.append((name, same[rng.integers(len(same))], True))
@@ -63,21 +103,29 @@ def draw_pairs(
 
 
 def verify_pairs(
-    pairs: Sequence[Pair], embeddings: Embeddings, *, legacy_order: bool = False, seed: int = 0
+    pairs: Sequence[Pair],
+    embeddings: Embeddings,
+    *,
+    legacy_order: bool = False,
+    seed: int = 0,
+    folds: Sequence[int] | None = None,
 ) -> tuple[Verification, tuple[str, ...]]:
     """Return how well pairs are verified by the squared distance of embeddings, and the images left out.
 
     As in the published protocol, a pair counts only where exactly one face was found in both images; None in
-    ``embeddings`` marks the others. Raises UserError for a name without an embedding, and as :func:`verify`.
+    ``embeddings`` marks the others. ``folds``: of each pair, as :func:`verify` takes them. Raises UserError for a name
+    without an embedding, and as :func:`verify`.
     """
     unknown = sorted({name for pair in pairs for name in pair[:2] if name not in embeddings})
     if unknown:
         raise UserError(f"verification: no image is called {unknown[0]} ({len(unknown)} such names).")
-    distances, same = [], []
-    for first, second, is_same in pairs:
+    distances, same, kept = [], [], []
+    for i, (first, second, is_same) in enumerate(pairs):
         one, two = embeddings[first], embeddings[second]
         if one is not None and two is not None:
             distances.append(float(np.sum((one - two) ** 2)))
             same.append(is_same)
+            kept.append(i)
+    fold_of = None if folds is None else [folds[i] for i in kept]
     dropped = sorted({name for pair in pairs for name in pair[:2] if embeddings[name] is None})
-    return verify(distances, same, legacy_order=legacy_order, seed=seed), tuple(dropped)
+    return verify(distances, same, legacy_order=legacy_order, seed=seed, folds=fold_of), tuple(dropped)

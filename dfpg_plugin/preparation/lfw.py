@@ -28,6 +28,17 @@ def prepare_lfw(source: Path, target: Path, file_format: FaceFormat) -> Written:
     at any depth. Raises UserError, naming the file, for a source that is missing, damaged or holds no such picture, for
     a picture that is not 250x250 px, and for pictures of the same name.
     """
+    names, photographs = open_lfw(source)
+    check_stems(names, "would be the same face")
+    kept = [_short(PurePosixPath(name)) for name in names]
+    return write_faces(target, photographs, kept, lambda p: _cut(source, p), file_format, SETTINGS)
+
+
+def open_lfw(source: Path) -> tuple[list[str], Iterator[Photograph]]:
+    """Return the paths of LFW's pictures below ``source``, a folder, ``.tar`` or ``.tgz``, and the pictures.
+
+    Raises UserError for a source that is missing, damaged or holds no such picture.
+    """
     source = source.expanduser()
     if source.is_dir():
         names = [name for name in list_images(source) if len(PurePosixPath(name).parts) > 1]
@@ -41,9 +52,7 @@ def prepare_lfw(source: Path, target: Path, file_format: FaceFormat) -> Written:
         )
     if not names:
         raise UserError(f"--lfw: {source} holds no picture Person/Person_0001.jpg. Name LFW's folder or archive.")
-    check_stems(names, "would be the same face")
-    kept = [_short(PurePosixPath(name)) for name in names]
-    return write_faces(target, photographs, kept, lambda p: _cut(source, p), file_format, SETTINGS)
+    return names, photographs
 
 
 def frame_lfw(picture: Image) -> Image:

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from conftest import ROOT
 from skimage.data import astronaut
 
+from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.data.people import TEST, split_of
 
 FOLDER = ROOT / "benchmarks"
@@ -46,7 +48,7 @@ def run(name: str, *arguments: object) -> str:
 
 
 def test_no_benchmark_is_left_out() -> None:
-    others = {"gpu", "find_faces"}  # below
+    others = {"gpu", "find_faces", "verify_lfw"}  # below
     assert {path.stem for path in FOLDER.glob("*.py")} == SHARED | set(TABLES) | set(PRINTED) | others
 
 
@@ -99,3 +101,31 @@ def test_the_benchmark_of_finding_faces_finds_a_face_in_each_picture(tmp_path: P
     assert len(blurred) == 4  # sizes
     assert sharp == [{"pictures": 1, "found": "100.0%", "boxed twice": 0, "other boxes": 0}]
     assert [row["boxes"] for row in nobody] == [0]
+
+
+@pytest.mark.slow
+def test_the_verification_of_lfw_counts_every_pair_and_goes_on_from_its_store(tmp_path: Path) -> None:
+    """Two folds of two pairs of each kind, of three people; one picture shows nobody."""
+    lfw, store, table = tmp_path / "lfw", tmp_path / "lfw.npz", tmp_path / "table.json"
+    source = orl_faces("test")
+    for person in ("s37", "s38", "s39"):
+        (lfw / person).mkdir(parents=True)
+        for n in range(1, 4):
+            face = cv2.resize(source.read(f"{person}/{n}.pgm")[10:102], (250, 250), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(lfw / person / f"{person}_{n:04d}.jpg"), face)
+    cv2.imwrite(str(lfw / "s39" / "s39_0003.jpg"), np.full((250, 250, 3), 128, np.uint8))
+    same = ("s37\t1\t2", "s38\t1\t2", "s37\t2\t3", "s39\t1\t3")  # the last is judged wrongly
+    two = ("s37\t1\ts38\t1", "s37\t2\ts38\t2", "s37\t3\ts39\t1", "s38\t3\ts39\t1")
+    lines = ("2\t2", *same[:2], *two[:2], *same[2:], *two[2:])
+    (tmp_path / "pairs.txt").write_text("".join(f"{line}\n" for line in lines))
+    run("verify_lfw", lfw, tmp_path / "pairs.txt", "--store", store, "--json", table)
+    (row,) = json.loads(table.read_text())["rows"]
+    counts = [row[key] for key in ("pairs", "judged wrongly", "pictures", "without a face")]
+    assert counts == [8, 1, 8, 1]
+    assert (row["accuracy, %"], row["std of the folds"]) == ("87.50", "12.50")  # of 100 and 75 %
+    with np.load(store) as stored:
+        content = dict(stored)
+    content["faces"][content["names"] == "s39_0003"] = 2
+    np.savez(store, **content)
+    run("verify_lfw", lfw, tmp_path / "pairs.txt", "--store", store, "--json", table)
+    assert json.loads(table.read_text())["rows"] == [{**row, "without a face": 0, "with several": 1}]  # as it is stored

@@ -12,6 +12,7 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.evaluation.methods import read_methods
 from dfpg_plugin.evaluation.records import Record
 from dfpg_plugin.evaluation.report import Report, as_dict, build_report
+from dfpg_plugin.evaluation.tables import missing_lines
 from dfpg_plugin.metrics.verification import verify
 
 
@@ -169,6 +170,27 @@ def test_verification_and_detection(tmp_path: Path) -> None:
     assert (cell.count, cell.is_complete) == (29, True)
     assert report.sets[0].cells["detection"]["m"].mean == np.mean([r.values["detection"] for r in records])
     assert [m.images for m in report.missing if m.method is None] == [(records[4].name,)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason", "line_reason"),
+    [
+        ({"identity": "x"}, "no other photograph shows the person", ": no other photograph shows the person"),
+        ({"pairs": "pairs.txt"}, "no method has a value", ""),
+    ],
+)
+def test_an_image_without_pairs_is_listed_and_does_not_count(
+    tmp_path: Path, settings: dict, reason: str, line_reason: str
+) -> None:
+    records = verification_records(0)
+    records[4] = record(4, records[4].name, values={"detection": 1.0}, pairs={"v": []})
+    metric = {**VERIFICATION, "settings": {**VERIFICATION["settings"], **settings}}
+    report = report_of(method("m", write_run(tmp_path / "m", {"S": records}, {"v": metric})))
+    assert [(m.method, m.images, m.reason) for m in report.missing] == [(None, (records[4].name,), reason)]
+    (line,) = missing_lines(report)
+    assert line == f"No method, S, v{line_reason} (1): {records[4].name}"
+    cell = report.sets[0].cells["v"]["m"]
+    assert (cell.count, cell.is_complete) == (29, True)
 
 
 def test_legacy_folds_are_cut_in_the_order_of_the_list(tmp_path: Path) -> None:

@@ -69,6 +69,18 @@ def test_an_image_keeps_its_partners_where_others_are_missing(tmp_path: Path) ->
         partners.of("x", "face.png")
 
 
+def test_a_person_of_one_photograph_has_no_partner(tmp_path: Path) -> None:
+    write_photographs(tmp_path / "p")
+    (tmp_path / "p" / "s38_2.png").unlink()
+    options = VerificationOptions(identity=IDENTITY, photographs=str(tmp_path / "p"))
+    # sharp faces may lie elsewhere and have another extension than the photographs
+    partners = Partners(options, tmp_path, ["s37_1.jpg", "s38_1.jpg"], [])
+    assert partners.distances("s38_1_ker01_blur_k5", "s38_1.jpg", None) == []
+    assert partners.of("s37_1_ker01_blur_k5", "s37_1.jpg")[0] == ("s37_2.png", True, 0)
+    with pytest.raises(UserError, match="for none of 1 sharp faces, another photograph of the same person and one of"):
+        Partners(options, tmp_path, ["s38_1.jpg"], [])
+
+
 def test_pairs_from_a_list(tmp_path: Path) -> None:
     write_photographs(tmp_path / "p")
     (tmp_path / "pairs.txt").write_text("a.png s37_2.png 1\na.png s38_1.png 0\nb s39_1.png 1\n")

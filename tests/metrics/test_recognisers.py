@@ -1,5 +1,6 @@
 """Recognisers on real faces, and networks of facexlib with random weights."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,51 @@ def test_dlib_finds_a_face_where_it_is() -> None:
 
 def test_two_faces_are_no_embedding() -> None:
     assert load_recogniser("dlib", None).embed_only_face(np.hstack([ASTRONAUT, ASTRONAUT])) is None
+
+
+def test_of_several_faces_the_one_nearest_the_middle_counts(orl: dict) -> None:
+    recogniser = load_recogniser("dlib", None)
+    alone = recogniser.embed_only_face(ASTRONAUT)
+    vector, count = recogniser.embed_middle_face(ASTRONAUT)
+    np.testing.assert_array_equal(vector, alone)
+    assert count == 1
+    for rows in (slice(112), slice(-112, None)):  # somebody else, above or below, is found before or after her
+        crowd = cv2.copyMakeBorder(ASTRONAUT, 112, 112, 112, 112, cv2.BORDER_REPLICATE)
+        crowd[rows, 200:292] = orl["s37/1.pgm"]
+        vector, count = recogniser.embed_middle_face(crowd)
+        assert count == 2
+        assert vector @ alone > 0.98
+
+
+def test_a_mirrored_picture_has_the_same_mean_vector() -> None:
+    recogniser = load_recogniser("dlib", None)
+    (found,) = recogniser.find(ASTRONAUT)
+    turned = np.ascontiguousarray(ASTRONAUT[:, ::-1])
+    other = (found * (-1, 1) + (ASTRONAUT.shape[1] - 1, 0))[list(recogniser.mirror)]
+    (seen,) = recogniser.find(turned)
+    assert np.abs(other - seen).max() < 6  # px: the landmarks have kept their meaning
+    pair = [recogniser.embed(ASTRONAUT, found), recogniser.embed(turned, other)]
+    vector, _ = recogniser.embed_middle_face(ASTRONAUT, mirrored=True)
+    np.testing.assert_allclose(vector, sum(pair) / np.linalg.norm(sum(pair)), atol=1e-12)
+    assert pair[0] @ pair[1] > 0.9
+    swapped = dataclasses.replace(recogniser, find=lambda image: [other])
+    np.testing.assert_allclose(swapped.embed_middle_face(turned, mirrored=True)[0], vector, atol=1e-12)
+
+
+def test_where_no_face_is_found_the_central_square_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    recogniser = load_recogniser("dlib", None)
+    (found,) = recogniser.find(ASTRONAUT)
+    x, y = np.rint(found.mean(0)).astype(int)
+    half = round((found[0] - found[2])[0] * 250 / 58 / 2)  # LFW's outer corners of the eyes: 58 of 250 px
+    centred = cv2.copyMakeBorder(ASTRONAUT, half, half, half, half, cv2.BORDER_REPLICATE)[
+        y : y + 2 * half, x : x + 2 * half
+    ]
+    blind = dataclasses.replace(recogniser, find=lambda image: [])
+    vector, count = blind.embed_middle_face(centred)
+    assert count == 0
+    assert vector @ recogniser.embed_only_face(ASTRONAUT) > 0.95
+    assert blind.embed_middle_face(NOTHING)[0].shape == (128,)
+    assert blind.embed_only_face(centred) is None
 
 
 def test_dlibs_embedding_is_dlibs_own_of_the_face_alone() -> None:
@@ -105,6 +151,9 @@ def test_facexlibs_networks_are_read_from_files(facexlib_weights: Path, monkeypa
     found = np.arange(15, dtype=np.float32)[None]  # left, top, right, bottom, score, five points
     monkeypatch.setattr(RetinaFace, "detect_faces", lambda self, image: found)
     np.testing.assert_array_equal(recogniser.find(NOTHING), [np.arange(5, 15).reshape(5, 2)])
+    # ArcFace's 112 px in the middle of a picture's shorter side, of which they are 53 %
+    assumed = recogniser.assume(np.zeros((300, 250, 3), np.uint8))
+    np.testing.assert_allclose(assumed, np.array(wanted) * 132.5 / 112 + (58.75, 83.75), atol=1e-3)
 
 
 def test_missing_files_and_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,3 +65,26 @@ def test_too_few_pairs_and_wrong_distances_are_named() -> None:
         verify([float("nan")] * 20, [True] * 10 + [False] * 10)
     with pytest.raises(UserError, match="a distance for each of 20 pairs, got 3"):
         verify([1.0] * 3, [True] * 10 + [False] * 10)
+
+
+def test_given_folds_take_the_place_of_drawn_ones() -> None:
+    rng = np.random.default_rng(2)
+    same = np.tile(np.arange(6) < 3, 10)
+    distances = np.where(same, rng.normal(1, 0.4, 60), rng.normal(1.6, 0.4, 60)).clip(0)
+    folds = np.repeat(np.arange(10), 6)
+    result = verify(distances, same, folds=folds)
+    assert result.accuracy == pytest.approx(by_hand(distances, same, folds))
+    shares = [np.mean(np.array(result.right)[folds == f]) for f in range(10)]
+    assert result.std == pytest.approx(np.std(shares))
+    assert verify(distances, same, folds=rng.permutation(folds)).accuracy != result.accuracy
+
+
+def test_wrong_folds_are_named() -> None:
+    with pytest.raises(UserError, match="expected a fold for each of 4 pairs, got 3"):
+        verify([1.0] * 4, [True, False] * 2, folds=[0, 0, 1])
+    with pytest.raises(UserError, match=r"in each of at least 2 folds, got \[2, 0, 2\] in them"):
+        verify([1.0] * 4, [True, False] * 2, folds=[0, 0, 2, 2])
+    with pytest.raises(UserError, match=r"in each of at least 2 folds, got \[4\] in them"):
+        verify([1.0] * 4, [True, False] * 2, folds=[0] * 4)
+    with pytest.raises(UserError, match="1 pairs of one person and 3 of two are too few for 2 folds"):
+        verify([1.0] * 4, [True, False, False, False], folds=[0, 0, 1, 1])
