@@ -36,4 +36,12 @@ def test_the_readmes_commands_name_what_is_there() -> None:
     assert f"basicsr train -opt {DEMO_YAML.relative_to(ROOT)}" in commands[0]
     assert 'pytest -n 2 -m "not harness"' in commands[1]
     for target in re.findall(r"\]\((?!http)([^)]+)\)", readme):
-        assert (ROOT / target).exists(), target
+        file, _, anchor = target.partition("#")
+        assert (ROOT / file).exists(), target
+        assert not anchor or anchor in headings(ROOT / file), target
+
+
+def headings(file: Path) -> set[str]:
+    """Return the anchors of a Markdown file's headings: small letters, without punctuation, hyphens for spaces."""
+    titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
