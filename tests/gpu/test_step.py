@@ -1,6 +1,7 @@
 """The fast training step on a GPU against the eager one."""
 
 import copy
+import logging
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from basicsr.models import build_model
 from conftest import small_options
 from torch.nn import functional as F
 
+from dfpg_plugin.models import captured_step
 from dfpg_plugin.models.captured_step import WARM_UP
 from dfpg_plugin.models.dfpg_model import DFPGModel
 
@@ -169,3 +171,17 @@ def test_with_deterministic_algorithms_two_runs_are_bitwise_the_same(
     models = [build(tmp_path, amp="bfloat16") for _ in range(2)]
     assert train(models[0], 10) == train(models[1], 10)
     assert all(map(torch.equal, models[0].net_g.parameters(), models[1].net_g.parameters()))
+
+
+def test_a_step_that_needs_the_host_goes_on_kernel_by_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Waiting for the GPU inside the generator, as a user's network may, can't be recorded."""
+    monkeypatch.setattr(captured_step, "get_root_logger", lambda: logging.getLogger("said"))
+    eager = train(build(tmp_path, tf32=False, **EAGER), WARM_UP + 5)
+    model = build(tmp_path, tf32=False)
+    model.net_g.register_forward_hook(lambda *_: torch.cuda.synchronize())
+    assert most_different(eager, train(model, WARM_UP + 5)) < 1e-5
+    assert model.captured.recorder is None
+    assert model.captured.recorded == {}
+    assert "the step can't be recorded" in caplog.text
