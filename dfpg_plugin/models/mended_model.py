@@ -17,7 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.files import by_own_names, load_weights, save_whole
+from dfpg_plugin.files import CONTAINERS, load_weights, save_whole
 from dfpg_plugin.models.acceleration import Acceleration, autocast, channels_last
 from dfpg_plugin.models.finite import StepCheck
 from dfpg_plugin.models.optimizers import build_optimizer, scheduler_class
@@ -25,6 +25,7 @@ from dfpg_plugin.models.requirements import check_restored, explaining
 from dfpg_plugin.models.resuming import with_given_options
 from dfpg_plugin.models.tiles import TILE_OVERLAP, check_tiles, restore_in_tiles
 from dfpg_plugin.models.validation import validate
+from dfpg_plugin.weight_names import fitted, load_into
 
 BASICSR_SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
 BEST = "best"
@@ -239,22 +240,20 @@ class MendedModel(SRModel):
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
     ) -> None:
-        """Load weights under ``param_key``, ``params``, ``params_ema``, ``state_dict`` or bare; nothing is executed.
+        """Load weights under ``param_key``, ``params``, another of CONTAINERS or bare; nothing is executed.
 
-        BasicSR raises KeyError for the last three (base_model.py:290-295). What a file lacks of the averaged weights
-        starts as the generator's; BasicSR leaves other random ones there (sr_model.py:42-51). Raises UserError, naming
-        the file, where it is missing, damaged or does not fit.
+        BasicSR raises KeyError for the others (base_model.py:290-295), and takes off no wrapper but ``module.``. What a
+        file lacks of the averaged weights starts as the generator's; BasicSR leaves other random ones there
+        (sr_model.py:42-51). Raises UserError, naming the file, where it is missing, damaged or does not fit, and
+        without ``strict`` where nothing in it does.
         """
-        state, found = load_weights(load_path, (param_key, "params", "params_ema", "state_dict"))
+        state, found = load_weights(load_path, (param_key, "params", *CONTAINERS))
         bare = self.get_bare_model(net)
-        state = by_own_names(bare, state)
+        state = fitted(bare, state, load_path)
         get_root_logger().info(f"Loading {type(bare).__name__} from {load_path}, with param key: [{found}].")
-        self._print_different_keys_loading(bare, state, strict)
-        try:
-            missing = bare.load_state_dict(state, strict=strict).missing_keys
-        except RuntimeError as error:
-            reason = str(error).replace("\n", " ").replace("\t", "")[:300]
-            raise UserError(f"{load_path} does not fit {type(bare).__name__}: {reason}") from error
+        missing = load_into(bare, state, load_path, strict)
+        if not strict:
+            self._print_different_keys_loading(bare, state, strict)
         if net is getattr(self, "net_g_ema", None):
             generators = self.get_bare_model(self.net_g).state_dict()
             bare.load_state_dict({key: generators[key] for key in missing}, strict=False)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.faces import orl_faces
-from dfpg_plugin.files import load_weights, save_whole, whole_file
+from dfpg_plugin.files import CONTAINERS, load_weights, save_whole, whole_file
 from dfpg_plugin.restoration.network import ATTENTION, HALF, OPTIONS, PRECISION, build, read_safetensors
+from dfpg_plugin.weight_names import fitted
 
 OPSET = 18
 SUFFIXES = (".onnx", ".pt", ".safetensors")  # .pt: TorchScript
@@ -166,7 +167,7 @@ def _load_safetensors(file: Path) -> Run:
 def add_attention(file: Path, discriminator: str, options: Mapping) -> None:
     """Put the channel attention of a trained discriminator into a safetensors file, for the demo page."""
     state, about = read_safetensors(file)
-    trained, _ = load_weights(discriminator, ("params",))
+    trained = fitted(build(options), load_weights(discriminator, CONTAINERS)[0], discriminator)
     found = {key: value for key, value in trained.items() if key.startswith(CHANNEL_ATTENTION)}
     if not found:
         raise UserError(f"{discriminator}: holds no channel attention.")
