@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from basicsr.archs import build_network
+from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from safetensors.torch import save_file
 from torch import nn
@@ -156,6 +157,18 @@ def test_a_training_with_other_weights_is_refused(options: dict, tmp_path: Path,
     options["path"] |= {"pretrain_network_g": str(tmp_path / "other.pth"), "strict_load_g": strict}
     with pytest.raises(UserError, match=r"other.pth does not fit DFPGNet: 0 of the network's \d+ .*: 0\.weight"):
         DFPGModel(deepcopy(options))
+
+
+def test_basicsrs_own_models_load_as_ours_do(options: dict, tmp_path: Path) -> None:
+    options["train"] = {"optim_g": {"type": "Adam", "lr": 1e-4}, "pixel_opt": {"type": "L1Loss"}}
+    options["train"]["scheduler"] = {"type": "MultiStepLR", "milestones": [2]}
+    source = SRModel(deepcopy(options)).net_g
+    torch.save({"state_dict": Holder(net_g=torch.compile(source)).state_dict()}, tmp_path / "g.ckpt")
+    options["path"] |= {"pretrain_network_g": str(tmp_path / "g.ckpt"), "strict_load_g": False}
+    torch.testing.assert_close(SRModel(deepcopy(options)).net_g.state_dict(), source.state_dict())
+    torch.save(small_net().state_dict(), tmp_path / "g.ckpt")
+    with pytest.raises(UserError, match=r"g\.ckpt does not fit DFPGNet: 0 of"):
+        SRModel(deepcopy(options))
 
 
 def test_priors_load_wrapped_weights(tmp_path: Path) -> None:

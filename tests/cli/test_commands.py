@@ -45,7 +45,7 @@ def test_doctor_says_where_basicsr_is_and_what_is_patched(basicsr: Callable) -> 
     assert "basicsr is imported from" in done.stdout
     assert "functional_tensor: active" in done.stdout
     assert "stock_resume: not active" in done.stdout
-    for patch in ("stylegan2_ops", "adam_betas", "jpeg_quality", "numpy_numbers"):
+    for patch in ("stylegan2_ops", "adam_betas", "jpeg_quality", "loading", "numpy_numbers"):
         assert f"{patch}: active" in done.stdout
     assert "plugins: dfpg_plugin" in done.stdout
     assert "calculate_lpips, net: vgg: " in done.stdout
