@@ -61,7 +61,20 @@ def test_command_and_flags() -> None:
                 *("--face-size", "--ext", "--side-by-side", "--no-identity", "--overwrite"),
             ]
         ),
-        "export": sorted(["--weights", "-opt", "--opt", "--grey", "--half", "--discriminator", "--overwrite"]),
+        "export": sorted(
+            [
+                "-o",
+                "--out",
+                "--opset",
+                "--weights",
+                "-opt",
+                "--opt",
+                "--grey",
+                "--half",
+                "--discriminator",
+                "--overwrite",
+            ]
+        ),
         "demo": sorted([*network, "--host", "--port"]),
         "list": ["--plugins"],
         "doctor": [],
