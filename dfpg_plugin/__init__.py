@@ -27,11 +27,12 @@ from dfpg_plugin.metrics import (  # noqa: E402
     ssim_3d,
     vggface_distance,
 )
-from dfpg_plugin.models import dfpg_model  # noqa: E402
+from dfpg_plugin.models import dfpg_model, loading  # noqa: E402
 
 compat.provide_stylegan2_ops()  # these need basicsr
 compat.mend_adam_betas()
 compat.mend_jpeg_quality()
+compat.mend_loading(loading.load_network)
 compat.allow_numpy_numbers()
 
 __all__ = [

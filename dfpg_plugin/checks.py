@@ -1,6 +1,7 @@
 """Checks of shapes, ranges, choices and files, and the one error type for a user's mistakes."""
 
 import difflib
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -14,6 +15,14 @@ class UserError(ValueError):
 
     The ``basicsr`` command prints it without a traceback and exits with status 2.
     """
+
+
+def where_raised(error: BaseException) -> str:
+    """Return the file and line that raised an error, of the last caller that is none of torch's own files."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "torch" not in Path(frame.filename).parts]
+    last = (own or frames)[-1]
+    return f"{Path(last.filename).name}, line {last.lineno}"
 
 
 def close_names(name: str, known: Iterable[str]) -> str:

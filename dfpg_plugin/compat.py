@@ -165,6 +165,22 @@ def _numpy_numbers_are_allowed() -> bool:
     return type(np.dtype(np.float64)) in torch.serialization.get_safe_globals()
 
 
+def mend_loading(load_network: Callable) -> None:
+    """Let BasicSR's models load what other trainings have saved, and say in one line what does not fit.
+
+    ``BaseModel.load_network`` (``models/base_model.py:276``) takes off no wrapper but ``module.``, and without
+    ``strict_load`` it loads nothing without an error. ``load_network`` replaces that method.
+    """
+    from basicsr.models.base_model import BaseModel
+
+    BaseModel.load_network = load_network
+
+
+def _loading_is_mended() -> bool:
+    module = sys.modules.get("basicsr.models.base_model")
+    return module is not None and module.BaseModel.load_network.__module__ != module.__name__
+
+
 def mend_stock_resume(load_resume_state: Callable[[dict], dict | None]) -> None:
     """Let BasicSR's own ``train_pipeline`` resume where there is no GPU.
 
@@ -221,6 +237,13 @@ PATCHES = (
         applies_to="basicsr <= 1.4.2 with OpenCV 4.14 and 5",
         remove_when="basicsr rounds the quality",
         active=_jpeg_quality_is_mended,
+    ),
+    Patch(
+        name="loading",
+        defect="weights of torch.compile or Lightning are refused; strict_load_g: false may load nothing",
+        applies_to="basicsr <= 1.4.2",
+        remove_when="basicsr takes such names off, and refuses a file of which it loads nothing",
+        active=_loading_is_mended,
     ),
     Patch(
         name="numpy_numbers",

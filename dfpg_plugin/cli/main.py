@@ -11,6 +11,7 @@ from basicsr.utils.dist_util import get_dist_info
 from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli import demo, doctor, export, list_components, memory, prepare, report, restore, study, test, train
+from dfpg_plugin.cli.arguments import Parser
 from dfpg_plugin.training.distribution import LostProcessError, stop_group
 from dfpg_plugin.training.option_checks import OptionsError
 from dfpg_plugin.training.signals import StoppedBySignalError
@@ -22,7 +23,7 @@ INTERRUPTED = 130  # as shells have it: 128 and the signal's number
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command and its subcommands."""
-    parser = argparse.ArgumentParser(prog="basicsr", description="Train and test image restoration models of BasicSR.")
+    parser = Parser(prog="basicsr", description="Train and test image restoration models of BasicSR.")
     parser.add_argument("--version", action="version", version=f"dfpg_plugin {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (train, test, report, study, prepare, restore, export, demo, list_components, doctor):
@@ -37,20 +38,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = args.run(args)
         stop_group()
     except UserError as error:
-        if getattr(args, "debug", False):  # for those who write a component
-            traceback.print_exception(error)
+        _show_cause(args, error)
         return _fail(error, USER_ERROR)
     except torch.OutOfMemoryError as error:
+        _show_cause(args, error)
         return _fail(UserError(memory.explain(error, args.command)), USER_ERROR)
     except KeyboardInterrupt:
         print("basicsr: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (FloatingPointError, LostProcessError) as error:
+        _show_cause(args, error)
         return _fail(error, FAILURE)
     except StoppedBySignalError as stopped:
         print(f"basicsr: {stopped}", file=sys.stderr)
         return stopped.status
     return status or 0
+
+
+def _show_cause(args: argparse.Namespace, error: Exception) -> None:
+    if getattr(args, "traceback", False) or getattr(args, "debug", False):
+        traceback.print_exception(error)
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -8,7 +8,7 @@ WHAT_HELPS = {
     "or val:amp: bfloat16. Checkpoints are whole: go on from the last one with --auto_resume.",
     "test": "Less is needed with val:tile, val:amp: bfloat16, a smaller val:batch_size or fewer --workers. What was "
     "measured is kept: the same command goes on.",
-    "restore": "Less is needed with --amp bfloat16, a smaller --face_size, --passes 1 or --batch_size 1; --device cpu "
+    "restore": "Less is needed with --amp bfloat16, a smaller --face-size, --passes 1 or --batch-size 1; --device cpu "
     "needs none. What was restored is kept.",
 }
 MOST_SENTENCES = 2  # of torch's message: what was asked for, and what the GPU has

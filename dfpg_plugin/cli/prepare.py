@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dfpg_plugin.archs.vggface_files import CHANNEL_ORDERS, INPUTS
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli.arguments import from_0, from_1
+from dfpg_plugin.cli.arguments import Parser, from_0, from_1
 from dfpg_plugin.data.faces import SPLITS
 from dfpg_plugin.data.kernels import METHODS
 
@@ -38,8 +38,8 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     _add_vggface(kinds.add_parser("vggface", help="convert any VGGFace file to a slim one"))
 
 
-def _add_faces(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", type=Path, help="folder to make")
+def _add_faces(parser: Parser) -> None:
+    parser.add_output("target", "FOLDER", "folder to make")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--split", choices=SPLITS, help="the demo's: which identities")
     source.add_argument("--lfw", type=Path, metavar="PATH", help="LFW, deep funneled: its folder, .tar or .tgz")
@@ -48,14 +48,14 @@ def _add_faces(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FACE_KINDS, metavar="KIND", help=kinds)
     parser.add_argument("--quality", type=from_1, metavar="1-100", help="of webp and jpg (default: 88)")
     parser.add_argument("--detector", choices=("dlib", "facexlib"), help="of --photos (default: dlib)")
-    parser.add_argument("--detector_weights", metavar="DIR", help="of facexlib's network, where it is not in its place")
-    parser.add_argument("--min_side", type=from_1, metavar="PX", help="of --photos: a smaller face is left out (128)")
-    parser.add_argument("--min_score", type=float, help="of --photos: a doubtful face is left out (dlib: 0.3)")
+    parser.add_argument("--detector-weights", metavar="DIR", help="of facexlib's network, where it is not in its place")
+    parser.add_argument("--min-side", type=from_1, metavar="PX", help="of --photos: a smaller face is left out (128)")
+    parser.add_argument("--min-score", type=float, help="of --photos: a doubtful face is left out (dlib: 0.3)")
     parser.set_defaults(run=run_faces)
 
 
-def _add_kernels(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="where to write them")
+def _add_kernels(parser: Parser) -> None:
+    parser.add_output("folder", "FOLDER", "where to write them")
     parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="of the synthesis (default: %(default)s)")
     parser.add_argument("--sizes", type=from_1, nargs="+", default=list(KERNEL_SIZES), metavar="PX", help="odd numbers")
     parser.add_argument("--count", type=from_1, default=2250, help="kernels of each size (default: %(default)s)")
@@ -64,19 +64,19 @@ def _add_kernels(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_kernels)
 
 
-def _add_pairs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", type=Path, help="folder to make; its name is the set's name")
+def _add_pairs(parser: Parser) -> None:
+    parser.add_output("target", "FOLDER", "folder to make; its name is the set's name")
     parser.add_argument("--faces", type=Path, required=True, help="folder of sharp faces")
     parser.add_argument("--kernels", type=Path, required=True, help="folder of kernel files")
     parser.add_argument(
         "--sizes", type=from_1, nargs="+", default=list(KERNEL_SIZES), metavar="PX", help="of the kernels"
     )
     parser.add_argument(
-        "--per_size", type=from_1, default=10, help="pictures of each face and size (default: %(default)s)"
+        "--per-size", type=from_1, default=10, help="pictures of each face and size (default: %(default)s)"
     )
-    parser.add_argument("--first_id", type=from_0, default=1, help="of the kernels in the names (default: %(default)s)")
+    parser.add_argument("--first-id", type=from_0, default=1, help="of the kernels in the names (default: %(default)s)")
     parser.add_argument(
-        "--kernel_range", type=from_0, nargs=2, metavar=("FROM", "TO"), help="kernels of each size to choose from"
+        "--kernel-range", type=from_0, nargs=2, metavar=("FROM", "TO"), help="kernels of each size to choose from"
     )
     parser.add_argument("--limit", type=from_1, metavar="N", help="take so many faces, spread evenly over their names")
     parser.add_argument("--cut", type=from_1, metavar="PX", help="take the central square of this side, as it is")
@@ -86,11 +86,11 @@ def _add_pairs(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_pairs)
 
 
-def _add_lmdb(parser: argparse.ArgumentParser) -> None:
+def _add_lmdb(parser: Parser) -> None:
     parser.add_argument("source", type=Path, help="folder of images, searched in depth")
-    parser.add_argument("target", type=Path, help="the .lmdb to write")
+    parser.add_output("target", "LMDB", "the .lmdb to write")
     parser.add_argument(
-        "--compress_level", type=int, default=1, metavar="0-9", help="of PNG; 0 reads fastest (default: %(default)s)"
+        "--compress-level", type=int, default=1, metavar="0-9", help="of PNG; 0 reads fastest (default: %(default)s)"
     )
     parser.set_defaults(run=run_lmdb)
 
@@ -99,18 +99,18 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="folder of images, searched in depth; with --gt of blurred ones")
     parser.add_argument("--gt", type=Path, help="folder of their ground truths: check the pairs too, as a test set's")
     parser.add_argument(
-        "--min_side", type=from_1, metavar="PX", help=f"that is needed (default: {MIN_SIDE}; with --gt 1)"
+        "--min-side", type=from_1, metavar="PX", help=f"that is needed (default: {MIN_SIDE}; with --gt 1)"
     )
     parser.add_argument("--workers", type=from_0, default=0, help="processes besides this one (default: %(default)s)")
     parser.set_defaults(run=run_check)
 
 
-def _add_vggface(parser: argparse.ArgumentParser) -> None:
+def _add_vggface(parser: Parser) -> None:
     parser.add_argument("source", type=Path, help="a VGGFace file of any kind")
-    parser.add_argument("target", type=Path, help="the .safetensors file to write")
+    parser.add_output("target", "FILE", "the .safetensors file to write")
     parser.add_argument("--layers", nargs="+", default=list(PRIOR_LAYERS), help="default: the paper's; pool5 keeps all")
     parser.add_argument("--input", choices=INPUTS, default=INPUTS[0], help="what will be fed (default: %(default)s)")
-    parser.add_argument("--channel_order", choices=CHANNEL_ORDERS, help="of the source, instead of its style's")
+    parser.add_argument("--channel-order", choices=CHANNEL_ORDERS, help="of the source, instead of its style's")
     parser.set_defaults(run=run_vggface)
 
 
@@ -155,7 +155,7 @@ def _from_photos(args: argparse.Namespace, file_format: "FaceFormat") -> "Writte
 def _refuse(args: argparse.Namespace, names: Sequence[str], what: str) -> None:
     for name in names:
         if getattr(args, name) is not None:
-            raise UserError(f"--{name}: has no effect on {what}. Remove it.")
+            raise UserError(f"--{name.replace('_', '-')}: has no effect on {what}. Remove it.")
 
 
 def run_kernels(args: argparse.Namespace) -> None:

@@ -22,13 +22,13 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         metavar="RUN",
         help="a results folder, or a name in results/; LABEL=RUN,RUN for several trainings of one method",
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: reports/ and the methods' names")
+    parser.add_argument("-o", "--out", type=Path, metavar="FOLDER", help="default: reports/ and the methods' names")
     parser.add_argument("--title", default="Results", help="default: %(default)s")
     parser.add_argument("--resamples", type=from_1, default=RESAMPLES, help="of the bootstrap (default: %(default)s)")
     parser.add_argument("--seed", type=from_0, default=SEED, help="of everything drawn (default: %(default)s)")
     parser.add_argument("--pictures", choices=CHOICES, default=CHOICES[0], help="which (default: %(default)s)")
-    parser.add_argument("--num_pictures", type=from_1, default=6, metavar="N", help="default: %(default)s")
-    parser.add_argument("--picture_metric", metavar="KEY", help="under the pictures, and to choose by; default: first")
+    parser.add_argument("--num-pictures", type=from_1, default=6, metavar="N", help="default: %(default)s")
+    parser.add_argument("--picture-metric", metavar="KEY", help="under the pictures, and to choose by; default: first")
     parser.add_argument(
         "--compare", nargs=2, type=Path, metavar="JSON", help="say why the numbers of two report.json differ"
     )

@@ -14,13 +14,13 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     """Add the subcommand."""
     parser = commands.add_parser("restore", help="restore faces in photographs and videos", description=__doc__)
     parser.add_argument("inputs", nargs="+", metavar="FILE", help="pictures, videos, folders or patterns")
-    parser.add_argument("-o", "--output", default="results/restored", metavar="DIR", help="default: results/restored")
+    parser.add_argument("-o", "--out", default="results/restored", metavar="DIR", help="default: results/restored")
     add_network_arguments(parser)
     parser.add_argument(
         "--mode", choices=("photo", "aligned"), default="photo", help="find the faces (default), or each picture is one"
     )
     parser.add_argument("--detector", choices=("centerface", "dlib", "facexlib"), default="centerface")
-    parser.add_argument("--detector_weights", metavar="DIR", help="of facexlib's network, where it is not in its place")
+    parser.add_argument("--detector-weights", metavar="DIR", help="of facexlib's network, where it is not in its place")
     parser.add_argument(
         "--box", type=_box, action="append", default=[], metavar="L,T,R,B", help="a face by hand, in px; several times"
     )
@@ -32,12 +32,12 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--strength", type=float, default=1.0, metavar="0..1", help="the part of the change that is applied (1)"
     )
-    parser.add_argument("--face_size", type=from_1, default=128, metavar="PX", help="of the square that is restored")
+    parser.add_argument("--face-size", type=from_1, default=128, metavar="PX", help="of the square that is restored")
     parser.add_argument(
         "--ext", choices=("png", "jpg", "tif", "webp", "bmp"), help="of the results (default: lossless)"
     )
-    parser.add_argument("--side_by_side", "--side-by-side", action="store_true", help="before and after in one picture")
-    parser.add_argument("--no_identity", action="store_true", help="do not measure how much the identity changes")
+    parser.add_argument("--side-by-side", action="store_true", help="before and after in one picture")
+    parser.add_argument("--no-identity", action="store_true", help="do not measure how much the identity changes")
     parser.add_argument("--overwrite", action="store_true", help="write over results of an earlier run")
     parser.set_defaults(run=run)
 
@@ -47,7 +47,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILE", help="a .safetensors of `basicsr export`, or a training's .pth")
     parser.add_argument("-opt", "--opt", metavar="YAML", help="the training's options, where the weights don't tell")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--batch_size", type=from_1, default=8, help="faces at a time")
+    parser.add_argument("--batch-size", type=from_1, default=8, help="faces at a time")
     parser.add_argument("--amp", choices=("bfloat16", "float16"), help="compute in lower precision")
 
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from dfpg_plugin.restoration.restorer import DFPGRestorer
     from dfpg_plugin.restoration.settings import Settings
 
-    folder = Path(args.output).expanduser()
+    folder = Path(args.out).expanduser()
     suffix = f".{args.ext}" if args.ext else None
     try:
         planned = plan_outputs(find_inputs(args.inputs), folder, suffix, args.overwrite, args.side_by_side)

@@ -14,7 +14,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("--test", required=True, metavar="YAML", help="options with the test sets and the metrics")
     parser.add_argument("--seeds", type=from_0, nargs="+", default=[0, 1, 2], help="of each model (default: 0 1 2)")
     parser.add_argument("--jobs", type=from_1, default=1, metavar="N", help="processes at once (default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="of the report")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="of the report")
     parser.add_argument("--title", default="Study", help="of the report (default: %(default)s)")
     parser.set_defaults(run=run)
 

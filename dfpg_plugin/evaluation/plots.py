@@ -55,7 +55,7 @@ def metric_of(report: Report, test_set: SetReport, choice: PictureChoice) -> str
     None where this set has no such metric. Raises UserError for a metric that no set has.
     """
     if choice.metric is not None:
-        check_choice("--picture_metric", choice.metric, report.metrics)
+        check_choice("--picture-metric", choice.metric, report.metrics)
         return choice.metric if choice.metric in test_set.cells else None
     return next((key for key in test_set.cells if report.metrics[key]["type"] != VERIFICATION), None)
 

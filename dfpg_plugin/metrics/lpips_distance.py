@@ -15,6 +15,7 @@ from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.files import load_pytorch, state_dict_of
 from dfpg_plugin.metrics.images import GREY_LEVELS, checked_pair, to_rgb_batch
 from dfpg_plugin.metrics.weights import best_device, default_file, find_weights
+from dfpg_plugin.weight_names import without_wrapper
 
 URLS = {
     "vgg": VGG16_Weights.IMAGENET1K_V1.url,
@@ -40,7 +41,7 @@ def load_lpips(net: str, weights: str | None) -> LPIPS:
         network = LPIPS(net=net, pnet_rand=True, verbose=False)  # else it downloads
     if weights != "random":
         path = find_weights("calculate_lpips", weights, URLS[net], default_weights(net).parent)
-        state = state_dict_of(path, load_pytorch(path))
+        state = without_wrapper(state_dict_of(path, load_pytorch(path)), path)
         # lpips cuts torchvision's `features` into slices and keeps the layers' names
         wanted = {key: f"features.{key.split('.', 1)[1]}" for key in network.net.state_dict()}
         try:

@@ -19,6 +19,7 @@ from dfpg_plugin.archs.frozen import fixed_seed
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.files import load_pytorch, sha256_of, state_dict_of
 from dfpg_plugin.metrics.weights import best_device, find_weights
+from dfpg_plugin.weight_names import without_wrapper
 
 DLIB, FACEXLIB = "dlib", "facexlib"
 RECOGNISERS = (DLIB, FACEXLIB)
@@ -182,7 +183,7 @@ def load_facexlib_network(network: torch.nn.Module, folder: Path, file: str) -> 
     """Load one of facexlib's files into its network, in eval mode. Raises UserError where it is missing or no fit."""
     path = find_weights("recogniser facexlib", None, f"{FACEXLIB_URL}/{file}", folder)
     try:
-        network.load_state_dict(state_dict_of(path, load_pytorch(path)))
+        network.load_state_dict(without_wrapper(state_dict_of(path, load_pytorch(path)), path))
     except RuntimeError as error:
         raise UserError(f"recogniser facexlib: {path} does not fit {type(network).__name__}.") from error
     network.to(best_device()).eval()

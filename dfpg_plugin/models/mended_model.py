@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from basicsr.models.sr_model import SRModel
-from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
@@ -17,7 +16,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.files import by_own_names, load_weights, save_whole
+from dfpg_plugin.files import save_whole
 from dfpg_plugin.models.acceleration import Acceleration, autocast, channels_last
 from dfpg_plugin.models.finite import StepCheck
 from dfpg_plugin.models.optimizers import build_optimizer, scheduler_class
@@ -235,26 +234,3 @@ class MendedModel(SRModel):
             name: {metric: {**record, "val": float(record["val"])} for metric, record in metrics.items()}
             for name, metrics in records.items()
         }
-
-    def load_network(
-        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
-    ) -> None:
-        """Load weights under ``param_key``, ``params``, ``params_ema``, ``state_dict`` or bare; nothing is executed.
-
-        BasicSR raises KeyError for the last three (base_model.py:290-295). What a file lacks of the averaged weights
-        starts as the generator's; BasicSR leaves other random ones there (sr_model.py:42-51). Raises UserError, naming
-        the file, where it is missing, damaged or does not fit.
-        """
-        state, found = load_weights(load_path, (param_key, "params", "params_ema", "state_dict"))
-        bare = self.get_bare_model(net)
-        state = by_own_names(bare, state)
-        get_root_logger().info(f"Loading {type(bare).__name__} from {load_path}, with param key: [{found}].")
-        self._print_different_keys_loading(bare, state, strict)
-        try:
-            missing = bare.load_state_dict(state, strict=strict).missing_keys
-        except RuntimeError as error:
-            reason = str(error).replace("\n", " ").replace("\t", "")[:300]
-            raise UserError(f"{load_path} does not fit {type(bare).__name__}: {reason}") from error
-        if net is getattr(self, "net_g_ema", None):
-            generators = self.get_bare_model(self.net_g).state_dict()
-            bare.load_state_dict({key: generators[key] for key in missing}, strict=False)

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 import torch
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from dfpg_plugin.checks import UserError, check_choice
+from dfpg_plugin.checks import UserError, check_choice, where_raised
 from dfpg_plugin.models.priors import (
     ESTIMATES,
     GENERATOR,
@@ -17,6 +18,7 @@ from dfpg_plugin.models.priors import (
 )
 
 MEANS = ("PriorLoss", "PriorPerceptualLoss")  # over the batch, whatever their reduction
+TRIAL_MULTIPLE = 64  # px; what most networks of several scales divide
 PRIOR_IDENTITY = ("weights_sha256", "input", "layers", "feature_scale")  # of its record; the file's name may change
 
 
@@ -70,10 +72,14 @@ def check_accumulation(train: Mapping, parts: int) -> None:
 
 @contextmanager
 def explaining(net_g: nn.Module, images: Tensor) -> Iterator[None]:
-    """Say what helps a network that can't work on images of this size, or whose channels lie innermost in memory."""
+    """Turn what a network raises into a UserError that says where.
+
+    It says what helps, too, where the cause is the size of the images, as a trial with another one tells, or the order
+    of a tensor in memory.
+    """
     try:
         yield
-    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # a network of others may raise anything
         reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         if isinstance(error, UserError | torch.OutOfMemoryError) or "find_unused_parameters" in str(error):
             raise
@@ -84,10 +90,29 @@ def explaining(net_g: nn.Module, images: Tensor) -> Iterator[None]:
                 "AdaptedNet, contiguous: true, network: its options."
             ) from error
         height, width = images.shape[-2:]
+        text = f"network_g: {name} fails on images of {height}x{width} px"
+        if (sides := _sides_that_work(net_g, images)) is not None:
+            raise UserError(
+                f"{text} ({type(error).__name__}: {reason}), not on {sides[0]}x{sides[1]} px. If it takes only "
+                "multiples of a size, wrap it: type: AdaptedNet, multiple: that size, network: its options."
+            ) from error
         raise UserError(
-            f"network_g: {name} fails on images of {height}x{width} px ({type(error).__name__}: {reason}). If it takes "
-            "only multiples of a size, wrap it: type: AdaptedNet, multiple: that size, network: its options."
+            f"{text}: {where_raised(error)}: {type(error).__name__}: {reason}. --traceback shows how it came to that."
         ) from error
+
+
+@torch.no_grad()
+def _sides_that_work(net_g: nn.Module, images: Tensor) -> tuple[int, int] | None:
+    """Return the next multiples of 64 px of the images' sides, if these are others and the network takes them."""
+    height, width = images.shape[-2:]
+    down, right = -height % TRIAL_MULTIPLE, -width % TRIAL_MULTIPLE
+    if down == right == 0:
+        return None
+    try:
+        net_g(F.pad(images[:1], (0, right, 0, down), mode="replicate"))
+    except Exception:  # the same, or whatever else it has against them
+        return None
+    return height + down, width + right
 
 
 def check_restored(restored: object, shape: Sequence[int], net_g: nn.Module) -> None:

@@ -51,7 +51,7 @@ def prepare_pairs(faces: Path, kernels: Path, target: Path, settings: PairSettin
     UserError, naming the file, for damaged images, equal names, sizes that are not there or have too few kernels, and a
     target that holds something else, such as faces that are gone.
     """
-    check_positive("--per_size", settings.kernels_per_size)
+    check_positive("--per-size", settings.kernels_per_size)
     names = _spread(list_images(faces), settings.limit)
     check_stems(names, "faces of the same name")
     stacks = read_kernels(kernels, list(settings.sizes), settings.kernel_range)
@@ -102,7 +102,7 @@ def _as_json(settings: PairSettings) -> dict:
 def _check_counts(stacks: dict[int, Kernels], wanted: int) -> None:
     for size, stack in stacks.items():
         if len(stack) < wanted:
-            raise UserError(f"--per_size: {wanted} are more than the {len(stack)} kernels of {size} px.")
+            raise UserError(f"--per-size: {wanted} are more than the {len(stack)} kernels of {size} px.")
 
 
 def _check_gone(target: Path, pictures: dict[str, dict], names: list[str]) -> None:

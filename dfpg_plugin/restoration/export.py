@@ -17,14 +17,18 @@ from torch import Tensor, nn
 from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.faces import orl_faces
-from dfpg_plugin.files import load_weights, save_whole, whole_file
+from dfpg_plugin.files import CONTAINERS, load_weights, save_whole, whole_file
 from dfpg_plugin.restoration.network import ATTENTION, HALF, OPTIONS, PRECISION, build, read_safetensors
+from dfpg_plugin.weight_names import fitted
 
 OPSET = 18
+OPSETS = (18, 23)  # the least and the greatest that torch and onnxruntime both have
 SUFFIXES = (".onnx", ".pt", ".safetensors")  # .pt: TorchScript
 CHECKED_SIZES = ((128, 128), (101, 66), (256, 192))  # height and width, px
 CHECKED_BATCHES = (1, 3)
 TOLERANCE = 1e-4
+LEAST_SIDE = "least_side"  # of the metadata: px, of height and width
+MOST_LEAST = 256  # px, among which the least side is sought
 CHANNEL_ATTENTION = "channel_attention."  # how its weights begin in CAFeatureDiscriminator
 ABOUT = "about.json"  # in a TorchScript file
 LICENCE = "of the data and of the prior that the network was trained with; see its model card"
@@ -41,22 +45,26 @@ class Checked:
     largest_difference: float
 
 
-def export(network: nn.Module, about: dict[str, str], file: Path) -> list[Checked]:
+def export(network: nn.Module, about: dict[str, str], file: Path, opset: int = OPSET) -> list[Checked]:
     """Write ``network``, in eval mode on the CPU, to a file of a kind of SUFFIXES; return what the check has found.
 
-    It maps RGB (B,3,H,W) in [0,1] to the same, of any batch and size from 16 px. The file carries ``about``, and is
-    only there where every check was passed. Raises UserError otherwise, and for packages that are missing.
+    It maps RGB (B,3,H,W) in [0,1] to the same, of any batch and any size from that of :func:`least_side` on, which the
+    file names. The file carries ``about``, and is only there where every check was passed: at most TOLERANCE from
+    ``network``. Raises UserError otherwise, and for packages that are missing.
     """
     if file.suffix not in SUFFIXES:
         raise UserError(f"{file}: unknown kind. Use one of {', '.join(SUFFIXES)}.")
     meta = {
         **{key: value for key, value in about.items() if key != "weights"},
         "input": "RGB, B x 3 x H x W, 0 to 1",
+        LEAST_SIDE: str(least_side(network)),
         "dfpg_plugin": __version__,
         "licence": LICENCE,
     }
     if file.suffix == ".onnx":
-        meta["opset"] = str(OPSET)
+        if not OPSETS[0] <= opset <= OPSETS[1]:
+            raise UserError(f"--opset: expected a number from {OPSETS[0]} to {OPSETS[1]}, got {opset}.")
+        meta["opset"] = str(opset)
     write, load = {".onnx": (_onnx, _load_onnx), ".pt": (_script, _load_script)}.get(
         file.suffix, (_safetensors, _load_safetensors)
     )
@@ -72,6 +80,18 @@ def export(network: nn.Module, about: dict[str, str], file: Path) -> list[Checke
             by = worst.largest_difference
             raise UserError(f"{file}: differs from PyTorch by {by:.1e}, more than {TOLERANCE}. It was not kept.")
     return checked
+
+
+@torch.no_grad()
+def least_side(network: nn.Module) -> int:
+    """Return the least height and width, in px, that a network takes. Raises UserError where it takes no square."""
+    for side in range(1, MOST_LEAST + 1):
+        try:
+            network(torch.zeros(1, 3, side, side))
+        except (AssertionError, IndexError, RuntimeError, ValueError):  # too small for it
+            continue
+        return side
+    raise UserError(f"network_g: {type(network).__name__} takes no square image up to {MOST_LEAST} px.")
 
 
 def compare(network: nn.Module, run: Run, sizes: Sequence[tuple[int, int]] = CHECKED_SIZES) -> list[Checked]:
@@ -106,7 +126,8 @@ def _onnx(network: nn.Module, meta: dict[str, str]) -> bytes:
 
     names = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     program = torch.onnx.export(
-        network, (torch.rand(2, 3, 128, 96),), dynamo=True, opset_version=OPSET, input_names=["blurred"],
+        network, (torch.rand(2, 3, 128, 96),),
+        dynamo=True, opset_version=int(meta["opset"]), input_names=["blurred"],
         output_names=["restored"], dynamic_shapes=(names,), verbose=False,
     )  # fmt: skip
     model = program.model_proto  # type: ignore[union-attr]
@@ -121,7 +142,15 @@ def _load_onnx(file: Path) -> Run:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return lambda x: torch.from_numpy(session.run(None, {"blurred": x.numpy()})[0])
+    least = int(session.get_modelmeta().custom_metadata_map[LEAST_SIDE])
+
+    def run(x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        if min(height, width) < least:  # ONNX has no way to refuse them itself
+            raise UserError(f"{file}: {height}x{width} px is too small, each side needs at least {least} px.")
+        return torch.from_numpy(session.run(None, {"blurred": x.numpy()})[0])
+
+    return run
 
 
 def _script(network: nn.Module, meta: dict[str, str]) -> bytes:
@@ -166,7 +195,7 @@ def _load_safetensors(file: Path) -> Run:
 def add_attention(file: Path, discriminator: str, options: Mapping) -> None:
     """Put the channel attention of a trained discriminator into a safetensors file, for the demo page."""
     state, about = read_safetensors(file)
-    trained, _ = load_weights(discriminator, ("params",))
+    trained = fitted(build(options), load_weights(discriminator, CONTAINERS)[0], discriminator)
     found = {key: value for key, value in trained.items() if key.startswith(CHANNEL_ATTENTION)}
     if not found:
         raise UserError(f"{discriminator}: holds no channel attention.")

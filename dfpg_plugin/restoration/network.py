@@ -11,17 +11,17 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dfpg_plugin.checks import UserError, check_file
-from dfpg_plugin.files import load_weights
+from dfpg_plugin.files import CONTAINERS, load_weights
 from dfpg_plugin.models.priors import sized_to_prior
 from dfpg_plugin.training.options import read_option_file
 from dfpg_plugin.training.plugins import load_plugins
+from dfpg_plugin.weight_names import fitted, load_into
 
 SHIPPED = files("dfpg_plugin") / "weights" / "dfpgnet_lfw.safetensors"
 OPTIONS = "network_g"  # the key of a safetensors file's metadata that holds the network's options as JSON
 ATTENTION = "network_d"  # key and prefix of the discriminator's options and channel attention, which a file may carry
 PRECISION, HALF = "precision", "half"  # of its metadata, where weights are stored in half precision
 SEES, GREY = "sees", "grey"  # of its metadata: a network that was trained on grey pictures only
-PARAMETERS = ("params_ema", "params", "state_dict")  # of a PyTorch file, the first that it has
 
 
 def load_network(weights: str | None, option_file: str | None) -> tuple[nn.Module, dict[str, str]]:
@@ -37,14 +37,10 @@ def load_network(weights: str | None, option_file: str | None) -> tuple[nn.Modul
         state = {key: value for key, value in state.items() if not key.startswith(ATTENTION)}
         options = read_options_of(option_file, OPTIONS) if option_file else _options_of(path, about)
     else:
-        (state, _), about = load_weights(path, PARAMETERS), {}
+        (state, _), about = load_weights(path, CONTAINERS), {}
         options = read_options_of(option_file or str(_option_file_beside(path)), OPTIONS)
     network = build(options)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).replace("\n", " ").replace("\t", "")[:300]
-        raise UserError(f"{path} does not fit {type(network).__name__}: {reason}") from error
+    load_into(network, fitted(network, state, path), path)
     about = {**about, "weights": str(path), OPTIONS: json.dumps(options)}
     for key in (ATTENTION, PRECISION):  # whose tensors are not among the network's; how the file stores them
         about.pop(key, None)

@@ -7,10 +7,8 @@ where it was, in the data and in every random number.
 
 import datetime
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from basicsr.data import build_dataloader, build_dataset
@@ -21,7 +19,7 @@ from basicsr.utils import AvgTimer, get_root_logger, set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 from torch.utils.data import DataLoader
 
-from dfpg_plugin.checks import UserError, check_border
+from dfpg_plugin.checks import UserError, check_border, where_raised
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.training.checkpoints import LATEST, save_checkpoint
 from dfpg_plugin.training.curves import message_logger, open_curves
@@ -38,7 +36,8 @@ from dfpg_plugin.training.stream import EpochSampler, SeededDataset
 from dfpg_plugin.training.summary import summarise
 
 REFUSALS = (
-    *(ArithmeticError, AssertionError, LookupError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError),
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NotImplementedError, OSError),
+    *(RuntimeError, TypeError, ValueError),
 )  # what components raise for arguments, files and states that they do not accept
 
 
@@ -89,13 +88,7 @@ def explained(what: str) -> Iterator[None]:
         raise
     except REFUSALS as error:
         reason = str(error).strip().split("\n")[0].rstrip(".") or "no reason given"
-        raise UserError(f"{what}: {_where(error)}: {type(error).__name__}: {reason}.") from error
-
-
-def _where(error: BaseException) -> str:
-    """Return the file and line that raised an error."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{Path(last.filename).name}, line {last.lineno}"
+        raise UserError(f"{what}: {where_raised(error)}: {type(error).__name__}: {reason}.") from error
 
 
 def try_validation(model: BaseModel, loaders: Sequence[DataLoader]) -> None:

@@ -50,14 +50,28 @@ def run_log() -> Iterator[Callable[[Path], None]]:
     logger.handlers = [held]
     try:
         yield open_file
-    except (UserError, torch.OutOfMemoryError):
+    except (UserError, torch.OutOfMemoryError) as error:
         held.buffer.clear()
+        _keep_cause(logger, error)
+        raise
+    except FloatingPointError as error:
+        _keep_cause(logger, error)
         raise
     finally:
         others = set(logger.handlers) - set(screens)
         log_to(screens)
         for handler in others:
             handler.close()
+
+
+def _keep_cause(logger: logging.Logger, error: Exception) -> None:
+    """Write an error's traceback into the log file alone: the screen shows one line of it."""
+    record = logger.makeRecord(
+        logger.name, logging.ERROR, __file__, 0, "%s", (error,), (type(error), error, error.__traceback__)
+    )
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(record)
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """The command line as a user meets it: subcommands, errors of one line with status 2."""
 
+import ast
 import re
 from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,8 @@ import yaml
 from conftest import ROOT, write_yaml
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.cli import doctor
+from dfpg_plugin.cli.doctor import OPTIONAL
 from dfpg_plugin.cli.main import build_parser, main
 
 
@@ -45,12 +50,34 @@ def test_doctor_says_where_basicsr_is_and_what_is_patched(basicsr: Callable) -> 
     assert "basicsr is imported from" in done.stdout
     assert "functional_tensor: active" in done.stdout
     assert "stock_resume: not active" in done.stdout
-    for patch in ("stylegan2_ops", "adam_betas", "jpeg_quality", "numpy_numbers"):
+    for patch in ("stylegan2_ops", "adam_betas", "jpeg_quality", "loading", "numpy_numbers"):
         assert f"{patch}: active" in done.stdout
     assert "plugins: dfpg_plugin" in done.stdout
     assert "calculate_lpips, net: vgg: " in done.stdout
     assert "detection_Resnet50_Final.pth is" in done.stdout
-    assert "missing: nothing" in done.stdout
+    absent = [package for module, (package, _) in OPTIONAL.items() if find_spec(module) is None]
+    missing = "; ".join(f"{package} (optional)" for package in absent) or "nothing"
+    assert done.stdout.splitlines()[-1] == f"missing: {missing}"
+    for package, use in OPTIONAL.values():
+        (line,) = re.findall(rf"^  {package} +(.*) - {re.escape(use)}$", done.stdout, re.MULTILINE)
+        assert (line == f"missing: pip install {package}") == (package in absent)
+    assert f"av {version('av')}" in re.sub(" +", " ", done.stdout)
+
+
+def test_doctor_knows_every_extra_of_the_installation() -> None:
+    source = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    lists = {n.targets[0].id: n.value for n in source.body if isinstance(n, ast.Assign)}
+    names = ("DEMO", "FACES", "VIDEO", "PAGE", "ONNX", "RESTORERS", "TIMM")
+    extras = {package for name in names for package in ast.literal_eval(lists[name])} | {"pyiqa"}
+    assert {package for package, _ in OPTIONAL.values()} == extras | {"tensorboard", "wandb"}
+
+
+def test_doctor_says_how_to_get_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name in ("av", "wandb") else find_spec(name))
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^  av +missing: pip install av - videos in basicsr restore$", out, re.MULTILINE)
+    assert re.search(r"^missing: .*av \(optional\).*; wandb \(optional\)$", out, re.MULTILINE)
 
 
 def test_doctor_says_where_the_package_is_not_installed(basicsr: Callable) -> None:

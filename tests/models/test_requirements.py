@@ -95,6 +95,22 @@ def test_a_network_that_fails_on_a_size_is_named_with_it(restored: dict) -> None
         build(restored, 32, 30).test()
 
 
+@pytest.mark.parametrize("error", [TypeError, AttributeError, KeyError, RuntimeError])
+@pytest.mark.parametrize("width", [30, 64])
+def test_a_fault_of_a_network_is_shown_as_such(restored: dict, monkeypatch, error: type, width: int) -> None:
+    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        raise error("its own fault")
+
+    monkeypatch.setattr(Quarters, "forward", forward)
+    restored["network_g"] = {"type": "Quarters"}
+    where = rf"64x{width} px: test_requirements\.py, line \d+: {error.__name__}: '?its own fault"
+    with pytest.raises(UserError, match=where) as caught:
+        build(restored, 64, width).test()
+    assert "AdaptedNet" not in str(caught.value)
+    assert "--traceback" in str(caught.value)
+    assert isinstance(caught.value.__cause__, error)
+
+
 def test_what_would_fail_at_a_validation_fails_at_the_start(restored: dict) -> None:
     restored["network_g"] = {"type": "Quarters"}
     model = build(restored)

@@ -143,3 +143,32 @@ def test_half_precision_halves_the_file_and_rounds_each_weight(dfpgnet: str, tmp
     arguments = ["--weights", str(tmp_path / "large.safetensors"), "--half"]
     assert main(["export", str(tmp_path / "a.safetensors"), *arguments]) == 2
     assert "has weights beyond 65,504" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("opset", [18, 20])
+def test_onnx_of_an_opset_in_a_new_folder_with_its_least_size(dfpgnet: str, tmp_path: Path, opset: int) -> None:
+    import onnx
+
+    file = tmp_path / "new" / "folder" / "net.onnx"
+    assert main(["export", "-o", str(file), "--weights", dfpgnet, "--opset", str(opset)]) == 0
+    model = onnx.load(str(file))
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [opset]
+    assert {entry.key: entry.value for entry in model.metadata_props}["least_side"] == "16"
+    network, _ = load_network(dfpgnet, None)
+    run = module._load_onnx(file)
+    assert run(torch.rand(1, 3, 16, 16)).shape == (1, 3, 16, 16)
+    for refusing in (run, network):
+        with pytest.raises(UserError, match="15x16 px is too small, each side needs at least 16 px"):
+            refusing(torch.rand(1, 3, 15, 16))
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "text"),
+    [
+        ("a.onnx", ["--opset", "7"], "--opset: expected a number from 18 to 23, got 7"),
+        ("a.pt", ["--opset", "18"], "--opset: needs a .onnx"),
+    ],
+)
+def test_opsets_that_there_are_not(dfpgnet: str, tmp_path: Path, name: str, flags: list, text: str, capsys) -> None:
+    assert main(["export", str(tmp_path / name), "--weights", dfpgnet, *flags]) == 2
+    assert text in capsys.readouterr().err

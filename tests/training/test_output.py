@@ -1,0 +1,25 @@
+"""A run's log file."""
+
+from pathlib import Path
+
+import pytest
+from basicsr.utils import get_root_logger
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.training.output import run_log
+
+
+@pytest.mark.parametrize("error", [UserError("a key: wrong"), FloatingPointError("a loss is NaN")])
+def test_the_log_file_keeps_the_cause_and_the_screen_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture, error: Exception
+) -> None:
+    with pytest.raises(type(error)), run_log() as open_log:
+        open_log(tmp_path / "run.log")
+        get_root_logger().info("started")
+        raise error from ZeroDivisionError("the cause")
+    log = (tmp_path / "run.log").read_text(encoding="utf-8")
+    assert "started" in log
+    assert f"ERROR: {error}" in log
+    assert "ZeroDivisionError: the cause" in log
+    assert "Traceback (most recent call last)" in log
+    assert "Traceback" not in capsys.readouterr().err
