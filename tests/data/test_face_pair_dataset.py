@@ -111,3 +111,15 @@ def test_a_ground_truth_of_another_size_in_an_lmdb_is_named(options: dict, tmp_p
     assert dataset[0]["gt"].shape == (3, 40, 36)
     with pytest.raises(UserError, match=r"^b and b: not a usable pair.*36x40 px and 72x80 px"):
         dataset[1]
+
+
+def test_files_in_no_pair_are_logged(options: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "gt" / "deep").mkdir()
+    (tmp_path / "gt" / "a.png").rename(tmp_path / "gt" / "deep" / "a.png")
+    (tmp_path / "lq" / "a.png").rename(tmp_path / "lq" / ".a.png")
+    with caplog.at_level("WARNING", logger="basicsr"):
+        FacePairDataset(options)
+    assert caplog.messages == [
+        f"{tmp_path / folder}: 1 not used, in no pair: {name}"
+        for folder, name in (("lq", ".a.png"), ("gt", "deep/a.png"))
+    ]

@@ -247,3 +247,18 @@ def test_the_command_says_how_many_and_refuses_flags_that_do_nothing(
     }.items():
         assert main(["prepare", "faces", str(tmp_path / "other"), *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("as_archive", [False, True])
+def test_what_is_no_person_s_picture_is_logged(
+    folder: Path, tmp_path: Path, as_archive: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = folder
+    if as_archive:
+        source, expected = archive_of(folder, "lfw.tar", "w"), "lfw-deepfunneled/AJ_Lamas/._AJ_Lamas_0001.jpg"
+    else:
+        expected = "mine.jpg"
+        (folder / expected).write_bytes(b"")
+    with caplog.at_level("WARNING", logger="basicsr"):
+        prepare_lfw(source, tmp_path / "faces", PNG)
+    assert caplog.messages == [f"{source}: 1 not used, for they are no pictures in a person's folder: {expected}"]
