@@ -67,7 +67,7 @@ class FacePairDataset(PairedImageDataset):
             ) from error
 
     def _tell_what_is_not_used(self) -> None:
-        """Log the files below both folders that are in no pair: BasicSR looks into no folder within, at no hidden file."""
+        """Log the files in no pair: BasicSR looks into no folder within, and at no hidden file."""
         used = {Path(pair[key]) for pair in self.paths for key in ("lq_path", "gt_path")}
         for folder in (Path(self.lq_folder), Path(self.gt_folder)):
             others = sorted(path.relative_to(folder).as_posix() for path in walk(folder) if path not in used)

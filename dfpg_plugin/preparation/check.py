@@ -30,7 +30,8 @@ class Finding:
     """One oddity of one file."""
 
     path: Path
-    kind: str  # broken, ignored, several pages, grey, 16-bit, alpha, cmyk, palette, exif rotation, too small, too large, mismatched
+    # such as broken, ignored, several pages, grey, 16-bit, alpha, cmyk, palette, too small, mismatched
+    kind: str
     consequence: str  # what training does with it
     usable: bool  # whether training uses the file
 

@@ -17,7 +17,8 @@ from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError, make_folder
 from dfpg_plugin.data.images import list_images
 from dfpg_plugin.files import whole_file
-from dfpg_plugin.restoration.pictures import LOSSLESS, LOSSY, Picture, read_picture, write_picture
+from dfpg_plugin.restoration.pictures import LOSSLESS, LOSSY, Picture, write_picture
+from dfpg_plugin.restoration.reading import read_picture
 from dfpg_plugin.restoration.restorer import ERRORS, DFPGRestorer
 from dfpg_plugin.restoration.settings import FaceReport
 from dfpg_plugin.restoration.video import VIDEO_SUFFIXES, restore_video

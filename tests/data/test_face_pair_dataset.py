@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
+from basicsr.utils import get_root_logger
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 from torch.utils.data import DataLoader
 
@@ -113,10 +114,13 @@ def test_a_ground_truth_of_another_size_in_an_lmdb_is_named(options: dict, tmp_p
         dataset[1]
 
 
-def test_files_in_no_pair_are_logged(options: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_in_no_pair_are_logged(
+    options: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "gt" / "deep").mkdir()
     (tmp_path / "gt" / "a.png").rename(tmp_path / "gt" / "deep" / "a.png")
     (tmp_path / "lq" / "a.png").rename(tmp_path / "lq" / ".a.png")
+    monkeypatch.setattr(get_root_logger(), "propagate", True)  # to caplog
     with caplog.at_level("WARNING", logger="basicsr"):
         FacePairDataset(options)
     assert caplog.messages == [

@@ -9,6 +9,7 @@ import cv2
 import lmdb
 import numpy as np
 import pytest
+from basicsr.utils import get_root_logger
 from PIL import Image, PngImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
@@ -95,12 +96,13 @@ def test_a_file_is_used_whatever_its_name_or_listed_with_the_reason(tmp_path: Pa
 
 
 def test_what_a_folder_holds_besides_images_is_logged(
-    tmp_path: Path, face: Image.Image, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, face: Image.Image, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(UserError, match=r"no image in .*; left out: notes\.txt \(not of a kind that can be read\)\."):
         list_images(tmp_path)
     face.save(tmp_path / "a.png")
+    monkeypatch.setattr(get_root_logger(), "propagate", True)  # to caplog
     with caplog.at_level("WARNING", logger="basicsr"):
         assert find_images(tmp_path).names == ["a.png"]
     assert caplog.messages == [f"{tmp_path}: 1 not used: notes.txt (not of a kind that can be read)"]

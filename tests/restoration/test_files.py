@@ -41,7 +41,7 @@ def test_a_photo_a_folder_and_a_pattern(restore: Callable, tmp_path: Path) -> No
     assert cv2.imread(str(tmp_path / "out" / "a_side_by_side.png")).shape == (400, 1400, 3)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert len(report["files"]) == 3
-    assert {"box", "score", "seconds", "identity_change", "error"} == set(report["files"][0]["faces"][0])
+    assert {"box", "score", "landmarks", "seconds", "identity_change", "error"} == set(report["files"][0]["faces"][0])
     assert report["network"]["weights"].endswith("brighten.safetensors")
 
 
