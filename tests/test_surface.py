@@ -60,6 +60,7 @@ def test_command_and_flags() -> None:
                 *("-o", "--output", *network, "--mode", "--detector", "--detector_weights", "--box", "--passes"),
                 *("--strength", "--threshold"),
                 *("--face_size", "--ext", "--side_by_side", "--side-by-side", "--no_identity", "--overwrite"),
+                "--skip-existing",
             ]
         ),
         "export": sorted(["--weights", "-opt", "--opt", "--grey", "--half", "--discriminator", "--overwrite"]),

@@ -68,7 +68,7 @@ class Page:
         if size > 1:
             (kernel,) = synthesise_kernels(int(size) | 1, 1, np.random.default_rng(int(seed)))
             sharp = blur(np.ascontiguousarray(sharp), kernel)
-        return self.restore_picture(Picture(_to_bytes(sharp)[..., ::-1]), ALIGNED, strength)
+        return self.restore_picture(Picture(_to_bytes(sharp.astype(np.float32))[..., ::-1]), ALIGNED, strength)
 
     def restore_picture(self, picture: Picture, mode: str, strength: float) -> Answer:
         """Restore a picture; return as :meth:`restore_upload` does. The result is the picture with the changes."""
