@@ -58,7 +58,7 @@ def test_command_and_flags() -> None:
             [
                 *("-o", "--out", *network, "--mode", "--detector", "--detector-weights", "--box", "--passes"),
                 *("--strength", "--threshold"),
-                *("--face-size", "--ext", "--side-by-side", "--no-identity", "--overwrite"),
+                *("--face-size", "--ext", "--side-by-side", "--no-identity", "--overwrite", "--skip-existing"),
             ]
         ),
         "export": sorted(

@@ -3,9 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli.arguments import from_1
+
+if TYPE_CHECKING:
+    from dfpg_plugin.restoration.files import FileReport
 
 SOME_FAILED = 1
 
@@ -38,7 +42,11 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     )
     parser.add_argument("--side-by-side", action="store_true", help="before and after in one picture")
     parser.add_argument("--no-identity", action="store_true", help="do not measure how much the identity changes")
-    parser.add_argument("--overwrite", action="store_true", help="write over results of an earlier run")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="write over results of an earlier run")
+    existing.add_argument(
+        "--skip-existing", action="store_true", help="keep them, and go on with what an interrupted run has not reached"
+    )
     parser.set_defaults(run=run)
 
 
@@ -53,14 +61,19 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Restore; return 1 where a face or a file could not be."""
-    from dfpg_plugin.restoration.files import Totals, find_inputs, plan_outputs, restore_files, write_report
+    from dfpg_plugin.restoration.files import Account, restore_files, write_report
+    from dfpg_plugin.restoration.inputs import find_inputs, plan_outputs
     from dfpg_plugin.restoration.restorer import DFPGRestorer
     from dfpg_plugin.restoration.settings import Settings
 
     folder = Path(args.out).expanduser()
     suffix = f".{args.ext}" if args.ext else None
     try:
-        planned = plan_outputs(find_inputs(args.inputs), folder, suffix, args.overwrite, args.side_by_side)
+        inputs = find_inputs(args.inputs, folder)
+        jobs = plan_outputs(
+            inputs, folder, suffix,
+            overwrite=args.overwrite, skip_existing=args.skip_existing, side_by_side=args.side_by_side,
+        )  # fmt: skip
     except OSError as error:
         raise UserError(f"{error.filename}: can't be looked at ({error.strerror}).") from error
     settings = Settings(
@@ -71,20 +84,27 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     restorer = DFPGRestorer(args.weights, args.opt, settings)
     print(f"Restoring with {restorer.about['weights']} on {restorer.device}.", file=sys.stderr)
-    reports, totals = [], Totals()
+    account = Account(inputs, jobs)
+    for left_out in account.left_out:
+        print(f"{left_out.input}: left out: {left_out.left_out}", file=sys.stderr)
     try:
-        for report in restore_files(restorer, planned, args.side_by_side):
-            totals.add(report)
-            reports.append(report)
-            if len(planned) == 1 and report.error is not None:
-                raise UserError(report.error)
-            for problem in [report.error, *report.notes, *(f"a face: {f.error}" for f in report.faces if f.error)]:
-                if problem:
-                    print(f"{report.input}: {problem}", file=sys.stderr)
+        for report in restore_files(restorer, jobs):
+            account.done.append(report)
+            _tell(report, is_alone=len(account.files) == 1)
     finally:  # of what was done before Ctrl-C as well
-        account = f", see {write_report(folder, restorer, reports, args.overwrite)}" if totals.written else ""
-        print(f"{totals.faces} faces in {totals.written} of {totals.files} files{account}", file=sys.stderr)
-    return SOME_FAILED if totals.failed else 0
+        worth_a_report = account.totals.written or len(account.files) > 1
+        where = f", see {write_report(folder, restorer, account, args.overwrite)}" if worth_a_report else ""
+        print(f"{account.totals}{where}", file=sys.stderr)
+    return SOME_FAILED if account.totals.failed or account.totals.failed_faces else 0
+
+
+def _tell(report: "FileReport", is_alone: bool) -> None:
+    """Print what went wrong with a file; raise UserError where it was the only one."""
+    if is_alone and report.error is not None:
+        raise UserError(report.error)
+    for problem in [report.error, *report.notes, *(f"a face: {face.error}" for face in report.faces if face.error)]:
+        if problem:
+            print(f"{report.input}: {problem}", file=sys.stderr)
 
 
 def _box(text: str) -> tuple[float, ...]:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
-from basicsr.utils import imfrombytes
+from basicsr.utils import get_root_logger, imfrombytes
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.data.images import walk
+from dfpg_plugin.data.naming import list_some
 from dfpg_plugin.data.sizes import check_sizes, fits, in_words
 from dfpg_plugin.data.stream import EpochCounter
 
@@ -40,6 +42,8 @@ class FacePairDataset(PairedImageDataset):
                 raise UserError(
                     f"datasets: {opt.get('name')}: {self.lq_folder} and {self.gt_folder}: {error}"
                 ) from error
+        if not self._in_lmdb():
+            self._tell_what_is_not_used()
         seed = opt.get("seed")
         self.seed = torch.initial_seed() if seed is None else seed
         self.epochs = EpochCounter()
@@ -61,6 +65,14 @@ class FacePairDataset(PairedImageDataset):
                 f"{pair['lq_path']} and {pair['gt_path']}: not a usable pair ({type(error).__name__}: {reason}). "
                 "Replace them, or remove both."
             ) from error
+
+    def _tell_what_is_not_used(self) -> None:
+        """Log the files in no pair: BasicSR looks into no folder within, and at no hidden file."""
+        used = {Path(pair[key]) for pair in self.paths for key in ("lq_path", "gt_path")}
+        for folder in (Path(self.lq_folder), Path(self.gt_folder)):
+            others = sorted(path.relative_to(folder).as_posix() for path in walk(folder) if path not in used)
+            if others and not self.opt.get("meta_info_file"):
+                get_root_logger().warning(f"{folder}: {len(others)} not used, in no pair: {list_some(others)}")
 
     def _in_lmdb(self) -> bool:
         return "db_paths" in self.io_backend_opt

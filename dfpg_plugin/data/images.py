@@ -1,24 +1,29 @@
 """Find and decode images: in a folder, a list (BasicSR's meta-info file) or an LMDB, through BasicSR's file clients."""
 
-import io
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import cv2
 import lmdb
 import numpy as np
-from basicsr.utils import FileClient
+from basicsr.utils import FileClient, get_root_logger
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from dfpg_plugin.checks import UserError, check_choice, check_file, check_folder
+from dfpg_plugin.data.kinds import open_head, other_pictures, why_unreadable
+from dfpg_plugin.data.naming import list_some
 
 Image = NDArray[np.uint8]
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
+# files of other names are looked at, to see what they are
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm"),
+    *(".webp", ".avif", ".gif", ".jp2"),
+)
 BACKENDS = ("disk", "lmdb")
 JPEG_START = b"\xff\xd8"
 OPAQUE = 255
@@ -100,20 +105,73 @@ def find_images(root: str | Path, backend: str = "disk", meta_info_file: str | N
     return ImageSource(folder, list_images(folder))
 
 
+@dataclass
+class Listing:
+    """What lies below a folder, by paths relative to it."""
+
+    names: list[str] = field(default_factory=list)  # what can be used
+    left_out: dict[str, str] = field(default_factory=dict)  # what can't, and why; a folder's path ends in a slash
+
+    def what_is_left_out(self) -> str:
+        """Return the first of what is left out, and why, for a message."""
+        return list_some([f"{name} ({why})" for name, why in self.left_out.items()])
+
+
+def look_into(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> Listing:
+    """Return every file below ``folder``, sorted, as a name or with the reason why it is left out.
+
+    Names with one of ``suffixes`` are taken as they are, others where their content is a picture's. What is hidden is
+    left out; of a hidden folder, or one that can't be read, the path of the folder alone is listed.
+    """
+    found = Listing()
+
+    def note(error: OSError) -> None:
+        found.left_out[f"{Path(error.filename).relative_to(folder).as_posix()}/"] = f"can't be read ({error.strerror})"
+
+    for path in walk(folder, note):
+        name = path.relative_to(folder)
+        if (hidden := _hidden_part(name)) is not None:
+            found.left_out[hidden] = "hidden"
+        elif name.suffix.lower() in suffixes or (reason := why_unreadable(path)) is None:
+            found.names.append(name.as_posix())
+        else:
+            found.left_out[name.as_posix()] = reason
+    return Listing(sorted(found.names), dict(sorted(found.left_out.items())))
+
+
+def look_for_images(folder: Path) -> Listing:
+    """Return what :func:`look_into` does; raise UserError where no image is."""
+    found = look_into(folder)
+    if not found.names:
+        rest = f"; left out: {found.what_is_left_out()}" if found.left_out else ""
+        raise UserError(f"no image in {folder}{rest}. Set the path to the images.")
+    return found
+
+
 def list_images(folder: Path) -> list[str]:
-    """Return the paths of all images below ``folder``, relative to it and sorted. Raises UserError where none is."""
-    found = (path.relative_to(folder) for path in walk(folder))
-    names = sorted(p.as_posix() for p in found if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    if not names:
-        raise UserError(f"no image in {folder} (looked for {', '.join(IMAGE_SUFFIXES)}). Set the path to the images.")
-    return names
+    """Return the paths of all images below ``folder``, relative to it and sorted; log what else lies there.
+
+    Raises UserError where there is no image.
+    """
+    found = look_for_images(folder)
+    if found.left_out:
+        get_root_logger().warning(f"{folder}: {len(found.left_out)} not used: {found.what_is_left_out()}")
+    return found.names
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def _hidden_part(name: Path) -> str | None:
+    """Return a path up to its first part that is hidden, None where none is."""
+    for i, part in enumerate(name.parts, start=1):
+        if part.startswith("."):
+            return Path(*name.parts[:i]).as_posix() + ("/" if i < len(name.parts) else "")
+    return None
+
+
+def walk(folder: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     """Yield every file below ``folder``, in linked folders too, each folder once."""
     # not BasicSR's scandir, which takes a hidden file for a folder
     seen: set[str] = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=on_error):
         real = os.path.realpath(root)
         if real in seen:
             folders.clear()
@@ -143,11 +201,12 @@ def decode_image(content: bytes, name: str) -> Image:
     """Decode an image file's content as uint8 BGR (H,W,3).
 
     Grey becomes three equal channels, 16 bits become 8 (the upper ones), CMYK and palettes become colours, EXIF's
-    rotation is applied. Raises UserError, naming ``name``, for what is damaged, no image, too large, or partly
-    transparent: what colour is meant there is unknown.
+    rotation is applied, of a camera's MPO the main picture is taken. Raises UserError, naming ``name``, for what is
+    damaged, no image, too large, of several pages or frames, or partly transparent: what colour is meant there is
+    unknown.
     """
     try:
-        _check_size(content)
+        _check_head(content, name)
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
         transparent = image is not None and not content.startswith(JPEG_START) and is_transparent(content)
     except (cv2.error, PillowImage.DecompressionBombError) as error:
@@ -159,12 +218,13 @@ def decode_image(content: bytes, name: str) -> Image:
     return np.asarray(image, np.uint8)
 
 
-def _check_size(content: bytes) -> None:
-    """Raise PIL.Image.DecompressionBombError for too many pixels, by the file's head."""
+def _check_head(content: bytes, name: str) -> None:
+    """Raise PIL.Image.DecompressionBombError for too many pixels, UserError for several frames, by the file's head."""
     try:
-        with PillowImage.open(io.BytesIO(content)) as image:
+        with open_head(content) as image:
             width, height = image.size
-    except PillowImage.DecompressionBombError:
+            other_pictures(image, name)
+    except (PillowImage.DecompressionBombError, UserError):
         raise
     except Exception:  # what is no image is found when it is decoded
         return
@@ -178,7 +238,7 @@ def is_transparent(content: bytes) -> bool:
     Pillow's limit on the number of pixels counts: PIL.Image.DecompressionBombError.
     """
     try:
-        with PillowImage.open(io.BytesIO(content)) as image:
+        with open_head(content) as image:
             if "A" not in image.getbands() and "transparency" not in image.info:
                 return False
             return np.asarray(image.convert("RGBA"))[..., 3].min() < OPAQUE

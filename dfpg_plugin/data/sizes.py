@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import ExifTags
-from PIL import Image as PillowImage
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.images import read_image
+from dfpg_plugin.data.kinds import open_head
 from dfpg_plugin.data.naming import list_some
 
 UPRIGHT = 1
@@ -55,7 +55,7 @@ def _size_or_error(path: Path) -> Size | UserError:
 def _header_size(path: Path) -> Size | None:
     """Return the size; None where decoding has to tell: an unknown header, or one that says to rotate."""
     try:
-        with PillowImage.open(path) as image:
+        with open_head(path) as image:
             has_exif = "exif" in image.info or image.format == "TIFF"
             if has_exif and image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT:
                 return None

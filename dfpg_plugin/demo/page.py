@@ -18,7 +18,8 @@ from dfpg_plugin.data.degradation import blur
 from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.data.kernels import synthesise_kernels
 from dfpg_plugin.restoration.faces import Colours, Face, crop, shrink
-from dfpg_plugin.restoration.pictures import decode_picture
+from dfpg_plugin.restoration.pictures import Picture, encode_picture
+from dfpg_plugin.restoration.reading import decode_picture
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.settings import ALIGNED, PHOTO, FaceReport
 
@@ -38,6 +39,7 @@ HONEST = (
     "anybody, nor as evidence."
 )
 Picture8 = NDArray[np.uint8]  # RGB (H,W,3)
+Answer = tuple[tuple[Picture8, Picture8], Picture8, list, str, Picture]
 
 
 class Page:
@@ -46,10 +48,8 @@ class Page:
     def __init__(self, restorer: DFPGRestorer) -> None:
         self.restorer = restorer
 
-    def restore_upload(
-        self, path: str | None, mode: str, strength: float = 1.0
-    ) -> tuple[tuple[Picture8, Picture8], Picture8, list, str]:
-        """Restore an uploaded file; return (before, after), the boxes, the prior's pictures and an account.
+    def restore_upload(self, path: str | None, mode: str, strength: float = 1.0) -> Answer:
+        """Restore an uploaded file; return (before, after), boxes, the prior's pictures, an account, and the result.
 
         ``strength``, from 0 to 1, is the part of the change that is applied. Raises UserError for what is no picture
         or too large.
@@ -60,38 +60,39 @@ class Page:
         if len(content) > MOST_BYTES:
             raise UserError(f"The file is larger than {MOST_BYTES // 2**20} MB.")
         picture = decode_picture(content, "The file", MOST_MEGAPIXELS * 10**6)
-        return self.restore_colours(picture.colours(), mode, strength)
+        return self.restore_picture(picture, mode, strength)
 
-    def restore_sample(
-        self, name: str, size: int, seed: int, strength: float = 1.0
-    ) -> tuple[tuple[Picture8, Picture8], Picture8, list, str]:
+    def restore_sample(self, name: str, size: int, seed: int, strength: float = 1.0) -> Answer:
         """Blur a sharp face by a kernel of ``size`` px and restore it; return as :meth:`restore_upload` does."""
         sharp = orl_faces("val").read(name)[..., ::-1].astype(np.float32) / 255
         if size > 1:
             (kernel,) = synthesise_kernels(int(size) | 1, 1, np.random.default_rng(int(seed)))
             sharp = blur(np.ascontiguousarray(sharp), kernel)
-        return self.restore_colours(sharp.clip(0, 1), ALIGNED, strength)
+        return self.restore_picture(Picture(_to_bytes(sharp.astype(np.float32))[..., ::-1]), ALIGNED, strength)
 
-    def restore_colours(
-        self, seen: Colours, mode: str = ALIGNED, strength: float = 1.0
-    ) -> tuple[tuple[Picture8, Picture8], Picture8, list, str]:
-        """Restore RGB (H,W,3) in [0,1]; return as :meth:`restore_upload` does."""
-        restorer = self.restorer
-        change, _, reports = restorer.restore_colours(seen, mode, strength)
+    def restore_picture(self, picture: Picture, mode: str, strength: float) -> Answer:
+        """Restore a picture; return as :meth:`restore_upload` does. The result is the picture with the changes."""
+        restorer, seen = self.restorer, picture.colours()
+        change, where, reports = restorer.restore_colours(seen, mode, strength)
         restored = seen + change
         boxes = _to_bytes(seen).copy()
         for report in reports:
             left, top, right, bottom = (round(v) for v in report.box)
             cv2.rectangle(boxes, (left, top), (right, bottom), LINE, max(1, round(max(seen.shape) / 400)))
         square = self._first_square(seen, reports, mode)
-        account = _account(reports, str(restorer.device))
-        return (_to_bytes(seen), _to_bytes(restored)), boxes, self._prior(square), account
+        account = "\n\n".join([_account(reports, str(restorer.device)), *(f"The file: {n}." for n in picture.notes)])
+        result = picture.with_changes(change, where) if where.any() else picture
+        return (_to_bytes(seen), _to_bytes(restored)), boxes, self._prior(square), account, result
 
     def _first_square(self, seen: Colours, reports: Sequence[FaceReport], mode: str) -> Colours | None:
         size = self.restorer.settings.face_size
         if mode == ALIGNED:
             return shrink(seen, 2 * size / max(seen.shape))
-        return crop(seen, Face(reports[0].box).to_square(size), size) if reports else None
+        report = next((report for report in reports if report.error is None), None)
+        if report is None:
+            return None
+        landmarks = None if report.landmarks is None else np.array(report.landmarks)
+        return crop(seen, Face(report.box, report.score, landmarks).to_square(size), size)
 
     @torch.no_grad()
     def _prior(self, square: Colours | None) -> list[tuple[Picture8, str]]:
@@ -139,11 +140,10 @@ def build_page(page: Page, folder: Path) -> "gradio.Blocks":
     def answering(method):  # noqa: ANN001, ANN202
         def answer(*values):  # noqa: ANN002, ANN202
             try:
-                compared, *others = method(*values)
+                *shown, result = method(*values)
+                return *shown, _keep(folder, result)
             except UserError as error:
                 raise gradio.Error(str(error), print_exception=False) from error
-            file = _keep(folder, compared[1])
-            return compared, *others, file
 
         return answer
 
@@ -195,10 +195,10 @@ def _account(reports: Sequence[FaceReport], device: str) -> str:
     return "\n\n".join(lines)
 
 
-def _keep(folder: Path, image: Picture8) -> str:
-    """Write a result for its download."""
+def _keep(folder: Path, result: Picture) -> str:
+    """Write a result for its download, as deep and transparent as it is, and with its profile."""
     path = Path(mkdtemp(dir=folder)) / "restored.png"
-    cv2.imwrite(str(path), image[..., ::-1])
+    path.write_bytes(encode_picture(result, ".png"))
     return str(path)
 
 

@@ -1,6 +1,5 @@
 """`basicsr prepare check`: what is odd about the images of a data folder, and what training does with it."""
 
-import io
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -15,7 +14,8 @@ from PIL import Image as PillowImage
 from tqdm import tqdm
 
 from dfpg_plugin.checks import UserError, check_folder, check_positive
-from dfpg_plugin.data.images import Image, decode_image, list_images, walk
+from dfpg_plugin.data.images import Image, decode_image, look_for_images
+from dfpg_plugin.data.kinds import SeveralPagesError, open_head
 from dfpg_plugin.data.naming import list_some, match_by_name
 
 UPRIGHT = 1
@@ -30,7 +30,8 @@ class Finding:
     """One oddity of one file."""
 
     path: Path
-    kind: str  # broken, ignored, grey, 16-bit, alpha, cmyk, palette, exif rotation, too small, too large, mismatched
+    # such as broken, ignored, several pages, grey, 16-bit, alpha, cmyk, palette, too small, mismatched
+    kind: str
     consequence: str  # what training does with it
     usable: bool  # whether training uses the file
 
@@ -49,8 +50,7 @@ def check_images(folder: Path, *, min_side: int, workers: int = 0) -> list[Findi
     """
     folder = check_folder("folder", folder)
     check_positive("min_side", min_side)
-    checked = _check_all(folder, list_images(folder), min_side, workers)
-    return sorted([f for c in checked.values() for f in c.findings] + _ignored(folder, checked), key=_path)
+    return _check_all(folder, min_side, workers)[1]
 
 
 def check_pairs(blurred: Path, sharp: Path, *, min_side: int = 1, workers: int = 0) -> list[Finding]:
@@ -61,13 +61,12 @@ def check_pairs(blurred: Path, sharp: Path, *, min_side: int = 1, workers: int =
     """
     folders = [check_folder("folder", blurred), check_folder("--gt", sharp)]
     check_positive("min_side", min_side)
-    checked = [_check_all(folder, list_images(folder), min_side, workers) for folder in folders]
+    (lq, lq_findings), (gt, gt_findings) = (_check_all(folder, min_side, workers) for folder in folders)
     findings = [
         replace(finding, consequence=finding.consequence.replace(SKIPPED, REFUSED))
-        for folder, files in zip(folders, checked, strict=True)
-        for finding in sorted([f for c in files.values() for f in c.findings] + _ignored(folder, files), key=_path)
+        for finding in [*lq_findings, *gt_findings]
     ]
-    return findings + _mismatched(folders[0], folders[1], checked[0], checked[1])
+    return findings + _mismatched(folders[0], folders[1], lq, gt)
 
 
 def summarise(findings: Sequence[Finding]) -> list[str]:
@@ -84,25 +83,17 @@ def summarise(findings: Sequence[Finding]) -> list[str]:
     ] or ["nothing odd"]
 
 
-def _path(finding: Finding) -> Path:
-    return finding.path
-
-
-def _check_all(folder: Path, names: Sequence[str], min_side: int, workers: int) -> dict[str, _Checked]:
-    task, paths = partial(_check, min_side=min_side), [folder / name for name in names]
+def _check_all(folder: Path, min_side: int, workers: int) -> tuple[dict[str, _Checked], list[Finding]]:
+    """Return what was found of each image below a folder, and all findings in the order of their paths."""
+    listing = look_for_images(folder)
+    task, paths = partial(_check, min_side=min_side), [folder / name for name in listing.names]
     with Pool(workers) if workers else nullcontext() as pool:
         results = map(task, paths) if pool is None else pool.imap(task, paths, chunksize=16)
-        return dict(zip(names, tqdm(results, desc=folder.name, unit="image", total=len(names)), strict=True))
-
-
-def _ignored(folder: Path, images: dict[str, _Checked]) -> list[Finding]:
-    return [
-        Finding(
-            path, "ignored", "ignored: hidden" if path.name.startswith(".") else "ignored: no image's suffix", False
-        )
-        for path in walk(folder)
-        if path.relative_to(folder).as_posix() not in images
-    ]
+        progress = tqdm(results, desc=folder.name, unit="image", total=len(paths))
+        checked = dict(zip(listing.names, progress, strict=True))
+    findings = [finding for found in checked.values() for finding in found.findings]
+    findings += [Finding(folder / name, "ignored", f"ignored: {why}", False) for name, why in listing.left_out.items()]
+    return checked, sorted(findings, key=lambda finding: finding.path)
 
 
 def _check(path: Path, min_side: int) -> _Checked:
@@ -121,6 +112,8 @@ def _check(path: Path, min_side: int) -> _Checked:
 def _unusable(path: Path, error: Exception) -> Finding:
     if isinstance(error, OSError):
         return Finding(path, "broken", f"{SKIPPED}can't be read ({error.strerror})", False)
+    if isinstance(error, SeveralPagesError):
+        return Finding(path, "several pages", f"{SKIPPED}several pages or frames", False)
     if isinstance(error.__cause__, (cv2.error, PillowImage.DecompressionBombError)):
         return Finding(path, "too large", f"{SKIPPED}more pixels than OpenCV or Pillow reads", False)
     content = path.read_bytes()
@@ -134,7 +127,7 @@ def _unusable(path: Path, error: Exception) -> Finding:
 def _oddities(content: bytes, image: Image) -> list[tuple[str, str]]:
     """Return (kind, consequence) of everything about a usable image that is not plain."""
     try:
-        with PillowImage.open(io.BytesIO(content)) as file:
+        with open_head(content) as file:
             mode, kind, has_alpha = file.mode, file.format, "A" in file.getbands() or "transparency" in file.info
             rotated = file.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT
     except Exception:  # Pillow raises what comes; OpenCV, which has read the pixels, has the last word

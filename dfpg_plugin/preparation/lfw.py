@@ -7,10 +7,11 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
+from basicsr.utils import get_root_logger
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.images import IMAGE_SUFFIXES, Image, decode_image, list_images
-from dfpg_plugin.data.naming import check_stems
+from dfpg_plugin.data.naming import check_stems, list_some
 from dfpg_plugin.preparation.face_folder import FACE_SIDE, Cut, FaceFormat, Photograph, Written, write_faces
 
 PICTURE_SIDE = 250  # px, of LFW's pictures
@@ -41,7 +42,9 @@ def open_lfw(source: Path) -> tuple[list[str], Iterator[Photograph]]:
     """
     source = source.expanduser()
     if source.is_dir():
-        names = [name for name in list_images(source) if len(PurePosixPath(name).parts) > 1]
+        images = list_images(source)
+        names = [name for name in images if len(PurePosixPath(name).parts) > 1]
+        _tell(source, [name for name in images if len(PurePosixPath(name).parts) == 1])
         photographs = _from_folder(source, names)
     elif source.is_file():
         names, photographs = _names_in(source), _from_archive(source)
@@ -94,9 +97,18 @@ def _names_in(source: Path) -> list[str]:
     """Return the names of an archive's pictures that lie in a person's folder, in its order."""
     try:
         with tarfile.open(source) as archive:
-            return [member.name for member in archive if _is_picture(member)]
+            files = [member for member in archive if not member.isdir()]
     except BROKEN as error:
         raise _not_readable(source, error) from error
+    names = [member.name for member in files if _is_picture(member)]
+    _tell(source, [member.name for member in files if not _is_picture(member)])
+    return names
+
+
+def _tell(source: Path, left_out: list[str]) -> None:
+    if left_out:
+        text = f"{source}: {len(left_out)} not used, for they are no pictures in a person's folder"
+        get_root_logger().warning(f"{text}: {list_some(left_out)}")
 
 
 def _is_picture(member: tarfile.TarInfo) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from dfpg_plugin.checks import check_folder
-from dfpg_plugin.data.images import Image, list_images, walk
+from dfpg_plugin.data.images import Image, look_for_images
 from dfpg_plugin.preparation.face_folder import Cut, FaceFormat, Photograph, Written, write_faces
 
 CutFaces = Callable[[bytes, str], tuple[list[Image], list[str]]]  # a file's content and name: faces, why not others
@@ -22,7 +22,8 @@ def prepare_photos(
     UserError where the folder is missing or holds no photograph.
     """
     folder = check_folder("--photos", folder)
-    names = list_images(folder)
+    listing = look_for_images(folder)
+    names = listing.names
     stems = {name: PurePosixPath(name).with_suffix("").as_posix().replace("/", "_") for name in names}
     first = {stems[name]: name for name in reversed(names)}
 
@@ -34,7 +35,8 @@ def prepare_photos(
         return Cut({f"{stems[name]}_{n}": face for n, face in enumerate(faces, 1)}, left_out)
 
     written = write_faces(target, _photographs(folder, names), names, cut, file_format, settings)
-    return Written(written.faces, {**written.left_out, **_ignored(folder, names)})
+    others = {name: [why] for name, why in listing.left_out.items()}
+    return Written(written.faces, {**written.left_out, **others})
 
 
 def _photographs(folder: Path, names: list[str]) -> Iterator[Photograph]:
@@ -46,13 +48,3 @@ def _photographs(folder: Path, names: list[str]) -> Iterator[Photograph]:
         except OSError:  # an empty file is no picture, which is what is said of it
             content = b""
         yield Photograph(name, person, content)
-
-
-def _ignored(folder: Path, names: list[str]) -> dict[str, list[str]]:
-    known = set(names)
-    others = (path.relative_to(folder) for path in walk(folder))
-    return {
-        path.as_posix(): [f"{path.suffix or 'a name without a suffix'} is no kind of picture that can be read"]
-        for path in sorted(others)
-        if path.as_posix() not in known and not path.name.startswith(".")
-    }

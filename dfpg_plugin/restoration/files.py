@@ -1,6 +1,5 @@
 """Restore files: pictures and videos, one or many, and account for each."""
 
-import glob
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,14 +14,16 @@ from tqdm import tqdm
 
 from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError, make_folder
-from dfpg_plugin.data.images import list_images
 from dfpg_plugin.files import whole_file
-from dfpg_plugin.restoration.pictures import LOSSLESS, LOSSY, Picture, read_picture, write_picture
+from dfpg_plugin.restoration.inputs import Inputs, Job, is_video
+from dfpg_plugin.restoration.pictures import LOSSY, WITHOUT_METADATA, Picture, write_picture
+from dfpg_plugin.restoration.reading import read_picture
 from dfpg_plugin.restoration.restorer import ERRORS, DFPGRestorer
 from dfpg_plugin.restoration.settings import FaceReport
-from dfpg_plugin.restoration.video import VIDEO_SUFFIXES, restore_video
+from dfpg_plugin.restoration.video import restore_video
 
 REPORT = "report"
+NOT_REACHED = "not reached, for the run was interrupted"
 LINE = (0, 255, 0)  # of a box, BGR
 
 
@@ -37,93 +38,83 @@ class FileReport:
     failed_faces: int = 0
     notes: list[str] = field(default_factory=list)
     error: str | None = None  # why nothing was written
+    left_out: str | None = None  # why nobody tried
 
 
 @dataclass
 class Totals:
-    """What a summary says."""
+    """What a summary says: each file counts as written, failed, left out or not reached."""
 
     files: int = 0
     written: int = 0
+    failed: int = 0
+    left_out: int = 0
+    not_reached: int = 0  # before an interruption
     faces: int = 0
-    failed: int = 0  # faces and files
+    failed_faces: int = 0
 
-    def add(self, report: FileReport) -> None:
-        """Count a file."""
-        self.files += 1
-        self.written += report.output is not None
-        self.faces += sum(face.error is None for face in report.faces)
-        self.failed += report.failed_faces + (report.error is not None)
-
-
-def find_inputs(given: Sequence[str]) -> list[tuple[Path, Path]]:
-    """Return (file, path below the output folder) of files, folders (in depth) and patterns. Raises UserError."""
-    found: list[tuple[Path, Path]] = []
-    for text in given:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            found += [(path / name, Path(name)) for name in [*_names(path)]]
-        elif path.is_file():
-            found.append((path, Path(path.name)))
-        else:
-            matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
-            if not matches:
-                raise UserError(f"{text}: no such file or folder, and no file matches it as a pattern.")
-            found += [(match, Path(match.name)) for match in matches]
-    return found
+    def __str__(self) -> str:
+        """Return a line for a terminal."""
+        parts = [f"{self.faces} faces in {self.written} of {self.files} files"]
+        for number, what in ((self.failed, "failed"), (self.left_out, "left out"), (self.not_reached, "not reached")):
+            parts += [f"{number} {what}"] if number else []
+        return ", ".join(parts)
 
 
-def plan_outputs(
-    inputs: Sequence[tuple[Path, Path]], folder: Path, suffix: str | None, overwrite: bool, side_by_side: bool = False
-) -> list[tuple[Path, Path]]:
-    """Return (file, where to write it), having looked at all before any is written.
+class Account:
+    """What became of every file that was asked for, known at any moment."""
 
-    JPEGs become PNGs unless ``suffix`` says otherwise: a JPEG's pixels outside the faces would change when it is
-    written once more. Raises UserError for what would be written over, an input above all.
-    """
-    planned = []
-    taken: dict[Path, Path] = {}
-    sources = {path.resolve() for path, _ in inputs}
-    for path, below in inputs:
-        output = folder / below.with_suffix(_suffix(path, suffix))
-        both = [_both(output)] if side_by_side and path.suffix.lower() not in VIDEO_SUFFIXES else []
-        for written in (output, *both):
-            real = written.resolve()
-            if real in sources:
-                raise UserError(f"{written} is an input itself. Choose another folder with -o.")
-            if real in taken:
-                raise UserError(
-                    f"{path} and {taken[real]} would both be written to {written}. Restore them one by one."
-                )
-            if written.exists() and not overwrite:
-                raise UserError(f"{written} is there already. Choose another folder with -o, or allow it: --overwrite.")
-            taken[real] = path
-        planned.append((path, output))
-    return planned
+    def __init__(self, inputs: Inputs, jobs: Sequence[Job]) -> None:
+        self.left_out = [FileReport(path, left_out=why) for path, why in inputs.left_out.items()]
+        self.jobs = jobs
+        self.done: list[FileReport] = []
+
+    @property
+    def files(self) -> list[FileReport]:
+        """Return a report of every file; of a folder that is left out as a whole, one of the folder."""
+        missing = self.jobs[len(self.done) :]
+        return [*self.done, *(FileReport(str(job.input), left_out=NOT_REACHED) for job in missing), *self.left_out]
+
+    @property
+    def totals(self) -> Totals:
+        """Return the numbers of what :attr:`files` lists, whole folders not counted."""
+        files = [file for file in self.files if not file.input.endswith("/")]
+        not_reached = len(self.jobs) - len(self.done)
+        return Totals(
+            files=len(files),
+            written=sum(file.output is not None for file in files),
+            failed=sum(file.error is not None for file in files),
+            left_out=sum(file.left_out is not None for file in files) - not_reached,
+            not_reached=not_reached,
+            faces=sum(face.error is None for file in files for face in file.faces),
+            failed_faces=sum(file.failed_faces for file in files),
+        )
 
 
-def restore_files(
-    restorer: DFPGRestorer, planned: Sequence[tuple[Path, Path]], side_by_side: bool = False
-) -> Iterator[FileReport]:
+def restore_files(restorer: DFPGRestorer, jobs: Sequence[Job]) -> Iterator[FileReport]:
     """Restore every file, and yield what became of it; one that can't be read or written leaves the others alone."""
-    for path, output in tqdm(planned, unit="file", disable=len(planned) < 2):
-        report = FileReport(str(path))
+    for job in tqdm(jobs, unit="file", disable=len(jobs) < 2):
+        report = FileReport(str(job.input))
+        if job.is_renamed:
+            report.notes.append(f"is written as {job.output.name}: another file's result has the shorter name")
         try:
-            make_folder("-o", output.parent)
-            if path.suffix.lower() in VIDEO_SUFFIXES:
-                report.frames, report.faces, report.failed_faces = restore_video(restorer, path, output)
+            make_folder("-o", job.output.parent)
+            if is_video(job.input):
+                report.frames, report.faces, report.failed_faces = restore_video(restorer, job.input, job.output)
             else:
-                _restore_picture(restorer, path, output, report, side_by_side)
-            report.output = str(output)
+                _restore_picture(restorer, job, report)
+            report.output = str(job.output)
         except torch.OutOfMemoryError:
             raise
         except ERRORS as error:
-            report.error = str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
+            known = isinstance(error, UserError)
+            report.error = str(error) if known else f"{job.input}: {type(error).__name__}: {error}"
         yield report
 
 
-def write_report(folder: Path, restorer: DFPGRestorer, reports: Sequence[FileReport], overwrite: bool) -> Path:
-    """Write what was done as JSON, beside the reports of earlier runs unless ``overwrite``; return the file."""
+def write_report(folder: Path, restorer: DFPGRestorer, account: Account, overwrite: bool) -> Path:
+    """Write what became of every file as JSON, beside earlier reports unless ``overwrite``; return the file."""
+    make_folder("-o", folder)
     names = chain([REPORT], (f"{REPORT}_{i}" for i in count(2)))
     files = (folder / f"{name}.json" for name in names)
     file = next(file for file in files if overwrite or not file.exists())
@@ -132,25 +123,33 @@ def write_report(folder: Path, restorer: DFPGRestorer, reports: Sequence[FileRep
         "device": str(restorer.device),
         "settings": asdict(restorer.settings),
         "network": restorer.about,
-        "files": [asdict(report) for report in reports],
+        "totals": asdict(account.totals),
+        "files": [asdict(report) for report in account.files],
     }
     with whole_file(file) as opened:
         opened.write(f"{json.dumps(content, indent=1)}\n".encode())
     return file
 
 
-def _restore_picture(restorer: DFPGRestorer, path: Path, output: Path, report: FileReport, side_by_side: bool) -> None:
-    picture = read_picture(path)
+def _restore_picture(restorer: DFPGRestorer, job: Job, report: FileReport) -> None:
+    picture = read_picture(job.input)
     restored = restorer.restore_picture(picture)
     report.faces = restored.faces
     report.failed_faces = sum(face.error is not None for face in restored.faces)
+    report.notes += picture.notes
     if not restored.faces:
         report.notes.append("no face was found, so that nothing was changed")
-    if output.suffix.lower() in LOSSY:
-        report.notes.append(f"{output.suffix} is lossy: pixels outside the faces change a little as well")
-    write_picture(output, restored.picture)
-    if side_by_side:
-        write_picture(_both(output), Picture(_side_by_side(picture, restored.picture, restored.faces)))
+    suffix = job.output.suffix.lower()
+    if suffix in LOSSY:
+        report.notes.append(f"{suffix} is lossy: pixels outside the faces change a little as well")
+    if suffix in WITHOUT_METADATA and picture.metadata:
+        report.notes.append(f"{suffix} is written without colour profile and EXIF: --ext png keeps them")
+    made = {job.output: restored.picture}
+    if job.side_by_side is not None:
+        made[job.side_by_side] = Picture(_side_by_side(picture, restored.picture, restored.faces))
+    for path, result in made.items():
+        if path not in job.kept:
+            write_picture(path, result)
 
 
 def _side_by_side(before: Picture, after: Picture, faces: Sequence[FaceReport]) -> NDArray[np.uint8]:
@@ -161,26 +160,3 @@ def _side_by_side(before: Picture, after: Picture, faces: Sequence[FaceReport]) 
         left, top, right, bottom = (round(v) for v in face.box)
         cv2.rectangle(images[0], (left, top), (right, bottom), LINE, width)
     return np.concatenate(images, axis=1)
-
-
-def _both(output: Path) -> Path:
-    return output.with_name(f"{output.stem}_side_by_side.png")
-
-
-def _names(folder: Path) -> list[str]:
-    videos = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES]
-    try:
-        return [*list_images(folder), *sorted(videos)]
-    except UserError:
-        if not videos:
-            raise UserError(f"no image and no video in {folder}.") from None
-        return sorted(videos)
-
-
-def _suffix(path: Path, wanted: str | None) -> str:
-    suffix = path.suffix.lower()
-    if suffix in VIDEO_SUFFIXES:
-        return suffix
-    if wanted is not None:
-        return wanted
-    return suffix if suffix in LOSSLESS else ".png"

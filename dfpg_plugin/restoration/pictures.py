@@ -1,6 +1,5 @@
-"""Read and write photographs as they are: their size, depth, transparency, orientation and colour profile."""
+"""Photographs as they are, and how to write them: their size, depth, transparency, orientation and colour profile."""
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,10 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.data.images import MOST_PIXELS
 from dfpg_plugin.files import whole_file
 
 LOSSLESS = (".png", ".tif", ".tiff", ".bmp")
@@ -19,7 +16,6 @@ LOSSY = (".jpg", ".jpeg")
 DEEP = (".png", ".tif", ".tiff")  # hold 16 bits
 TRANSPARENT = (*DEEP, ".bmp")
 WITHOUT_METADATA = (".tif", ".tiff", ".bmp")  # OpenCV writes none there
-TIFF_STARTS = (b"II*\0", b"MM\0*")
 JPEG_QUALITY = 95
 ORIENTATION = 0x0112  # EXIF's tag
 DEPTHS = {"uint8": 255.0, "uint16": 65535.0}
@@ -43,6 +39,7 @@ class Picture:
     pixels: NDArray
     orientation: int = 1  # EXIF's, 1 to 8
     metadata: tuple[tuple[int, bytes], ...] = ()  # OpenCV's kinds (EXIF, XMP, ICC) and contents
+    notes: tuple[str, ...] = ()  # what its file held that it does not, and what was converted
 
     def colours(self) -> NDArray[np.float32]:
         """Return what is seen, upright: RGB (H,W,3) in [0,1], without transparency."""
@@ -80,31 +77,6 @@ def swap_red_and_blue(pixels: NDArray) -> NDArray:
     return np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
 
 
-def read_picture(path: str | Path) -> Picture:
-    """Read a photograph. Raises UserError, naming the file: none, damaged, too large, or not of 8 or 16 bits."""
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}).") from error
-    return decode_picture(content, str(path))
-
-
-def decode_picture(content: bytes, name: str, most: int = MOST_PIXELS) -> Picture:
-    """Decode a file's content of at most ``most`` pixels. Raises UserError, naming ``name``."""
-    orientation = _look_at(content, name, most)
-    try:
-        pixels, kinds, metadata = cv2.imdecodeWithMetadata(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise UserError(f"{name}: not an image that can be read, or damaged.") from error
-    if pixels is None:
-        raise UserError(f"{name}: not an image that can be read, or damaged.")
-    if pixels.dtype.name not in DEPTHS or pixels.shape[2:] not in ((), (3,), (4,)):
-        raise UserError(f"{name}: has {pixels.dtype.name} pixels of shape {pixels.shape}, expected 8 or 16 bits.")
-    found = tuple((int(kind), bytes(np.asarray(part).tobytes())) for kind, part in zip(kinds, metadata, strict=True))
-    return Picture(np.asarray(pixels), orientation, found)
-
-
 def encode_picture(picture: Picture, suffix: str) -> bytes:
     """Encode as a file of a kind, ``.png`` say; TIFF and BMP upright. Raises UserError where it can't hold it."""
     pixels = picture.pixels
@@ -123,9 +95,9 @@ def encode_picture(picture: Picture, suffix: str) -> bytes:
         )
     except cv2.error as error:
         raise UserError(f"{suffix}: OpenCV can't write such a picture as it ({str(error).strip()[-100:]}).") from error
-    if not done:
-        raise UserError(f"{suffix}: OpenCV can't write such a picture as it.")
-    return encoded.tobytes()
+    if not done or len(encoded) == 0:
+        raise UserError(f"{suffix}: OpenCV can't write such a picture as it. Use .png.")
+    return np.asarray(encoded).tobytes()
 
 
 def write_picture(path: Path, picture: Picture) -> None:
@@ -133,27 +105,3 @@ def write_picture(path: Path, picture: Picture) -> None:
     content = encode_picture(picture, path.suffix.lower())
     with whole_file(path) as file:
         file.write(content)
-
-
-def _look_at(content: bytes, name: str, most: int) -> int:
-    """Return EXIF's orientation; raise UserError for too many pixels or pages, before they are decoded."""
-    try:
-        image = PillowImage.open(io.BytesIO(content))
-    except PillowImage.DecompressionBombError as error:
-        raise UserError(f"{name}: has more than {most} pixels.") from error
-    except Exception as error:  # Pillow raises a dozen kinds
-        raise UserError(f"{name}: not an image that can be read, or damaged.") from error
-    with image:
-        width, height = image.size
-        if width * height > most:
-            raise UserError(f"{name}: has {width * height} pixels, more than {most}.")
-        try:
-            if getattr(image, "n_frames", 1) > 1:
-                raise UserError(f"{name}: has several pages or frames. Save them one by one.")
-            orientation = image.getexif().get(ORIENTATION, 1)
-        except UserError:
-            raise
-        except Exception:  # a picture may be whole where what is said of it is not
-            return 1
-    # OpenCV has turned a TIFF already
-    return orientation if orientation in TURNS and not content.startswith(TIFF_STARTS) else 1

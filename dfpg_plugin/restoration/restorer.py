@@ -24,7 +24,9 @@ from dfpg_plugin.models.tiles import restore_in_tiles
 from dfpg_plugin.restoration.detectors import Find, load_detector
 from dfpg_plugin.restoration.faces import Colours, Face, crop, paste, same_face, without_doubles
 from dfpg_plugin.restoration.network import GREY, SEES, choose_device, load_attention, load_network
-from dfpg_plugin.restoration.pictures import Picture, read_picture, swap_red_and_blue
+from dfpg_plugin.restoration.pictures import Picture, swap_red_and_blue
+from dfpg_plugin.restoration.pillow_images import restore_image
+from dfpg_plugin.restoration.reading import read_picture
 from dfpg_plugin.restoration.settings import ALIGNED, PHOTO, FaceReport, Settings
 
 TILE, TILE_OVERLAP = 512, 64  # px
@@ -70,15 +72,14 @@ class DFPGRestorer:
     def restore(self, image: object, colours: str = "bgr") -> object:
         """Restore an array (uint8 or uint16, (H,W), (H,W,3) or (H,W,4)), a PIL image or a file's path.
 
-        ``colours`` of arrays: ``bgr`` or ``rgb``. A path gives an array. Raises UserError where nothing can be done.
+        ``colours`` of arrays: ``bgr`` or ``rgb``. A path gives an array; what comes back for a PIL image of each mode,
+        :func:`restore_image` says. Raises UserError where nothing can be done.
         """
         check_choice("colours", colours, ("bgr", "rgb"))
         if isinstance(image, str | Path):
             return self.restore_picture(read_picture(image)).picture.array(colours)
         if isinstance(image, PillowImage.Image):
-            mode = image.mode if image.mode in ("L", "RGB", "RGBA") else "RGB"
-            picture = Picture(swap_red_and_blue(np.asarray(image.convert(mode))))
-            return PillowImage.fromarray(swap_red_and_blue(self.restore_picture(picture).picture.pixels), mode)
+            return restore_image(image, lambda picture: self.restore_picture(picture).picture)
         array = np.asarray(image)
         if array.dtype.name not in ("uint8", "uint16") or array.shape[2:] not in ((), (3,), (4,)) or array.ndim < 2:
             raise UserError(
@@ -201,7 +202,7 @@ class DFPGRestorer:
         How much the identity changes is measured at ``strength``.
         """
         total, weight = np.zeros_like(seen), np.zeros(seen.shape[:2], np.float32)
-        reports = [FaceReport(face.box, face.score) for face in faces]
+        reports = [FaceReport(face.box, face.score, _as_lists(face.landmarks)) for face in faces]
         size = self.settings.face_size
         squares: dict[int, tuple[NDArray, Colours]] = {}
         for i, face in enumerate(faces):
@@ -249,6 +250,10 @@ def _noting(report: FaceReport) -> Iterator[None]:
         raise
     except ERRORS as error:
         report.error = str(error)
+
+
+def _as_lists(landmarks: NDArray | None) -> list[list[float]] | None:
+    return None if landmarks is None else landmarks.tolist()
 
 
 def _to_bgr(image: Colours) -> NDArray[np.uint8]:

@@ -47,6 +47,7 @@ class FaceReport:
 
     box: tuple[float, float, float, float]  # left, top, right, bottom, px
     score: float | None  # the detector's; None: no detector was asked
+    landmarks: list[list[float]] | None = None  # x, y of eyes, nose and mouth corners, px; None: the box alone decided
     seconds: float = 0.0  # of the network, its share of a batch
     identity_change: float | None = None  # 1 - cosine of the recogniser's vectors before and after; None: no face found
     error: str | None = None  # why it was left as it is

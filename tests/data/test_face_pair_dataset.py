@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
+from basicsr.utils import get_root_logger
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 from torch.utils.data import DataLoader
 
@@ -111,3 +112,16 @@ def test_a_ground_truth_of_another_size_in_an_lmdb_is_named(options: dict, tmp_p
     assert dataset[0]["gt"].shape == (3, 40, 36)
     with pytest.raises(UserError, match=r"^b and b: not a usable pair.*36x40 px and 72x80 px"):
         dataset[1]
+
+
+def test_files_in_no_pair_are_logged(options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gt" / "deep").mkdir()
+    (tmp_path / "gt" / "a.png").rename(tmp_path / "gt" / "deep" / "a.png")
+    (tmp_path / "lq" / "a.png").rename(tmp_path / "lq" / ".a.png")
+    said: list[str] = []
+    monkeypatch.setattr(get_root_logger(), "warning", said.append)
+    FacePairDataset(options)
+    assert said == [
+        f"{tmp_path / folder}: 1 not used, in no pair: {name}"
+        for folder, name in (("lq", ".a.png"), ("gt", "deep/a.png"))
+    ]

@@ -1,16 +1,20 @@
 """Images of every kind: used correctly, or refused in one line that names the file."""
 
+import errno
+import os
+import warnings
 from pathlib import Path
 
 import cv2
 import lmdb
 import numpy as np
 import pytest
+from basicsr.utils import get_root_logger
 from PIL import Image, PngImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.data.images import find_images, list_images, read_image
+from dfpg_plugin.data.images import find_images, list_images, look_into, read_image
 
 
 @pytest.fixture
@@ -62,14 +66,84 @@ def test_truncated_and_other_files_are_refused(tmp_path: Path, face: Image.Image
             read_image(path)
 
 
-def test_hidden_files_and_other_suffixes_are_left_out(tmp_path: Path, face: Image.Image) -> None:
-    (tmp_path / "b").mkdir()
-    for name in ("b/z.PNG", "a.jpg", "b/._z.PNG", ".DS_Store", "notes.txt"):
-        (tmp_path / name).write_bytes(b"")
-    assert list_images(tmp_path) == ["a.jpg", "b/z.PNG"]
-    with pytest.raises(UserError, match="no image in"):
-        (tmp_path / "c").mkdir()
-        list_images(tmp_path / "c")
+def test_a_file_is_used_whatever_its_name_or_listed_with_the_reason(tmp_path: Path, face: Image.Image) -> None:
+    (tmp_path / "b" / ".trash").mkdir(parents=True)
+    kinds = {"a.jfif": "JPEG", "b.jpe": "JPEG", "c.avif": "AVIF", "d.gif": "GIF", "e.jp2": "JPEG2000", "f.HEIC": "JPEG",
+             "b/g": "PNG", "b/h.PNG": "PNG", "i.dat": "TIFF", "j.tga": "TGA", "b/.trash/k.png": "PNG"}  # fmt: skip
+    for name, kind in kinds.items():
+        face.save(tmp_path / name, kind)
+    for name, content in (
+        ("b/._h.PNG", b""),
+        ("notes.txt", b"x"),
+        ("none", b""),
+        ("IMG.heic", b"\0\0\0\x18ftypheic\0"),
+    ):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "gone.dat").symlink_to(tmp_path / "nowhere")
+    found = look_into(tmp_path)
+    assert found.names == ["a.jfif", "b.jpe", "b/g", "b/h.PNG", "c.avif", "d.gif", "e.jp2", "f.HEIC", "i.dat"]
+    assert found.left_out == {
+        "IMG.heic": "HEIC, which can't be read: convert it to JPEG or PNG",
+        "b/._h.PNG": "hidden",
+        "b/.trash/": "hidden",
+        "gone.dat": "a link to what is not there",
+        "j.tga": "TGA, which can't be read: convert it to PNG",
+        "none": "empty",
+        "notes.txt": "not of a kind that can be read",
+    }
+    for name in found.names:
+        assert np.abs(read_image(tmp_path / name).astype(int) - bgr(face)).mean() < 20, name
+
+
+def test_what_a_folder_holds_besides_images_is_logged(
+    tmp_path: Path, face: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(UserError, match=r"no image in .*; left out: notes\.txt \(not of a kind that can be read\)\."):
+        list_images(tmp_path)
+    face.save(tmp_path / "a.png")
+    said: list[str] = []
+    monkeypatch.setattr(get_root_logger(), "warning", said.append)
+    assert find_images(tmp_path).names == ["a.png"]
+    assert said == [f"{tmp_path}: 1 not used: notes.txt (not of a kind that can be read)"]
+
+
+def test_a_folder_that_can_not_be_read_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert look_into(tmp_path).left_out == {"locked/": "can't be read (Permission denied)"}
+
+
+@pytest.mark.parametrize("size", [(10_000, 9_000), (13_000, 12_000)])
+def test_megapixels_are_no_warning_and_too_many_are_one_line(tmp_path: Path, size: tuple) -> None:
+    Image.new("1", size).save(tmp_path / "large.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if size[0] * size[1] < 2**27:
+            assert read_image(tmp_path / "large.png").shape == (size[1], size[0], 3)
+        else:
+            with pytest.raises(UserError, match=r"large\.png: has more than 134217728 pixels\. Scale it down"):
+                read_image(tmp_path / "large.png")
+
+
+def test_of_a_camera_s_mpo_the_main_picture_is_read_and_several_frames_are_refused(
+    tmp_path: Path, face: Image.Image
+) -> None:
+    small = face.resize((16, 12))
+    face.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[small], quality=95)
+    face.save(tmp_path / "plain.jpg", quality=95)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), read_image(tmp_path / "plain.jpg"))
+    for suffix in ("gif", "png", "webp", "tif"):
+        face.save(tmp_path / f"b.{suffix}", save_all=True, append_images=[face.rotate(180)])
+        with pytest.raises(UserError, match=rf"b\.{suffix}: has several pages or frames\. Save them one by one"):
+            read_image(tmp_path / f"b.{suffix}")
 
 
 def test_a_picture_beyond_pillows_limit_is_named(

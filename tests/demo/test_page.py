@@ -14,12 +14,13 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT
-from PIL import Image
+from PIL import Image, ImageCms
 from playwright.sync_api import Page as Tab
 from playwright.sync_api import expect, sync_playwright
 from restoration.conftest import photo
 
-from dfpg_plugin.demo.page import SAMPLES, Page
+from dfpg_plugin.demo.page import SAMPLES, Page, _keep
+from dfpg_plugin.restoration.pictures import Picture
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.settings import Settings
 
@@ -121,6 +122,36 @@ def test_the_slider_s_strength_is_the_part_of_the_change_that_is_shown() -> None
     assert np.abs(after - before).max() > 8
     assert np.array_equal(*shown[0])
     assert np.abs(shown[0.5][1] - (before + after) / 2).max() <= 1
+
+
+def test_the_download_keeps_depth_transparency_and_profile(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    deep = np.dstack([photo().astype(np.uint16) * 257 + 3, np.full(photo().shape[:2], 40_000, np.uint16)])
+    stored = cv2.imencodeWithMetadata(".png", deep, [2], [np.frombuffer(profile, np.uint8)])[1]
+    (tmp_path / "deep.png").write_bytes(stored.tobytes())
+    page = Page(DFPGRestorer(settings=Settings(recogniser=None)))
+    *_, account, result = page.restore_upload(str(tmp_path / "deep.png"), "photo")
+    assert "3 faces on cpu" in account
+    kept = Path(_keep(tmp_path, result))
+    after = cv2.imread(str(kept), cv2.IMREAD_UNCHANGED)
+    assert (after.dtype, after.shape) == (deep.dtype, deep.shape)
+    assert np.array_equal(after[..., 3], deep[..., 3])
+    assert np.array_equal(after[-20:], deep[-20:])
+    assert (after != deep).mean() > 0.05
+    assert Image.open(kept).info["icc_profile"] == profile
+
+
+def test_the_prior_is_that_of_the_square_that_was_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    turned = cv2.warpAffine(photo(), cv2.getRotationMatrix2D((545, 145), 20, 1), (700, 400), borderValue=(90, 90, 90))
+    restorer = DFPGRestorer(settings=Settings(recogniser=None))
+    page, squares, shown = Page(restorer), [], []
+    restore_squares = restorer.restore_squares
+    monkeypatch.setattr(restorer, "restore_squares", lambda given: squares.extend(given) or restore_squares(given))
+    monkeypatch.setattr(page, "_prior", lambda square: shown.append(square) or [])
+    page.restore_picture(Picture(turned), "photo", 1.0)
+    assert any(np.array_equal(shown[0], square) for square in squares)
+    page.restore_picture(Picture(np.zeros((64, 64, 3), np.uint8)), "photo", 1.0)
+    assert shown[1] is None
 
 
 @pytest.mark.slow

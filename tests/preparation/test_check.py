@@ -36,6 +36,10 @@ def rotated(path: Path) -> None:
     RGB.save(path, exif=exif)
 
 
+def moving(path: Path) -> None:
+    RGB.save(path, save_all=True, append_images=[RGB.rotate(180)])
+
+
 def deep(path: Path) -> None:
     cv2.imwrite(str(path), PIXELS.astype(np.uint16) * 257)
 
@@ -54,8 +58,11 @@ FILES: list[tuple[str, Callable[[Path], object], list[tuple[str, str, bool]]]] =
     ("text.jpg", lambda path: path.write_text("<html>not found</html>"), [DAMAGED]),
     ("cut.png", truncate, [DAMAGED]),
     ("cut.jpg", truncate, [DAMAGED]),
-    ("notes.txt", lambda path: path.write_text("x"), [("ignored", "ignored: no image's suffix", False)]),
-    ("some.gif", RGB.save, [("ignored", "ignored: no image's suffix", False)]),
+    ("notes.txt", lambda path: path.write_text("x"), [("ignored", "ignored: not of a kind that can be read", False)]),
+    ("some.gif", RGB.save, [("palette", "used, as the palette's colours", True)]),
+    ("moving.gif", moving, [("several pages", "skipped: several pages or frames", False)]),
+    ("named.HEIC", lambda path: RGB.save(path, "JPEG"), []),
+    ("some.tga", RGB.save, [("ignored", "ignored: TGA, which can't be read: convert it to PNG", False)]),
     (".hidden.png", RGB.save, [("ignored", "ignored: hidden", False)]),
     ("grey.png", lambda path: RGB.convert("L").save(path), [GREY]),
     ("bilevel.png", lambda path: RGB.convert("1").save(path), [GREY]),

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from basicsr.utils import get_root_logger
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli.main import main
@@ -247,3 +248,19 @@ def test_the_command_says_how_many_and_refuses_flags_that_do_nothing(
     }.items():
         assert main(["prepare", "faces", str(tmp_path / "other"), *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("as_archive", [False, True])
+def test_what_is_no_person_s_picture_is_logged(
+    folder: Path, tmp_path: Path, as_archive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = folder
+    if as_archive:
+        source, expected = archive_of(folder, "lfw.tar", "w"), "lfw-deepfunneled/AJ_Lamas/._AJ_Lamas_0001.jpg"
+    else:
+        expected = "mine.jpg"
+        (folder / expected).write_bytes(b"")
+    said: list[str] = []
+    monkeypatch.setattr(get_root_logger(), "warning", said.append)
+    prepare_lfw(source, tmp_path / "faces", PNG)
+    assert said == [f"{source}: 1 not used, for they are no pictures in a person's folder: {expected}"]

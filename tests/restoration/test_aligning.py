@@ -122,6 +122,7 @@ def photos(tmp_path: Path) -> Path:
     PillowImage.fromarray(data.coffee()).save(folder / "cup.png")
     (folder / "phone.heic").write_bytes(b"not a picture that OpenCV reads")
     (folder / "broken.jpg").write_bytes(b"")
+    (folder / ".DS_Store").write_bytes(b"Bud1")
     return folder
 
 
@@ -144,8 +145,9 @@ def test_a_folder_of_photographs_becomes_faces_by_split_and_person(
     ]
     for file in files:
         assert np.abs(eyes_of(cv2.imread(str(target / file))) - EYES).max() < 3, file
-    for line in ("cup.png: no face found", "broken.jpg: not an image that can be read", "phone.heic: .heic is no kind"):
+    for line in ("cup.png: no face found", "broken.jpg: not an image that can be read", "phone.heic: not of a kind"):
         assert line in err
+    assert ".DS_Store: hidden" in err
     manifest = json.loads((target / "manifest.json").read_text())
     entry = manifest["photographs"]["cup.png"]
     assert (entry["person"], entry["faces"], entry["left_out"]) == ("cup", {}, ["no face found"])

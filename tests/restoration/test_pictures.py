@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.restoration.pictures import Picture, decode_picture, encode_picture, read_picture, write_picture
+from dfpg_plugin.restoration.pictures import Picture, encode_picture, write_picture
+from dfpg_plugin.restoration.reading import decode_picture, read_picture
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 NOISE = np.random.default_rng(0)
@@ -94,7 +95,7 @@ def test_a_jpeg_can_not_hold_sixteen_bits() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".jpg", ".webp"])
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_between_any_kinds_it_stays_upright(kind: str, suffix: str, orientation: int) -> None:
     picture = decode_picture(stored(orientation, kind), "p")

@@ -1,0 +1,194 @@
+"""Folders of everything: each file is restored, or listed with the reason; batches go on; results are no inputs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from restoration.conftest import photo
+from restoration.test_files import write_video
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.restoration import files
+from dfpg_plugin.restoration.inputs import find_inputs, plan_outputs
+
+SMALL = np.random.default_rng(0).integers(0, 256, (32, 40, 3), np.uint8)
+PICTURE = Image.fromarray(SMALL)
+
+
+def report_of(folder: Path, name: str = "report.json") -> dict:
+    return json.loads((folder / name).read_text())
+
+
+def results_in(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.suffix != ".json")
+
+
+def fill(folder: Path) -> tuple[set[str], set[str], set[str]]:
+    """Write 40 files of every kind; return those that can be restored, those that fail, and those that are no use."""
+    (folder / "deep" / ".thumbs").mkdir(parents=True)
+    kinds = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "bmp": "BMP", "tif": "TIFF",
+             "tiff": "TIFF", "webp": "WEBP", "avif": "AVIF", "gif": "GIF", "jp2": "JPEG2000", "ppm": "PPM",
+             "HEIC": "JPEG", "JPG": "JPEG", "dat": "PNG"}  # fmt: skip
+    good = {f"{i:02}.{suffix}": kind for i, (suffix, kind) in enumerate(kinds.items())}
+    good |= {"noname": "PNG", "deep/a.png": "PNG", "deep/b.jpg": "JPEG", "deep/c d.png": "PNG", "x.png": "PNG",
+             "x.jpg": "JPEG", "ä.png": "PNG"}  # fmt: skip
+    for name, kind in good.items():
+        PICTURE.save(folder / name, kind)
+    PICTURE.save(folder / "camera.jpg", "MPO", save_all=True, append_images=[PICTURE])
+    write_video(folder / "film.mp4", 2, with_sound=False)
+    PICTURE.save(folder / "moving.gif", save_all=True, append_images=[PICTURE.rotate(180)])
+    whole = (folder / "00.png").read_bytes()
+    bad = {"cut.png": whole[:300], "text.jpg": b"text", "empty.png": b"", "bad.mp4": b"no video"}
+    useless = {
+        **{"notes.txt": b"x", "none": b"", "data.json": b"{}", "IMG.heic": b"\0\0\0\x18ftypheic\0\0\0\0"},
+        **{".DS_Store": b"", "._film.mp4": b"x", ".hidden.png": whole, "deep/.thumbs/a.png": whole, "half": whole[:20]},
+    }
+    for name, content in {**bad, **useless}.items():
+        (folder / name).write_bytes(content)
+    PICTURE.save(folder / "old.tga")
+    useless = {name for name in useless if not name.startswith("deep/")} | {"deep/.thumbs/", "old.tga"}
+    return {*good, "camera.jpg", "film.mp4"}, {*bad, "moving.gif"}, useless
+
+
+def test_each_file_of_a_folder_of_everything_is_accounted_for(restore: Callable, tmp_path: Path) -> None:
+    good, bad, useless = fill(tmp_path / "in")
+    assert sum(path.is_file() for path in (tmp_path / "in").rglob("*")) == len({*good, *bad, *useless}) == 40
+    status, said = restore("in", "-o", "out", "--mode", "aligned")
+    assert status == 1
+    assert f"in {len(good)} of 39 files, {len(bad)} failed, {len(useless) - 1} left out" in said  # and a folder
+    report = report_of(tmp_path / "out")
+    of = {Path(file["input"]).relative_to("in").as_posix(): file for file in report["files"]}
+    of["deep/.thumbs/"] = of.pop("deep/.thumbs")  # a folder that is hidden is listed as one
+    assert len(report["files"]) == 40
+    for group, key in ((good, "output"), (bad, "error"), (useless, "left_out")):
+        assert {name for name, file in of.items() if file[key]} == group, key
+    assert report["totals"] == {
+        "files": 39, "written": len(good), "failed": len(bad), "left_out": len(useless) - 1, "not_reached": 0,
+        "faces": report["totals"]["faces"], "failed_faces": 0,
+    }  # fmt: skip
+    for name in good:
+        written = Path(of[name]["output"])
+        assert written.is_file()
+        if name != "film.mp4":
+            assert Image.open(written).size == PICTURE.size
+    assert len({file["output"] for file in of.values()} - {None}) == len(good)
+    for name in {*bad, *useless}:
+        assert f"in/{name}: " in said, name
+    assert "main picture, which was left out: 40x32 px" in of["camera.jpg"]["notes"][0]
+    assert of["IMG.heic"]["left_out"] == "HEIC, which can't be read: convert it to JPEG or PNG"
+
+
+def test_pictures_that_differ_in_their_suffix_keep_it(restore: Callable, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("x.png", "x.jpg", "x.webp", "y.jpg"):
+        PICTURE.save(tmp_path / "in" / name)
+    status, said = restore("in", "-o", "out", "--mode", "aligned", "--side-by-side")
+    assert status == 0
+    assert [name for name in results_in(tmp_path / "out") if "side" not in name] == [
+        "x.jpg.png", "x.png", "x.webp.png", "y.png",
+    ]  # fmt: skip
+    assert "in/x.jpg: is written as x.jpg.png: another file's result has the shorter name" in said
+    for name in ("x.jpg", "x.webp"):  # each is its own picture's
+        before = cv2.imread(str(tmp_path / "in" / name)).astype(float)
+        after = cv2.imread(str(tmp_path / "out" / f"{name}.png"))
+        assert np.abs(after - np.minimum(before + 25.5, 255)).max() <= 1
+
+
+def test_files_of_one_name_in_two_folders_go_into_folders(restore: Callable, tmp_path: Path) -> None:
+    for name in ("day1/a.jpg", "day2/a.jpg", "day2/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        PICTURE.save(tmp_path / name)
+    assert restore("day1", "day2", "-o", "out", "--mode", "aligned")[0] == 0
+    assert results_in(tmp_path / "out") == ["b.png", "day1/a.png", "day2/a.png"]
+    status, _ = restore("day1/a.jpg", "day2/a.jpg", "day1/a.jpg", "day1", "-o", "named", "--mode", "aligned")
+    assert status == 0  # and a file that is named twice is restored once
+    assert results_in(tmp_path / "named") == ["day1/a.png", "day2/a.png"]
+
+
+def test_names_that_can_not_be_told_apart_are_refused(tmp_path: Path) -> None:
+    for name in ("a/in/x.png", "b/in/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        PICTURE.save(tmp_path / name)
+    inputs = find_inputs([str(tmp_path / "a" / "in"), str(tmp_path / "b" / "in")], tmp_path / "out")
+    with pytest.raises(UserError, match=r"would both be written to .*in/x\.png\. Restore them one by one"):
+        plan_outputs(inputs, tmp_path / "out", None, overwrite=False, skip_existing=False, side_by_side=False)
+
+
+@pytest.mark.parametrize("given", [["in"], ["."], ["in/**/*.png"]])
+def test_results_in_the_folder_itself_do_not_become_inputs(restore: Callable, tmp_path: Path, given: list) -> None:
+    (tmp_path / "in").mkdir()
+    PICTURE.save(tmp_path / "in" / "a.png")
+    assert restore(*given, "-o", "in/results", "--mode", "aligned")[0] == 0
+    PICTURE.save(tmp_path / "in" / "b.png")
+    status, said = restore(*given, "-o", "in/results", "--mode", "aligned", "--skip-existing")
+    assert status == 0
+    assert "in/results/: left out: the folder of the results" in said
+    assert sorted(Path(name).name for name in results_in(tmp_path / "in" / "results")) == ["a.png", "b.png"]
+    assert [Path(f["output"]).name for f in report_of(tmp_path / "in" / "results", "report_2.json")["files"][:1]] == [
+        "b.png"
+    ]
+
+
+def test_a_folder_is_not_its_own_output(restore: Callable, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    PICTURE.save(tmp_path / "in" / "a.jpg")
+    status, said = restore("in", "-o", "in")
+    assert status == 2
+    assert "-o: in is an input itself, so that its results would be inputs. Choose another folder." in said
+    assert results_in(tmp_path / "in") == ["a.jpg"]
+
+
+def test_an_interrupted_batch_says_what_is_left_and_goes_on(
+    restore: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for i in range(12):
+        PICTURE.save(tmp_path / "in" / f"{i:02}.png")
+    restored: list[str] = []
+    read = files.read_picture
+
+    def interrupt(path: Path) -> object:
+        if len(restored) == 2:
+            raise KeyboardInterrupt
+        restored.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(files, "read_picture", interrupt)
+    status, said = restore("in", "-o", "out", "--mode", "aligned")
+    assert status == 130
+    assert "2 faces in 2 of 12 files, 10 not reached, see out/report.json" in said
+    report = report_of(tmp_path / "out")
+    assert (report["totals"]["written"], report["totals"]["not_reached"], len(report["files"])) == (2, 10, 12)
+    assert [file["left_out"] for file in report["files"]].count("not reached, for the run was interrupted") == 10
+    before = (tmp_path / "out" / "00.png").stat().st_mtime_ns
+
+    restored.clear()
+    monkeypatch.setattr(files, "read_picture", lambda path: restored.append(path.name) or read(path))
+    status, said = restore("in", "-o", "out", "--mode", "aligned", "--skip-existing")
+    assert status == 0
+    assert "10 faces in 10 of 12 files, 2 left out, see out/report_2.json" in said
+    assert "in/00.png: left out: its result is there already" in said
+    assert restored == [f"{i:02}.png" for i in range(2, 12)]
+    assert (tmp_path / "out" / "00.png").stat().st_mtime_ns == before
+    assert len(results_in(tmp_path / "out")) == 12
+
+
+def test_of_two_results_only_the_missing_one_is_written(restore: Callable, tmp_path: Path) -> None:
+    PICTURE.save(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").write_text("kept")
+    assert restore("a.png", "-o", "out", "--side-by-side", "--skip-existing", "--mode", "aligned")[0] == 0
+    assert (tmp_path / "out" / "a.png").read_text() == "kept"
+    assert cv2.imread(str(tmp_path / "out" / "a_side_by_side.png")).shape == (32, 80, 3)
+
+
+def test_what_tif_and_bmp_can_not_keep_is_said(restore: Callable, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[271] = "Camera"
+    Image.fromarray(photo()).save(tmp_path / "a.jpg", exif=exif)
+    _, said = restore("a.jpg", "-o", "out", "--ext", "tif", "--mode", "aligned")
+    assert ".tif is written without colour profile and EXIF: --ext png keeps them" in said
