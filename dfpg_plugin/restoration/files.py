@@ -20,7 +20,8 @@ from dfpg_plugin.files import whole_file
 from dfpg_plugin.restoration.pictures import LOSSLESS, LOSSY, Picture, read_picture, write_picture
 from dfpg_plugin.restoration.restorer import ERRORS, DFPGRestorer
 from dfpg_plugin.restoration.settings import FaceReport
-from dfpg_plugin.restoration.video import VIDEO_SUFFIXES, restore_video
+from dfpg_plugin.restoration.video import restore_video
+from dfpg_plugin.restoration.video_files import is_companion, is_video, suffix_of_result
 
 REPORT = "report"
 LINE = (0, 255, 0)  # of a box, BGR
@@ -86,7 +87,7 @@ def plan_outputs(
     sources = {path.resolve() for path, _ in inputs}
     for path, below in inputs:
         output = folder / below.with_suffix(_suffix(path, suffix))
-        both = [_both(output)] if side_by_side and path.suffix.lower() not in VIDEO_SUFFIXES else []
+        both = [_both(output)] if side_by_side and not is_video(path) else []
         for written in (output, *both):
             real = written.resolve()
             if real in sources:
@@ -108,10 +109,16 @@ def restore_files(
     """Restore every file, and yield what became of it; one that can't be read or written leaves the others alone."""
     for path, output in tqdm(planned, unit="file", disable=len(planned) < 2):
         report = FileReport(str(path))
+        if is_companion(path):
+            report.notes.append("left out: it is no film or picture, but what macOS notes beside one")
+            yield report
+            continue
         try:
             make_folder("-o", output.parent)
-            if path.suffix.lower() in VIDEO_SUFFIXES:
-                report.frames, report.faces, report.failed_faces = restore_video(restorer, path, output)
+            if is_video(path):
+                film = restore_video(restorer, path, output)
+                report.frames, report.faces, report.failed_faces = film.frames, film.faces, film.failed_faces
+                report.notes += film.notes
             else:
                 _restore_picture(restorer, path, output, report, side_by_side)
             report.output = str(output)
@@ -168,7 +175,7 @@ def _both(output: Path) -> Path:
 
 
 def _names(folder: Path) -> list[str]:
-    videos = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES]
+    videos = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and is_video(p)]
     try:
         return [*list_images(folder), *sorted(videos)]
     except UserError:
@@ -179,8 +186,8 @@ def _names(folder: Path) -> list[str]:
 
 def _suffix(path: Path, wanted: str | None) -> str:
     suffix = path.suffix.lower()
-    if suffix in VIDEO_SUFFIXES:
-        return suffix
+    if is_video(path):
+        return suffix_of_result(path)
     if wanted is not None:
         return wanted
     return suffix if suffix in LOSSLESS else ".png"

@@ -1,6 +1,7 @@
 """A small network in a file, and photographs with several faces."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from skimage import data
 from torch import nn
 
+from dfpg_plugin.cli.main import main
 from dfpg_plugin.data.faces import orl_faces
 
 
@@ -38,6 +40,18 @@ def weights(tmp_path: Path) -> str:
     path = tmp_path / "brighten.safetensors"
     save_file({"amount": torch.tensor(0.1)}, path, {"network_g": json.dumps({"type": "Brighten"})})
     return str(path)
+
+
+@pytest.fixture
+def restore(tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch, capsys) -> Callable[..., tuple[int, str]]:
+    """Run ``basicsr restore`` in an empty folder; return its status and what it says."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> tuple[int, str]:
+        status = main(["restore", "--weights", weights, "--no_identity", *map(str, args)])
+        return status, capsys.readouterr().err
+
+    return run
 
 
 def photo(height: int = 400, width: int = 700) -> NDArray[np.uint8]:

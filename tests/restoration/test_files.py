@@ -11,20 +11,6 @@ import numpy as np
 import pytest
 from restoration.conftest import photo
 
-from dfpg_plugin.cli.main import main
-
-
-@pytest.fixture
-def restore(tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch, capsys) -> Callable[..., tuple[int, str]]:
-    """Run ``basicsr restore`` in an empty folder; return its status and what it says."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: object) -> tuple[int, str]:
-        status = main(["restore", "--weights", weights, "--no_identity", *map(str, args)])
-        return status, capsys.readouterr().err
-
-    return run
-
 
 def test_a_photo_a_folder_and_a_pattern(restore: Callable, tmp_path: Path) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
@@ -223,24 +209,6 @@ def test_a_video_keeps_its_colours_and_the_shape_of_its_pixels(restore: Callable
             found.append((tags, frame.to_ndarray(format="yuv420p").mean(axis=1)))
     assert found[0][0] == found[1][0] == (1, 1, 1, Fraction(16, 11))
     assert np.abs(found[0][1] - found[1][1]).max() <= 1
-
-
-@pytest.mark.parametrize("turns", [1, 2, 3])
-def test_a_video_that_is_stored_on_its_side_is_written_upright(
-    restore: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: int
-) -> None:
-    from dfpg_plugin.restoration import video as module
-
-    monkeypatch.setattr(module, "turns_of", lambda frame: turns)
-    write_video(tmp_path / "a.mp4", 2, with_sound=False)
-    assert restore("a.mp4", "-o", "out", "--passes", 1)[0] == 0
-    images = []
-    for path in (tmp_path / "a.mp4", tmp_path / "out" / "a.mp4"):
-        with av.open(str(path)) as source:
-            images.append(next(source.decode(video=0)).to_ndarray(format="gray").astype(float))
-    expected = np.rot90(images[0], turns)
-    assert images[1].shape == expected.shape
-    assert np.median(np.abs(images[1] - expected)) <= 1
 
 
 def test_the_strength_is_applied_to_pictures_and_videos_and_reported(restore: Callable, tmp_path: Path) -> None:
