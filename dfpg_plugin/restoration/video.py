@@ -65,10 +65,7 @@ def restore_video(restorer: DFPGRestorer, path: Path, output: Path) -> Film:
 
 
 def _first_frame(source: "av.container.InputContainer") -> "av.VideoFrame":
-    video = main_film(source)
-    if video is None:
-        raise UserError("has no moving pictures.")
-    first = next(source.decode(video), None)
+    first = next(source.decode(main_film(source)), None)
     if first is None:
         raise UserError("has no frame.")
     return first
@@ -81,7 +78,6 @@ def _transcode(
     first: "av.VideoFrame",
 ) -> Film:
     video = main_film(source)
-    assert video is not None
     chosen = choose_encoding(video, first, Path(target.name).suffix)
     encoded = add_film(target, video, first, chosen)
     encoded.metadata.update(kept(video.metadata))

@@ -87,6 +87,7 @@ def add_film(
         context.flags |= int(Flags.interlaced_dct | Flags.interlaced_me)
     if chosen.encoder == HEVC and target.format.name in ("mp4", "mov"):
         context.codec_tag = "hvc1"  # Apple's players know no other
+    encoded.disposition = video.disposition
     encoded.set_display_matrix(display_matrix(first))
     return encoded
 
@@ -109,6 +110,8 @@ def _choose_format(
     found = []
     for encoder in encoders:
         best, loss = find_best_pix_fmt_of_list(_formats(encoder, first), seen, has_alpha=_has_alpha(video, first))
+        if best is None:
+            continue
         losses = bin(int(loss) & ~int(PixFmtLoss.ALPHA)).count("1")
         found.append(((losses, -_bits(best.name) if loss & PixFmtLoss.DEPTH else 0), encoder, best.name, loss))
     _, encoder, chosen, loss = min(found, key=lambda choice: choice[0])

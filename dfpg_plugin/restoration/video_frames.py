@@ -103,7 +103,7 @@ def matrix_of(frame: "av.VideoFrame") -> int:
     if is_rgb(frame.format):
         return MATRICES[UNSPECIFIED]
     if number not in MATRICES:
-        raise UserError(f"its colour matrix, number {number} of H.273, can't be read. Convert it to BT.709 first")
+        raise UserError(f"its colour matrix, number {number} of H.273, can't be read. Convert it to BT.709 first.")
     return MATRICES[number]
 
 
@@ -121,8 +121,8 @@ def orientation_of(matrix: tuple[int, ...] | None) -> int:
         return 1
     a, b, _, c, d, *_ = matrix
     most = max(abs(a), abs(b), abs(c), abs(d), 1)
-    signs = tuple(round(value / most) for value in (a, b, c, d))
-    return ORIENTATIONS.get(signs, 1)
+    a, b, c, d = (round(value / most) for value in (a, b, c, d))
+    return ORIENTATIONS.get((a, b, c, d), 1)
 
 
 def _numbers(frame: "av.VideoFrame") -> list[NDArray]:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dfpg_plugin.checks import UserError
+
 if TYPE_CHECKING:
     import av
 
@@ -15,9 +17,12 @@ OWN_TO_A_FILE = {
 COVER = 0x400  # FFmpeg's mark of a stream that is a picture of the whole
 
 
-def main_film(source: "av.container.InputContainer") -> "av.VideoStream | None":
-    """Return the first stream of moving pictures; None where a file has none."""
-    return next((stream for stream in source.streams.video if not stream.disposition & COVER), None)
+def main_film(source: "av.container.InputContainer") -> "av.VideoStream":
+    """Return the first stream of moving pictures. Raises UserError where a file has none."""
+    for stream in source.streams.video:
+        if not stream.disposition & COVER:
+            return stream
+    raise UserError("has no moving pictures.")
 
 
 def copy_streams(
@@ -34,8 +39,8 @@ def copy_streams(
                 raise ValueError
             copied[stream.index] = new = target.add_stream_from_template(stream, opaque=True)
         except ValueError:
-            chapters_again = stream.type == "data" and source.chapters()  # their text, which is written with them
-            if not chapters_again:
+            # the chapters' text and time code are written anew, from what is said of the film
+            if not (stream.type == "data" and (source.chapters() or "timecode" in stream.metadata)):
                 notes.append(f"{what} is left out, for {Path(target.name).suffix} can't hold it")
             continue
         new.disposition = stream.disposition

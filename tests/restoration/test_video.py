@@ -119,11 +119,12 @@ def ramp(kind: Kind) -> av.VideoFrame:
         values = np.linspace(0, most, WIDTH)
         values[72:] = most * 0.4
         plane[:] = values.astype(plane.dtype).reshape(1, -1, *[1] * (plane.ndim - 2))
+        plane[:, 52:68] = np.random.default_rng(0).integers(0, most, plane[:, 52:68].shape)
     frame.colorspace, frame.color_range = (0 if kind.is_rgb else kind.matrix), kind.range
     return frame
 
 
-def write(path: Path, encoder: str, frames: list, like: Kind, options: dict | None = None, times=None) -> None:  # noqa: ANN001
+def write(path: Path, encoder: str, frames: list, like: Kind, options: dict | None = None, times=None) -> None:
     """Write frames through an encoder."""
     with av.open(str(path), "w") as target:
         video = target.add_stream(encoder, rate=25, options={**QUIET.get(encoder, {}), **(options or {})})
