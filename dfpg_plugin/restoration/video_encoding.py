@@ -1,5 +1,6 @@
 """Which encoder takes a film's frames, how it is set, and what it can't keep."""
 
+import os
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -71,6 +72,8 @@ def add_film(
     """Add a stream for frames like the first one, with its colours, shape of pixels and rotation."""
     from av.codec.context import Flags
 
+    if chosen.encoder == AV1:
+        os.environ.setdefault("SVT_LOG", "1")  # nothing else keeps it from writing to the terminal
     rate = video.average_rate or video.guessed_rate
     encoded = target.add_stream(chosen.encoder, rate=rate, options=chosen.options)
     encoded.width, encoded.height, encoded.pix_fmt = first.width, first.height, chosen.layout.pixel_format

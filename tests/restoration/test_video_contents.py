@@ -221,7 +221,9 @@ def test_what_is_brightened_above_the_highest_number_never_wraps(
     kind = Kind(".mp4", "libx264", pixel_format, range=2 if pixel_format == "yuvj420p" else 1)
     frame = ramp(kind)
     steps = 2 ** (kind.depth - 8)
-    numbers(frame)[:] = 254 * steps
+    # of so strong an orange that red is cut off in RGB, while green and blue can be brightened
+    for plane, number in enumerate((254, 16, 240)):
+        numbers(frame, plane)[:] = number * steps
     write(tmp_path / "a.mp4", "libx264", [frame], kind, {"qp": "0"})
     restore_video(DFPGRestorer(weights, settings=SOMEBODY), tmp_path / "a.mp4", tmp_path / "out.mp4")
     assert numbers(decoded(tmp_path / "out.mp4")[0]).min() >= 250 * steps
@@ -335,3 +337,37 @@ def test_the_content_decides_where_the_suffix_is_unknown(
 ) -> None:
     (tmp_path / name).write_bytes(start)
     assert is_video(tmp_path / name) == expected
+
+
+def test_the_cover_of_a_film_is_kept_and_not_taken_for_the_film(tmp_path: Path, nobody: DFPGRestorer) -> None:
+    path, output = tmp_path / "a.mp4", tmp_path / "out.mp4"
+    with av.open(str(path), "w") as target:
+        cover = target.add_stream("mjpeg")
+        cover.width, cover.height, cover.pix_fmt, cover.disposition = 32, 32, "yuvj420p", 0x400
+        finish = add(target)
+        target.mux(cover.encode(av.VideoFrame(32, 32, "yuvj420p")))
+        target.mux(cover.encode(None))
+        finish()
+    film = restore_video(nobody, path, output)
+    assert (film.frames, film.notes) == (3, [])
+    with av.open(str(path)) as before, av.open(str(output)) as after:
+        pictures = [
+            [bytes(packet) for packet in source.demux(stream) if packet.size]
+            for source in (before, after)
+            for stream in source.streams.video
+            if stream.disposition & 0x400
+        ]
+    assert len(pictures) == 2
+    assert pictures[0] == pictures[1] != []
+
+
+def test_a_file_of_sound_alone_is_refused(restore: Callable, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as target:
+        sound = target.add_stream("aac", rate=16_000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        target.mux(sound.encode(frame))
+        target.mux(sound.encode(None))
+    status, said = restore("a.mp4", "-o", "out")
+    assert status == 2
+    assert said.splitlines()[-1] == "basicsr: error: a.mp4: has no moving pictures."
