@@ -13,11 +13,12 @@ import pytest
 from basicsr.utils.registry import ARCH_REGISTRY
 from restoration.test_video import BOX, INSIDE, NOBODY, SOMEBODY, Kind, decoded, numbers, ramp, write
 
+from dfpg_plugin.restoration.pictures import Picture
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.video import restore_video
 from dfpg_plugin.restoration.video_encoding import choose_encoding
 from dfpg_plugin.restoration.video_files import is_video
-from dfpg_plugin.restoration.video_frames import orientation_of
+from dfpg_plugin.restoration.video_frames import FULL, Layout, orientation_of
 
 LIMITED = Kind(".mp4", "libx264", "yuv420p")
 SCREEN = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
@@ -227,6 +228,25 @@ def test_what_is_brightened_above_the_highest_number_never_wraps(
     write(tmp_path / "a.mp4", "libx264", [frame], kind, {"qp": "0"})
     restore_video(DFPGRestorer(weights, settings=SOMEBODY), tmp_path / "a.mp4", tmp_path / "out.mp4")
     assert numbers(decoded(tmp_path / "out.mp4")[0]).min() >= 250 * steps
+
+
+def test_a_film_whose_rows_are_stored_from_the_bottom_is_changed_at_the_right_place(tmp_path: Path) -> None:
+    kind = Kind(".avi", "rawvideo", "bgr24", range=2)
+    path = tmp_path / "a.avi"
+    write(path, "rawvideo", [ramp(kind)], kind)
+    content, header = path.read_bytes(), b"".join(n.to_bytes(4, "little", signed=True) for n in (40, 128, -64))
+    assert header in content
+    path.write_bytes(content.replace(header, header[:8] + (64).to_bytes(4, "little")))
+    (before,) = decoded(path)
+    assert before.planes[0].line_size < 0
+    layout = Layout(128, 64, "bgr24", 5, FULL)
+    seen, picture = before.to_ndarray(format="rgb24").astype(int), layout.picture(before)
+    brighter = picture.pixels.copy()
+    brighter[:16, 98:102] += 6554  # a tenth
+    layout.add_change(before, picture, Picture(brighter))
+    change = before.to_ndarray(format="rgb24") - seen
+    assert np.abs(change[:16, 98:102] - 25.5).max() < 1
+    assert (change[16:] == 0).all()
 
 
 def test_an_odd_size_is_kept(tmp_path: Path, nobody: DFPGRestorer) -> None:
