@@ -28,7 +28,11 @@ def is_video(path: Path) -> bool:
 
 def is_companion(path: Path) -> bool:
     """Return whether a file is what macOS writes beside another one, ``._clip.mp4``: it holds no film."""
-    return path.name.startswith("._") and _start(path).startswith(COMPANION)
+    if not path.name.startswith("._"):
+        return False
+    start = _start(path)
+    beside = path.with_name(path.name[2:]).exists() and not _starts_as_video(start)
+    return start.startswith(COMPANION) or beside
 
 
 def suffix_of_result(path: Path) -> str:

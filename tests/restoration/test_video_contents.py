@@ -17,7 +17,7 @@ from dfpg_plugin.restoration.pictures import Picture
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.video import restore_video
 from dfpg_plugin.restoration.video_encoding import choose_encoding
-from dfpg_plugin.restoration.video_files import is_video
+from dfpg_plugin.restoration.video_files import is_companion, is_video
 from dfpg_plugin.restoration.video_frames import FULL, Layout, orientation_of
 
 LIMITED = Kind(".mp4", "libx264", "yuv420p")
@@ -391,3 +391,20 @@ def test_a_file_of_sound_alone_is_refused(restore: Callable, tmp_path: Path) -> 
     status, said = restore("a.mp4", "-o", "out")
     assert status == 2
     assert said.splitlines()[-1] == "basicsr: error: a.mp4: has no moving pictures."
+
+
+@pytest.mark.parametrize(
+    ("start", "beside", "expected"),
+    [
+        (b"\x00\x05\x16\x07", False, True), (b"anything", True, True), (b"anything", False, False),
+        (b"\x00\x00\x00\x18ftypisom", True, False),
+    ],
+)  # fmt: skip
+def test_a_companion_is_known_by_its_start_or_by_the_film_beside_it(
+    tmp_path: Path, start: bytes, beside: bool, expected: bool
+) -> None:
+    (tmp_path / "._a.mp4").write_bytes(start)
+    if beside:
+        (tmp_path / "a.mp4").write_bytes(b"")
+    assert is_companion(tmp_path / "._a.mp4") == expected
+    assert not is_companion(tmp_path / "a.mp4")
