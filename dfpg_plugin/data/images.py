@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -117,11 +117,11 @@ class Listing:
         return list_some([f"{name} ({why})" for name, why in self.left_out.items()])
 
 
-def look_into(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> Listing:
+def look_into(folder: Path, also: Callable[[Path], bool] = lambda _: False) -> Listing:
     """Return every file below ``folder``, sorted, as a name or with the reason why it is left out.
 
-    Names with one of ``suffixes`` are taken as they are, others where their content is a picture's. What is hidden is
-    left out; of a hidden folder, or one that can't be read, the path of the folder alone is listed.
+    Names with an image's suffix are taken as they are, others where their content is a picture's or ``also`` says so.
+    What is hidden is left out; of a hidden folder, or one that can't be read, the path of the folder alone is listed.
     """
     found = Listing()
 
@@ -132,7 +132,7 @@ def look_into(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> Listi
         name = path.relative_to(folder)
         if (hidden := _hidden_part(name)) is not None:
             found.left_out[hidden] = "hidden"
-        elif name.suffix.lower() in suffixes or (reason := why_unreadable(path)) is None:
+        elif name.suffix.lower() in IMAGE_SUFFIXES or also(path) or (reason := why_unreadable(path)) is None:
             found.names.append(name.as_posix())
         else:
             found.left_out[name.as_posix()] = reason

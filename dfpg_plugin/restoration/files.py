@@ -15,12 +15,13 @@ from tqdm import tqdm
 from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError, make_folder
 from dfpg_plugin.files import whole_file
-from dfpg_plugin.restoration.inputs import Inputs, Job, is_video
+from dfpg_plugin.restoration.inputs import Inputs, Job
 from dfpg_plugin.restoration.pictures import LOSSY, WITHOUT_METADATA, Picture, write_picture
 from dfpg_plugin.restoration.reading import read_picture
 from dfpg_plugin.restoration.restorer import ERRORS, DFPGRestorer
 from dfpg_plugin.restoration.settings import FaceReport
 from dfpg_plugin.restoration.video import restore_video
+from dfpg_plugin.restoration.video_files import is_video
 
 REPORT = "report"
 NOT_REACHED = "not reached, for the run was interrupted"
@@ -100,7 +101,9 @@ def restore_files(restorer: DFPGRestorer, jobs: Sequence[Job]) -> Iterator[FileR
         try:
             make_folder("-o", job.output.parent)
             if is_video(job.input):
-                report.frames, report.faces, report.failed_faces = restore_video(restorer, job.input, job.output)
+                film = restore_video(restorer, job.input, job.output)
+                report.frames, report.faces, report.failed_faces = film.frames, film.faces, film.failed_faces
+                report.notes += film.notes
             else:
                 _restore_picture(restorer, job, report)
             report.output = str(job.output)

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.data.images import IMAGE_SUFFIXES, look_into
+from dfpg_plugin.data.images import look_into
 from dfpg_plugin.restoration.pictures import LOSSLESS
-from dfpg_plugin.restoration.video import VIDEO_SUFFIXES
+from dfpg_plugin.restoration.video_files import is_companion, is_video, suffix_of_result
 
 OUTPUT_FOLDER = "the folder of the results"
 THERE_ALREADY = "its result is there already"
+COMPANION = "no film or picture, but what macOS notes beside one"
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,6 @@ class Job:
         return [path for path in (self.output, self.side_by_side) if path is not None]
 
 
-def is_video(path: Path) -> bool:
-    """Tell whether a file is taken for a video."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
-
-
 def find_inputs(given: Sequence[str], output: Path) -> Inputs:
     """Return what files, folders (in depth) and patterns mean, each file once, and what of a folder is left out.
 
@@ -67,14 +63,16 @@ def find_inputs(given: Sequence[str], output: Path) -> Inputs:
             found.files.append(Input(path, Path(path.name), path.parent))
         else:
             _add_pattern(found, text, path, output)
-    found.files = list({file.path.resolve(): file for file in reversed(found.files)}.values())[::-1]
+    once = list({file.path.resolve(): file for file in reversed(found.files)}.values())[::-1]
+    found.files = [file for file in once if not is_companion(file.path)]
+    found.left_out.update({str(file.path): COMPANION for file in once if file not in found.files})
     return found
 
 
 def _add_folder(found: Inputs, folder: Path, output: Path) -> None:
     if output.resolve() == folder.resolve():
         raise UserError(f"-o: {output} is an input itself, so that its results would be inputs. Choose another folder.")
-    listing = look_into(folder, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+    listing = look_into(folder, also=is_video)
     names = [name for name in listing.names if not _is_below(folder / name, output, folder)]
     left_out = {name: why for name, why in listing.left_out.items() if not _is_below(folder / name, output, folder)}
     if len(names) + len(left_out) < len(listing.names) + len(listing.left_out):
@@ -169,7 +167,7 @@ def _candidates(file: Input, suffix: str | None) -> list[Path]:
 def _suffix(path: Path, wanted: str | None) -> str:
     suffix = path.suffix.lower()
     if is_video(path):
-        return suffix
+        return suffix_of_result(path)
     if wanted is not None:
         return wanted
     return suffix if suffix in LOSSLESS else ".png"

@@ -203,24 +203,6 @@ def test_a_video_keeps_its_colours_and_the_shape_of_its_pixels(restore: Callable
     assert np.abs(found[0][1] - found[1][1]).max() <= 1
 
 
-@pytest.mark.parametrize("turns", [1, 2, 3])
-def test_a_video_that_is_stored_on_its_side_is_written_upright(
-    restore: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: int
-) -> None:
-    from dfpg_plugin.restoration import video as module
-
-    monkeypatch.setattr(module, "turns_of", lambda frame: turns)
-    write_video(tmp_path / "a.mp4", 2, with_sound=False)
-    assert restore("a.mp4", "-o", "out", "--passes", 1)[0] == 0
-    images = []
-    for path in (tmp_path / "a.mp4", tmp_path / "out" / "a.mp4"):
-        with av.open(str(path)) as source:
-            images.append(next(source.decode(video=0)).to_ndarray(format="gray").astype(float))
-    expected = np.rot90(images[0], turns)
-    assert images[1].shape == expected.shape
-    assert np.median(np.abs(images[1] - expected)) <= 1
-
-
 def test_the_strength_is_applied_to_pictures_and_videos_and_reported(restore: Callable, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "p.png"), np.full((128, 160, 3), 100, np.uint8))
     with av.open(str(tmp_path / "v.mp4"), "w") as target:
