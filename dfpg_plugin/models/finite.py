@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed
 
+from dfpg_plugin.models.gradient_norms import GradientNorms
+
 MOST_OVERFLOWS = 25  # in a row: each halves a GradScaler's scale, which is 2**16 at first
 MOST_ITERATIONS = 1000  # whose values wait to be looked at, where nothing is logged or saved for that long
 
@@ -25,7 +27,10 @@ class NonFiniteLossError(FloatingPointError):
 
 
 class Values(NamedTuple):
-    """The values of one update, which nobody has looked at. The last of them is 1 where the update was left out."""
+    """The values of one update, which nobody has looked at.
+
+    The last of them is 1 where the update was left out, the one before is the norm of its gradient.
+    """
 
     iteration: int
     names: list[str]
@@ -43,6 +48,7 @@ class StepCheck:
         self.world_size = world_size
         self.waits = device.type == "cpu"
         self.pending: list[Values] = []
+        self.norms = GradientNorms()
         # 1 where a value of this iteration is not finite; keeps its place in memory, which a CUDA graph knows
         self.bad = torch.zeros((), device=device)
         # of each optimizer, the updates in a row that a GradScaler left out
@@ -109,18 +115,20 @@ class StepCheck:
             self.settle()
 
     def settle(self) -> None:
-        """Look at all values that nobody has looked at. Raises NonFiniteLossError for the first that is not finite.
+        """Look at all values that nobody has looked at.
 
-        What came after that iteration is looked at by the next call.
+        Raises NonFiniteLossError for the first that is not finite; what came after that iteration is looked at by the
+        next call. Raises AstrayError where a gradient is far larger than those before: a save is refused then.
         """
         if not self.pending:
             return
         pending, self.pending = self.pending, []
-        left_out = torch.stack([looked.values[-1] for looked in pending]).tolist()
-        for looked, bad in zip(pending, left_out, strict=True):
+        last = torch.stack([looked.values[-2:] for looked in pending]).tolist()
+        for looked, (norm, bad) in zip(pending, last, strict=True):
             if bad:
                 self.pending = [values for values in pending if values.iteration > looked.iteration]
                 raise self._error(looked)
+            self.norms.add(looked.names[-1], looked.iteration, norm)
 
     def _note(self, bad: Tensor) -> None:
         torch.maximum(self.bad, bad, out=self.bad)
