@@ -33,7 +33,7 @@ def test_a_report_and_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture
         (["three"], "three is no results folder"),
         (["one", "--compare", "a", "b"], "--compare: goes without runs"),
         (["one", "--out", "results"], "--out: results holds one and no report"),
-        (["one", "--picture_metric", "lpips"], "--picture_metric: 'lpips' is not one of psnr"),
+        (["one", "--picture_metric", "lpips"], "--picture-metric: 'lpips' is not one of psnr"),
     ],
 )
 def test_what_is_wrong_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:

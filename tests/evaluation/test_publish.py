@@ -124,7 +124,7 @@ def test_images_are_chosen_by_seed_or_by_value(report: Report) -> None:
     drawn_twice = [choose_images(report, test_set, PictureChoice("random", 4, seed=7)) for _ in range(2)]
     assert drawn_twice[0] == drawn_twice[1] != choose_images(report, test_set, PictureChoice("random", 4, seed=8))
     assert len(choose_images(report, test_set, PictureChoice("random", 99))) == 12
-    with pytest.raises(UserError, match=r"--picture_metric: 'psnrr' is not one of psnr, d_vgg\. Did you mean psnr"):
+    with pytest.raises(UserError, match=r"--picture-metric: 'psnrr' is not one of psnr, d_vgg\. Did you mean psnr"):
         choose_images(report, test_set, PictureChoice("worst", 3, "psnrr"))
 
 
@@ -160,7 +160,7 @@ def test_a_metrics_name_may_hold_a_slash(tmp_path: Path) -> None:
 
 
 def test_a_wrong_metric_is_said_of_drawn_images_too(report: Report) -> None:
-    with pytest.raises(UserError, match=r"--picture_metric: 'psnrr' is not one of psnr"):
+    with pytest.raises(UserError, match=r"--picture-metric: 'psnrr' is not one of psnr"):
         choose_images(report, report.sets[0], PictureChoice("random", 3, "psnrr"))
 
 

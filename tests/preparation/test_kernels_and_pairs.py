@@ -100,7 +100,7 @@ def test_an_interrupted_set_is_finished_and_equals_one_without_a_break(
 def test_crops_are_central_squares_and_wrong_requests_are_named(made: Path) -> None:
     prepare_pairs(made / "faces", made / "kernels", made / "C", PairSettings((5,), 1, 0, crop=24))
     assert cv2.imread(str(made / "C" / "C_gt" / "1.png")).shape == (24, 24, 3)
-    with pytest.raises(UserError, match="--per_size: 5 are more than the 4"):
+    with pytest.raises(UserError, match="--per-size: 5 are more than the 4"):
         prepare_pairs(made / "faces", made / "kernels", made / "D", PairSettings((5,), 5, 0))
     with pytest.raises(UserError, match="is not empty"):
         prepare_pairs(made / "faces", made / "kernels", made / "faces", SETTINGS)
@@ -119,7 +119,7 @@ def test_a_range_of_kernels_counts_from_the_first_of_all(made: Path) -> None:
     expected = np.stack([convolve2d(padded[..., c], kernel / kernel.sum(), mode="valid") for c in range(3)], -1)
     np.testing.assert_array_equal(blurred, np.rint(expected).clip(0, 255))
     assert prepare_pairs(made / "faces", made / "kernels", made / "R", settings) == 8  # the same settings again
-    with pytest.raises(UserError, match="--per_size: 3 are more than the 2"):
+    with pytest.raises(UserError, match="--per-size: 3 are more than the 2"):
         prepare_pairs(made / "faces", made / "kernels", made / "S", PairSettings((5,), 3, 0, kernel_range=(2, 4)))
     with pytest.raises(UserError, match=r"kernel_range: \[4, 9\] leaves no kernel"):
         prepare_pairs(made / "faces", made / "kernels", made / "S", PairSettings((5,), 1, 0, kernel_range=(4, 9)))

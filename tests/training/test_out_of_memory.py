@@ -153,7 +153,7 @@ def restore(command: Callable, folder: Path, most: int, *arguments: object) -> i
     )
 
 
-BOXES = ("--box", "20,20,60,60", "--box", "120,20,160,60", "--face_size", 64)
+BOXES = ("--box", "20,20,60,60", "--box", "120,20,160,60", "--face-size", 64)
 
 
 def test_a_face_that_is_too_large_ends_a_restoration_and_says_what_helps(
@@ -162,7 +162,7 @@ def test_a_face_that_is_too_large_ends_a_restoration_and_says_what_helps(
     assert restore(command, tmp_path, 64 * 64 - 1, *BOXES) == 2
     line = only_error(capsys)
     assert line.startswith(SAID)
-    for flag in ("--amp", "--face_size", "--passes", "--batch_size", "--device cpu"):
+    for flag in ("--amp", "--face-size", "--passes", "--batch-size", "--device cpu"):
         assert flag in line
 
 

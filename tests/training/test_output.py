@@ -1,5 +1,6 @@
 """A run's log file."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from dfpg_plugin.training.output import run_log
 
 @pytest.mark.parametrize("error", [UserError("a key: wrong"), FloatingPointError("a loss is NaN")])
 def test_the_log_file_keeps_the_cause_and_the_screen_does_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture, error: Exception
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
+    monkeypatch.setattr(get_root_logger(), "handlers", [logging.StreamHandler()])  # earlier ones hold earlier streams
     with pytest.raises(type(error)), run_log() as open_log:
         open_log(tmp_path / "run.log")
         get_root_logger().info("started")
