@@ -72,7 +72,10 @@ def sha256_of(path: str | Path) -> str:
 def save_whole(content: object, path: str | Path) -> None:
     """``torch.save`` through :func:`whole_file`."""
     with whole_file(path) as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # of torch's zip writer on a full disk
+            raise OSError(str(error)) from error
 
 
 @contextmanager
@@ -88,7 +91,7 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError on a full disk
+    except OSError as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
             f"{path}: can't be written ({reason}). Make room or free the folder, then resume or try again."

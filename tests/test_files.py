@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import torch
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import load_pytorch, save_whole, sha256_of, whole_file
@@ -36,11 +37,22 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
         save_whole({}, tmp_path / "nowhere" / "a.pth")
 
 
+def test_a_full_disk_of_which_torchs_writer_only_says_that_it_failed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(UserError, match=r"a\.pth: can't be written \(\[enforce fail .* Make room"):
+        save_whole({}, tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("disk"), KeyboardInterrupt()])
 def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"before")
-    expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else UserError
+    expected = UserError if isinstance(error, OSError) else type(error)
     with pytest.raises(expected), whole_file(path) as file:
         file.write(b"half")
         raise error

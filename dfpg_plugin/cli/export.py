@@ -20,7 +20,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--half",
         action="store_true",
-        help="round the weights to half precision: a .safetensors half as large",
+        help="round the weights to half precision: a .safetensors or .onnx half as large",
     )
     parser.add_argument("--opset", type=from_1, metavar="N", help="of a .onnx (default: 18)")
     parser.add_argument("--discriminator", metavar="FILE", help="whose channel attention goes into a .safetensors")
@@ -63,7 +63,7 @@ def _check(args: argparse.Namespace, file: Path) -> None:
         raise UserError(f"{file}: can't be written ({error.strerror}).") from error
     if args.opset is not None and file.suffix != ".onnx":
         raise UserError("--opset: needs a .onnx to write. Remove it.")
-    if args.half and file.suffix != ".safetensors":
-        raise UserError("--half: needs a .safetensors to write; the other kinds keep single precision.")
+    if args.half and file.suffix not in (".safetensors", ".onnx"):
+        raise UserError("--half: needs a .safetensors or .onnx to write; the other kinds keep single precision.")
     if args.discriminator is not None and (args.opt is None or file.suffix != ".safetensors"):
         raise UserError("--discriminator: needs a .safetensors to write, and its options with -opt.")

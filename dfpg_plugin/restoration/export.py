@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -20,6 +21,9 @@ from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.files import CONTAINERS, load_weights, save_whole, whole_file
 from dfpg_plugin.restoration.network import ATTENTION, HALF, OPTIONS, PRECISION, build, read_safetensors
 from dfpg_plugin.weight_names import fitted
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 18
 OPSETS = (18, 23)  # the least and the greatest that torch and onnxruntime both have
@@ -68,8 +72,14 @@ def export(network: nn.Module, about: dict[str, str], file: Path, opset: int = O
     write, load = {".onnx": (_onnx, _load_onnx), ".pt": (_script, _load_script)}.get(
         file.suffix, (_safetensors, _load_safetensors)
     )
+    try:
+        content = write(network, meta)
+    except RuntimeError as error:
+        raise UserError(
+            f"{file}: {type(network).__name__} can't be exported ({str(error)[:200]}). Try another kind of file."
+        ) from error
     with whole_file(file) as opened:
-        opened.write(write(network, meta))
+        opened.write(content)
         opened.flush()
         try:
             checked = compare(network, load(Path(opened.name)))
@@ -131,11 +141,29 @@ def _onnx(network: nn.Module, meta: dict[str, str]) -> bytes:
         output_names=["restored"], dynamic_shapes=(names,), verbose=False,
     )  # fmt: skip
     model = program.model_proto  # type: ignore[union-attr]
+    if meta.get(PRECISION) == HALF:
+        _halve(model.graph)
     for key, value in meta.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+def _halve(graph: "onnx.GraphProto") -> None:
+    """Store in half precision what that does not change, and let the graph begin with its conversion to single."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for weight in graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if weight.data_type != TensorProto.FLOAT or not np.array_equal(half := values.astype(np.float16), values):
+            continue
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+        casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
+    for i, cast in enumerate(casts):
+        graph.node.insert(i, cast)
 
 
 def _load_onnx(file: Path) -> Run:
@@ -176,7 +204,7 @@ def _safetensors(network: nn.Module, meta: dict[str, str]) -> bytes:
 
 @torch.no_grad()
 def round_to_half(network: nn.Module) -> None:
-    """Round a network's weights and buffers to half precision, in place: a safetensors file needs two bytes for each.
+    """Round a network's weights and buffers to half precision, in place: a file needs two bytes for each.
 
     Raises UserError where a weight is beyond half precision's 65,504.
     """

@@ -54,7 +54,7 @@ def run_log() -> Iterator[Callable[[Path], None]]:
         held.buffer.clear()
         _keep_cause(logger, error)
         raise
-    except FloatingPointError as error:
+    except Exception as error:
         _keep_cause(logger, error)
         raise
     finally:

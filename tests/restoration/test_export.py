@@ -123,6 +123,42 @@ def test_a_file_may_carry_the_discriminators_attention(dfpgnet: str, tmp_path: P
     torch.testing.assert_close(plain.attention(2, prior), prior[0].mean(dim=(1, 2)))
 
 
+def test_half_precision_in_onnx_is_that_of_the_weights_alone(dfpgnet: str, tmp_path: Path) -> None:
+    """The graph computes in single precision, with the numbers of the safetensors file in half precision."""
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto
+
+    files = [tmp_path / name for name in ("whole.onnx", "half.onnx", "half.safetensors")]
+    for file, flags in zip(files, ([], ["--half"], ["--half"]), strict=True):
+        assert main(["export", str(file), "--weights", dfpgnet, *flags]) == 0
+    sizes = [sum(np.prod(w.dims) * (2 if w.data_type == TensorProto.FLOAT16 else 4) for w in graph.initializer)
+             for graph in (onnx.load(file).graph for file in files[:2])]  # fmt: skip
+    assert sizes[1] < 0.51 * sizes[0]
+    face = np.random.default_rng(0).random((1, 3, 40, 56), np.float32)
+    got = onnxruntime.InferenceSession(files[1]).run(None, {"blurred": face})[0]
+    with torch.no_grad():
+        wanted = load_network(str(files[2]), None)[0](torch.from_numpy(face)).numpy()
+        whole = load_network(dfpgnet, None)[0](torch.from_numpy(face)).numpy()
+    assert np.abs(got - wanted).max() < 1e-5 < np.abs(got - whole).max()
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt"])
+def test_a_network_that_can_not_be_exported_is_no_full_disk(
+    dfpgnet: str, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("this operator is unknown")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    monkeypatch.setattr(torch.jit, "trace", fail)
+    assert main(["export", str(tmp_path / f"out.{suffix}"), "--weights", dfpgnet]) == 2
+    said = capsys.readouterr().err
+    assert "can't be exported (this operator is unknown)" in said
+    assert "Make room" not in said
+    assert list(tmp_path.glob("out*")) == []
+
+
 def test_half_precision_halves_the_file_and_rounds_each_weight(dfpgnet: str, tmp_path: Path, capsys) -> None:
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
     assert main(["export", str(whole), "--weights", dfpgnet]) == 0
@@ -136,7 +172,7 @@ def test_half_precision_halves_the_file_and_rounds_each_weight(dfpgnet: str, tmp
     assert main(["export", str(again), "--weights", str(half)]) == 0
     assert {t.dtype for t in load_file(again).values()} == {torch.float32}
     capsys.readouterr()
-    assert main(["export", str(tmp_path / "net.onnx"), "--weights", dfpgnet, "--half"]) == 2
+    assert main(["export", str(tmp_path / "net.pt"), "--weights", dfpgnet, "--half"]) == 2
     assert "--half: needs a .safetensors" in capsys.readouterr().err
     large = {name: 1e6 * weight for name, weight in load_file(dfpgnet).items()}
     save_file(large, tmp_path / "large.safetensors", {"network_g": json.dumps(SMALL)})

@@ -10,7 +10,9 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.training.output import run_log
 
 
-@pytest.mark.parametrize("error", [UserError("a key: wrong"), FloatingPointError("a loss is NaN")])
+@pytest.mark.parametrize(
+    "error", [UserError("a key: wrong"), FloatingPointError("a loss is NaN"), KeyError("a fault of a network")]
+)
 def test_the_log_file_keeps_the_cause_and_the_screen_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
