@@ -91,7 +91,7 @@ def remove_old(folder: Path, keep: int) -> None:
 
 
 def set_aside(folder: Path, current_iter: int) -> Path | None:
-    """Move the sets of later iterations, which a run that goes back leaves behind, to a folder of their own.
+    """Move the sets of later iterations, which a run that goes back leaves behind, and a later best, to a folder.
 
     Return it, or None where there are none. Left where they were, they would count as the newest of this run:
     ``keep_checkpoints`` would remove what it saves, and ``--auto_resume`` go on from them.
@@ -103,9 +103,19 @@ def set_aside(folder: Path, current_iter: int) -> Path | None:
     with _explained(folder):
         for key in (MODELS, STATES):
             (aside / key).mkdir(parents=True, exist_ok=True)
-        for path in (path for iteration in later for path in _files_of(folder, iteration)):
+        files = [path for iteration in later for path in _files_of(folder, iteration)]
+        for path in (*files, *_later_best(folder, current_iter)):
             path.rename(aside / path.relative_to(folder))
     return aside
+
+
+def _later_best(folder: Path, current_iter: int) -> list[Path]:
+    """Return the best networks, if they were kept after a state, which then does not know their metric."""
+    state = folder / STATES / f"{current_iter}.state"
+    if not state.exists():  # it was saved in another folder
+        return []
+    written = state.stat().st_mtime_ns
+    return [best for best in (folder / MODELS).glob("net_*_best.pth") if best.stat().st_mtime_ns > written]
 
 
 def _files_of(folder: Path, current_iter: int) -> list[Path]:

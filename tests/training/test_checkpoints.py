@@ -89,11 +89,16 @@ def test_so_many_sets_are_kept_and_the_best_and_latest(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_run_that_goes_back_keeps_what_it_saves_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("best_after", [5000, 7500])
+def test_a_run_that_goes_back_keeps_what_it_saves_and_loses_nothing(tmp_path: Path, best_after: int) -> None:
+    """The best network of iterations that are left behind is left behind with them."""
     model = StockModel(tmp_path)
-    for current_iter in (5000, 7500, 10000, 25000):
+    for hour, current_iter in enumerate((5000, 7500, 10000, 25000)):
         save_checkpoint(model, 0, current_iter)
-    torch.save({}, tmp_path / "models" / "net_g_best.pth")
+        os.utime(tmp_path / "training_states" / f"{current_iter}.state", (3600 * hour, 3600 * hour))
+    best = tmp_path / "models" / "net_g_best.pth"
+    torch.save({}, best)
+    os.utime(best, (0, 0) if best_after == 5000 else (3600, 3600))
     before = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     aside = set_aside(tmp_path, 5000)
     assert aside is not None
@@ -101,7 +106,7 @@ def test_a_run_that_goes_back_keeps_what_it_saves_and_loses_nothing(tmp_path: Pa
     assert iterations_of(aside) == [25000, 10000, 7500]
     assert load_set(aside, 7500)["iter"] == 7500
     assert {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    assert (tmp_path / "models" / "net_g_best.pth").is_file()
+    assert best.is_file() == (best_after == 5000)
     for current_iter in (7500, 10000):
         save_checkpoint(model, 0, current_iter, keep=2)
         assert iterations_of(tmp_path)[0] == current_iter
