@@ -4,7 +4,7 @@ Oxford's VGGFace weights may not be redistributed. This trains ten of VGG-16's c
 LFW's training people apart, measures on validation and test people how well it verifies faces, and stores the
 convolutions up to relu3_3, the layers that the prior uses, in half precision.
 
-    basicsr prepare faces datasets/LFW --lfw lfw-deepfunneled.tgz
+    basicsr prepare faces -o datasets/LFW --lfw lfw-deepfunneled.tgz
     python scripts/train_standin_prior.py datasets/LFW --out dfpg_plugin/weights/standin_prior_lfw.safetensors
 
 It runs on a GPU where there is one. On a CPU a few iterations show that it works.
