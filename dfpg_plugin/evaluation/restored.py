@@ -143,7 +143,10 @@ class RestoredFolder:
         """
         root = check_folder("--images", folder)
         self.root = root / set_name if (root / set_name).is_dir() else root
-        files = [file for file in list_images(self.root) if "/" not in file]
+        found = list_images(self.root)
+        files = [file for file in found if "/" not in file]
+        if len(files) < len(found):
+            get_root_logger().warning(f"--images: {len(found) - len(files)} in folders below {self.root} are not used")
         check_stems(files, "could both be the image of one name")
         self.files = {Path(file).stem: file for file in files}
         self.stems = sorted(self.files)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from dfpg_plugin.checks import check_folder
+from dfpg_plugin.checks import UserError, check_folder
 from dfpg_plugin.data.images import Image, look_for_images
 from dfpg_plugin.preparation.face_folder import Cut, FaceFormat, Photograph, Written, write_faces
 
@@ -19,9 +19,13 @@ def prepare_photos(
     what they depend on. A person is a folder directly below ``folder``; a photograph outside of these is a person of
     its own. ``anna/party/1.jpg`` becomes ``{split}/anna/anna_party_1_1.png``, the last number counting its faces.
     Files that are no pictures, and photographs whose names would be the same, are left out and listed. Raises
-    UserError where the folder is missing or holds no photograph.
+    UserError where the folder is missing or holds no photograph, and for a target that lies in it.
     """
     folder = check_folder("--photos", folder)
+    if target.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{target}: lies in {folder}, so that its faces would be photographs next time. Choose another."
+        )
     listing = look_for_images(folder)
     names = listing.names
     stems = {name: PurePosixPath(name).with_suffix("").as_posix().replace("/", "_") for name in names}

@@ -34,10 +34,15 @@ def test_names_are_compared_whole(tmp_path: Path) -> None:
         folder.read("3")
 
 
-def test_a_folder_for_each_set_goes_first(tmp_path: Path) -> None:
+def test_a_folder_for_each_set_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(get_root_logger(), "warning", said.append)
     write(tmp_path, {"1.png": 1})
-    write(tmp_path / "Set", {"1.png": 2})
+    write(tmp_path / "Set", {"1.png": 2, "2.png": 3})
     assert RestoredFolder(str(tmp_path), "Set", ["1"]).read("1").max() == 2
+    assert said == []
+    assert RestoredFolder(str(tmp_path), "Other", ["1"]).read("1").max() == 1
+    assert said == [f"--images: 2 in folders below {tmp_path} are not used"]
     assert RestoredFolder(str(tmp_path), "Other", ["1"]).read("1").max() == 1
     write(tmp_path, {"1.jpg": 3})
     with pytest.raises(UserError, match=r"1\.jpg and 1\.png could both be the image of one name"):
