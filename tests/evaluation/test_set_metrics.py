@@ -57,13 +57,9 @@ def test_detection_and_distances_are_dlibs(small_set: Callable) -> None:
 
 
 def test_a_picture_of_two_faces_counts_once_and_is_not_verified(small_set: Callable) -> None:
-    settings = {"type": "verification_accuracy", "photographs": "photographs", "identity": IDENTITY}
-    files = small_set(
-        people=3,
-        sizes=(5,),
-        metrics={},
-        set_metrics={"detection": {"type": "detection_rate"}, "verification": settings},
-    )
+    verification = {"type": "verification_accuracy", "photographs": "photographs", "identity": IDENTITY}
+    set_metrics = {"detection": {"type": "detection_rate"}, "verification": verification}
+    files = small_set(people=3, sizes=(5,), metrics={}, set_metrics=set_metrics)
     write_photographs(files.folder / "photographs")
     face = cv2.resize(orl_faces("test").read("s37/1.pgm"), (184, 224))
     pictures = [np.hstack([face] * 2), face, np.full_like(face, 90)]
