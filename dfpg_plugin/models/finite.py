@@ -139,9 +139,12 @@ class StepCheck:
         first = next((f"{name} is {value}" for name, value in bad.items()), None)
         if self.world_size > 1:
             everyone: list[str | None] = [None] * self.world_size
-            distributed.all_gather_object(everyone, next(iter(bad), None))
-            rank, name = next((rank, name) for rank, name in enumerate(everyone) if name is not None)
-            first = first or f"{name} of process {rank} is not finite"
+            distributed.all_gather_object(everyone, own := next(iter(bad), None))
+            gradient = looked.names[-1]
+            told = [(rank, name) for rank, name in enumerate(everyone) if name is not None]
+            rank, name = min(told, key=lambda of: of[1] == gradient)  # another's loss makes this process's gradient NaN
+            if own is None or (own == gradient and name != gradient):
+                first = f"{name} of process {rank} is not finite"
         return NonFiniteLossError(
             f"{first} at iteration {looked.iteration}. Nothing was updated or saved with it; lower the learning rate "
             "or set train.grad_clip_norm, then resume.",

@@ -134,7 +134,7 @@ class MendedModel(SRModel):
         """
         net = getattr(self, "net_g_ema", None) or self.get_bare_model(self.net_g)
         val, scale = self.opt["val"], self.opt.get("scale") or 1
-        multiple = val.get("pad_to", 1)
+        multiple = val.get("pad_to") or 1
 
         def restore(image: Tensor) -> Tensor:
             height, width = image.shape[-2:]
@@ -150,7 +150,7 @@ class MendedModel(SRModel):
             if (tile := val.get("tile")) is None:
                 self.output = restore(self.lq)
             else:
-                overlap = int(val.get("tile_overlap", TILE_OVERLAP))
+                overlap = TILE_OVERLAP if val.get("tile_overlap") is None else int(val["tile_overlap"])
                 self.output = restore_in_tiles(restore, self.lq, int(tile), overlap, scale)
         net.train(was_training)
 

@@ -75,4 +75,5 @@ def test_init_has_the_variance_of_kaiming_times_the_scale() -> None:
     conv = nn.Conv2d(64, 256, 3)
     init_kaiming(conv, scale=0.1)
     assert conv.bias.abs().max() == 0
-    assert conv.weight.std().item() == pytest.approx(0.1 * (2 / (64 * 9)) ** 0.5, rel=0.02)
+    kaiming = (2 / (64 * 9)) ** 0.5
+    assert conv.weight.std().item() == pytest.approx(0.1 * kaiming, rel=0.005)  # 147456 draws scatter by 0.002

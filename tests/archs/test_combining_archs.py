@@ -213,6 +213,51 @@ def test_guided_is_the_network_run_by_hand() -> None:
     assert (inner(x) - image).abs().max() > 1e-3  # the guide changes the result
 
 
+class Joining(nn.Module):
+    """A part of a decoder that is given a skip besides what it goes on with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.conv(torch.cat([x, skip], dim=1))
+
+
+class WithSkips(nn.Module):
+    """Three convolutions and three joints: two get their skip by position, one by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(nn.Conv2d(channels, 4, 3, padding=1) for channels in (3, 4, 4))
+        self.join = nn.ModuleList(Joining() for _ in range(3))
+        self.last = nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        e1 = self.down[0](x)
+        e2 = self.down[1](e1)
+        e3 = self.down[2](e2)
+        d = self.join[2](self.join[1](self.join[0](e3, e2), e1), skip=e1 - e3)
+        return self.last(d)
+
+
+def test_guided_leaves_a_modules_other_inputs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, "WithSkips", WithSkips)
+    points = {"encoder": ["down.0", "down.1", "down.2"], "decoder": ["join.2", "join.1", "join.0"]}
+    net = guided(network={"type": "WithSkips"}, **points, prior_strides=[1, 1, 1], init_scale=1.0)
+    inner = WithSkips()  # without the hooks of net.network
+    inner.load_state_dict(net.network.state_dict())
+    x = torch.rand(2, 3, 10, 7)
+    e1 = inner.down[0](x)
+    e2 = inner.down[1](e1)
+    e3 = inner.down[2](e2)
+    p1, p2, p3 = (estimator(e) for estimator, e in zip(net.estimators, (e1, e2, e3), strict=True))
+    d = inner.join[0](net.transforms[2](e3, p3), e2)
+    d = inner.join[1](net.transforms[1](d, p2), e1)
+    d = inner.join[2](net.transforms[0](d, p1), e1 - e3)
+    torch.testing.assert_close(net(x), inner.last(d))
+
+
 def test_guided_trains_every_weight_and_copies_stand_alone() -> None:
     net = guided()
     image, priors = net(torch.rand(1, 3, 32, 32), return_priors=True)

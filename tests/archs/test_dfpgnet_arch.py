@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from dfpg_plugin.archs.dfpgnet_arch import DFPGNet
 from dfpg_plugin.checks import UserError
@@ -58,6 +60,48 @@ def test_init_scale_is_a_factor_on_the_weights() -> None:
         torch.manual_seed(0)
         nets.append(small_net(init_scale=scale))
     torch.testing.assert_close(4 * nets[0].encoder.head.weight, nets[1].encoder.head.weight)
+
+
+def test_every_convolution_starts_with_kaimings_weights_times_the_scale_and_without_a_bias() -> None:
+    net = small_net(prior_channels=(5, 6, 7), init_scale=0.3)
+    layers = [layer for layer in net.modules() if list(layer.parameters(recurse=False))]
+    assert {type(layer) for layer in layers} == {nn.Conv2d, nn.ConvTranspose2d}
+    for layer in layers:
+        kaiming = (2 / layer.weight[0].numel()) ** 0.5  # fan in as torch counts it: what one row of the weights holds
+        size = layer.weight.detach().square().mean().sqrt().item()
+        scatter = (2 * layer.weight.numel()) ** -0.5
+        assert size == pytest.approx(0.3 * kaiming, rel=5 * scatter), layer
+        assert layer.bias is None or not layer.bias.any(), layer
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"prior_channels": (5, 6, 7)}, {"feature_transform": False}, {"prior_stream": False}],
+    ids=["B7", "projected", "B3", "B1"],
+)
+def test_forward_is_fig_2_written_out(options: dict) -> None:
+    net = small_net(init_scale=1.0, **options).eval()
+    encoder, decoder = net.encoder, net.decoder
+    x = torch.rand(2, 3, 18, 23)
+    with torch.no_grad():
+        e0 = encoder.head(2 * F.pad(x, (0, 1, 0, 2), mode="reflect") - 1)
+        e1 = encoder.scale1(e0)
+        e2 = encoder.scale2[1](encoder.scale2[0](e1))
+        e3 = encoder.scale3[1](encoder.scale3[0](e2))
+        d3, estimates = encoder.middle(e3), []
+        if net.prior is not None:
+            estimates = [p.project(p.blocks(p.ssft(e))) for p, e in zip(net.prior, (e1, e2, e3), strict=True)]
+            d3 = decoder.fuse3(d3, estimates[2])
+        d2 = decoder.up3(decoder.scale3(d3))
+        d1 = decoder.up2(decoder.scale2(decoder.fuse2(d2, estimates[1]) if estimates else d2))
+        d0 = decoder.scale1(decoder.fuse1(d1, estimates[0]) if estimates else d1)
+        expected = (decoder.tail(d0 + e0).tanh()[..., :18, :23] + 1) / 2
+        torch.testing.assert_close(net(x), expected)
+        if estimates:
+            for p, estimate, (height, width) in zip(
+                net(x, return_priors=True)[1], estimates, ((18, 23), (9, 11), (4, 5)), strict=True
+            ):
+                torch.testing.assert_close(p, estimate[..., :height, :width])
 
 
 def test_padding_leaves_multiples_of_four_alone() -> None:

@@ -29,6 +29,17 @@ def test_noise_has_the_sigma_asked_for_and_is_not_clipped() -> None:
     assert noisy.dtype == np.float32
 
 
+def test_noise_follows_the_generator_alone() -> None:
+    def noise(rng: np.random.Generator) -> np.ndarray:
+        return add_noise(np.zeros((60, 50, 3), np.float32), 2.0, rng).ravel()
+
+    rng = np.random.default_rng(1)
+    drawn = [noise(rng), noise(rng), noise(np.random.default_rng(2))]
+    np.testing.assert_array_equal(noise(np.random.default_rng(1)), drawn[0])
+    correlations = np.corrcoef(drawn)[np.triu_indices(3, 1)]
+    assert np.abs(correlations).max() < 5 / len(drawn[0]) ** 0.5  # standard deviations of independent ones
+
+
 def test_quantise_is_what_a_png_keeps() -> None:
     image = np.array([[[-0.2, 0.0, 0.5], [1.0, 1.3, 100.6 / 255]]], np.float32)
     np.testing.assert_allclose(quantise(image) * 255, [[[0, 0, 128], [255, 255, 101]]], atol=1e-4)

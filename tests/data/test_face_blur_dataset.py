@@ -60,6 +60,19 @@ def test_seed_defaults_to_the_one_that_was_set_for_training_only() -> None:
     assert torch.equal(FaceBlurDataset(VAL)[0]["lq"], fixed)
 
 
+def test_only_the_kernels_of_the_range_are_used(tmp_path: Path) -> None:
+    stacks = {size: np.random.default_rng(size).random((5, size, size)) for size in (5, 9)}
+    for size, stack in stacks.items():
+        np.save(tmp_path / f"kernels{size}.npy", stack)
+    options = {**TRAIN, "dataroot_kernels": str(tmp_path), "use_hflip": False, "gt_size": None, "noise_sigma": 0}
+    for phase in ("train", "val"):
+        dataset = FaceBlurDataset({**options, "phase": phase, "kernel_range": [1, 3]})
+        for size, stack in stacks.items():
+            wanted = stack[1:3] / stack[1:3].sum(axis=(1, 2), keepdims=True)
+            np.testing.assert_allclose(dataset.kernels[size], wanted, rtol=1e-6)
+    assert {size: len(kernels) for size, kernels in FaceBlurDataset(options).kernels.items()} == {5: 5, 9: 5}
+
+
 def test_validation_pairs_are_fixed_whole_and_8_bit() -> None:
     dataset = FaceBlurDataset(VAL)
     assert len(dataset) == 40

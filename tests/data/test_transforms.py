@@ -1,5 +1,6 @@
 """Augmentation steps against Pillow, and their laws."""
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
@@ -74,3 +75,14 @@ def test_rotation_keeps_the_size_and_turns_by_the_angle_drawn() -> None:
     y, x = np.nonzero(transforms.random_rotation(image, 270, rng)[..., 0] > 128)
     turned = np.arctan2(y.mean() - 20, x.mean() - 20)
     assert np.cos(turned - angle) == pytest.approx(1, abs=0.01)  # clockwise, as mmcv counts
+
+
+def test_rotation_is_opencvs_bicubic_one_around_the_centre_rounded_and_clipped(image: np.ndarray) -> None:
+    height, width = image.shape[:2]
+    for seed in range(3):
+        angle = np.random.default_rng(seed).uniform(-40, 40)
+        matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -angle, 1)
+        rotated = cv2.warpAffine(image.astype(np.float64), matrix, (width, height), flags=cv2.INTER_CUBIC)
+        assert rotated.min() < -10 and rotated.max() > 265  # noise overshoots
+        got = transforms.random_rotation(image, 40, np.random.default_rng(seed))
+        assert np.abs(got - np.clip(rotated, 0, 255)).max() < 0.51

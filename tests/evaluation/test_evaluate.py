@@ -14,13 +14,16 @@ import pytest
 import torch
 from basicsr.metrics import calculate_metric
 from basicsr.models import build_model
+from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from conftest import ROOT
+from results_folders import method
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.evaluation.records import MANIFEST, Record, append_chunk, read_run, set_file
+from dfpg_plugin.evaluation.report import build_report
 from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.training.loop import build_loaders, validate
 from dfpg_plugin.training.options import Arguments, complete, read_option_file
@@ -56,6 +59,34 @@ def test_saved_pictures_give_the_values_by_scikit_image(small_set: Callable) -> 
         assert record.values["ssim"] == pytest.approx(ssim[5:-5, 5:-5].mean(), abs=1e-6)
         assert record.gt == f"{record.name.split('_')[0]}.png"
         assert record.size == int(record.name.rsplit("k", 1)[1])
+
+
+@pytest.mark.parametrize("suffix", [None, "mine"])
+def test_pictures_are_saved_under_the_names_that_basicsr_gives(small_set: Callable, suffix: str | None) -> None:
+    files = small_set(people=1, save_img=True, suffix=suffix, metrics={})
+    saved = files.run() / "visualization"
+    opt = complete(read_option_file(str(files.option_file)), Arguments("small.yml"), files.folder, is_train=False)
+    opt.update(rank=0, world_size=1)
+    opt["path"]["visualization"] = str(files.folder / "basicsrs")
+    (loader,) = build_loaders(opt, "test")
+    SRModel.nondist_validation(build_model(opt), loader, "x", None, True)
+    names = [sorted(p.relative_to(root) for p in root.rglob("*.png")) for root in (saved, files.folder / "basicsrs")]
+    assert names[0] == names[1]
+    assert names[0] == [Path("Small", f"{name}_{suffix or 'small'}.png") for name in sorted(files.names)]
+
+
+@pytest.mark.parametrize("part", ["set_gt", "set_blur"])
+def test_methods_that_were_measured_on_different_pictures_are_not_compared(small_set: Callable, part: str) -> None:
+    files = small_set(people=2, sizes=(5,), metrics={"psnr": {"type": "calculate_psnr", "crop_border": 0}})
+    runs = [method("a", files.run("name=a", images="blurred")), method("b", files.run("name=b", images="blurred"))]
+    build_report(runs, "Same pictures", resamples=10, seed=0)
+    path = next((files.folder / "set" / part).glob("s38*"))
+    image = cv2.imread(str(path))
+    image[3, 5, 1] ^= 1  # one grey level
+    cv2.imwrite(str(path), image)
+    runs.append(method("c", files.run("name=c", images="blurred")))
+    with pytest.raises(UserError, match=rf"different pictures of the same names \(1\): {files.names[1]}"):
+        build_report(runs, "Different pictures", resamples=10, seed=0)
 
 
 def test_blurred_and_sharp_are_measured_without_weights(small_set: Callable) -> None:

@@ -1,5 +1,6 @@
 """What a report says: means, ranks, tests, and everything that is missing by name."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -143,6 +144,23 @@ def test_p_values_are_adjusted_for_the_number_of_methods(tmp_path: Path) -> None
     tests = report_of(*runs).sets[0].tests["psnr"]
     assert [test.other for test in tests] == ["second", "third"]
     assert [test.p for test in tests] == pytest.approx([2 * 2 / 2**12] * 2)
+
+
+def test_p_belongs_to_the_difference_that_is_shown_where_faces_have_different_numbers_of_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    gaps = {f"face{f}_k{2 * i + 5}": float(rng.normal(0.4, 1)) for f in range(7) for i in range(1 + f % 5)}
+    levels = {name: float(rng.normal(27, 2)) for name in gaps}
+    runs = {
+        "best": [record(i, n, values={"psnr": levels[n] + gap}) for i, (n, gap) in enumerate(gaps.items())],
+        "other": [record(i, n, values={"psnr": levels[n]}) for i, n in enumerate(gaps)],
+    }
+    folders = {k: write_run(tmp_path / k, {"S": records}, {"psnr": PSNR}) for k, records in runs.items()}
+    (test,) = report_of(*(method(k, folder) for k, folder in folders.items())).sets[0].tests["psnr"]
+    assert (test.best, test.images, test.faces) == ("best", 18, 7)
+    assert test.difference == pytest.approx(np.mean(list(gaps.values())))
+    of_face = [sum(gap for name, gap in gaps.items() if name.startswith(f"face{f}_")) for f in range(7)]
+    means = [np.dot(signs, of_face) / 18 for signs in itertools.product((1, -1), repeat=7)]  # a face's signs together
+    assert test.p == pytest.approx(np.mean(np.abs(means) >= test.difference - 1e-9))
 
 
 def verification_records(seed: int) -> list[Record]:

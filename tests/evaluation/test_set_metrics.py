@@ -56,6 +56,25 @@ def test_detection_and_distances_are_dlibs(small_set: Callable) -> None:
     assert 1 in found
 
 
+def test_a_picture_of_two_faces_counts_once_and_is_not_verified(small_set: Callable) -> None:
+    verification = {"type": "verification_accuracy", "photographs": "photographs", "identity": IDENTITY}
+    set_metrics = {"detection": {"type": "detection_rate"}, "verification": verification}
+    files = small_set(people=3, sizes=(5,), metrics={}, set_metrics=set_metrics)
+    write_photographs(files.folder / "photographs")
+    face = cv2.resize(orl_faces("test").read("s37/1.pgm"), (184, 224))
+    pictures = [np.hstack([face] * 2), face, np.full_like(face, 90)]
+    for name, picture in zip(files.names, pictures, strict=True):
+        cv2.imwrite(str(files.folder / "set" / "set_blur" / f"{name}.png"), picture)
+        cv2.imwrite(str(files.folder / "set" / "set_gt" / f"{name.split('_')[0]}.png"), picture)
+    dlib = load_recogniser("dlib", None)
+    assert [len(dlib.find(picture)) for picture in pictures] == [2, 1, 0]
+    records = {record.name: record for record in read_run(files.run(images="blurred")).sets["Small"]}
+    found = [records[name] for name in files.names]
+    assert [record.values["detection"] for record in found] == [1, 1, 0]
+    verified = [[distance is not None for _, distance, _, _ in record.pairs["verification"]] for record in found]
+    assert verified == [[False, False], [True, True], [False, False]]
+
+
 def test_an_image_keeps_its_partners_where_others_are_missing(tmp_path: Path) -> None:
     write_photographs(tmp_path / "p")
     names = sorted(path.name for path in (tmp_path / "p").iterdir())

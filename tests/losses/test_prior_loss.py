@@ -40,10 +40,14 @@ def test_reductions_are_those_of_equation_9(reduction: str) -> None:
     assert prior_loss(estimated, target, reduction).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_prior_loss_ignores_scale() -> None:
+@pytest.mark.parametrize("scale", [1000, 1e-4])
+def test_prior_loss_ignores_scale(scale: float) -> None:
     estimated, target = features(), features()
-    scaled = [1000 * p for p in estimated]
-    torch.testing.assert_close(prior_loss(scaled, target), prior_loss(estimated, target))
+    scaled = [[scale * p for p in features_of] for features_of in (estimated, target)]
+    expected = prior_loss(estimated, target)
+    torch.testing.assert_close(prior_loss(scaled[0], target), expected)
+    torch.testing.assert_close(prior_loss(estimated, scaled[1]), expected)
+    torch.testing.assert_close(prior_loss(*scaled), expected)
 
 
 def test_each_position_adds_at_most_four() -> None:

@@ -202,6 +202,23 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(options: dict) ->
     assert all(torch.equal(v, generator[k]) for k, v in model.net_g.named_parameters())
 
 
+def test_each_step_moves_the_averaged_weights_by_the_decay_of_the_options(options: dict) -> None:
+    options["train"]["ema_decay"] = 0.5
+    options["train"]["optim_g"]["lr"] = 0.01
+    model = build(options)
+    average = {name: p.detach().double() for name, p in model.net_g.named_parameters()}
+    first = dict(average)
+    for current_iter in (1, 2):
+        model.optimize_parameters(current_iter)
+        weights = dict(model.net_g.named_parameters())
+        average = {name: 0.5 * value + 0.5 * weights[name].detach().double() for name, value in average.items()}
+    moved = dict(model.net_g_ema.named_parameters())
+    assert moved.keys() == average.keys()
+    for name, value in average.items():
+        torch.testing.assert_close(moved[name], value.float())
+    assert any((average[name] - value).abs().max() > 1e-3 for name, value in first.items())
+
+
 def test_estimates_of_other_channels_than_the_priors_are_refused(options: dict) -> None:
     options["network_g"]["prior_channels"] = [64, 128, 128]
     with pytest.raises(UserError, match="prior_channels"):

@@ -2,9 +2,11 @@
 
 import contextlib
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from two_processes import in_two_processes
 
 from dfpg_plugin.models import finite
 from dfpg_plugin.models.finite import NonFiniteLossError, StepCheck
@@ -127,6 +129,7 @@ def test_overflows_of_each_optimizer_are_counted_for_itself() -> None:
     other = torch.optim.Adam([torch.nn.Parameter(torch.ones(3))], lr=0.1, fused=True)
     losses = {"l": torch.tensor(1.0)}
     for current_iter in range(1, 27):
+        check.settle()  # 25 in a row are no error
         check.begin(current_iter)
         check.update(losses, torch.tensor(1.0), other, lambda: None, scaled=True)
         check.update(losses, torch.tensor(math.inf), optimizer, lambda: None, scaled=True)
@@ -169,3 +172,27 @@ def test_with_a_scaler_an_infinite_loss_changes_nothing_and_a_gradient_may_overf
         for current_iter in range(4, 4 + 26):
             scaled_step(current_iter, 1.0, slope=math.nan)
         check.settle()
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_bad_value_of_one_process_stops_the_update_of_all(tmp_path: Path, waits: bool, bad: float) -> None:
+    def train(rank: int) -> tuple:
+        weight, optimizer, check = make(waits, fused=True)
+        check.world_size = 2
+        weights, message = [], ""
+        for current_iter, loss in enumerate((1.0, bad if rank == 1 else 1.0, 1.0), start=1):
+            try:
+                step(weight, optimizer, check, current_iter, loss)
+                if current_iter == 2:
+                    check.settle()
+            except NonFiniteLossError as error:
+                message = str(error)
+            weights.append(weight.tolist())
+        return weights, message
+
+    (weights, told), (others, own) = in_two_processes(train, tmp_path)
+    assert weights == others
+    assert weights[0] == weights[1] != weights[2]
+    assert told.startswith("l_b of process 1 is not finite at iteration 2.")
+    assert own.startswith(f"l_b is {bad} at iteration 2.")

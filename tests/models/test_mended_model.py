@@ -7,6 +7,8 @@ import pytest
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
+from torch.nn import functional as F
+from two_processes import in_two_processes
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.mended_model import MendedModel
@@ -25,9 +27,25 @@ class BufferedNet(nn.Module):
         return self.up(self.norm(self.down(x)))
 
 
+class Watched(nn.Module):
+    """Enlarge ``scale`` times; remember the first pixel of what comes in, and the precision of a convolution."""
+
+    def __init__(self, scale: int = 1) -> None:
+        super().__init__()
+        self.scale = scale
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.corners: list[list[int]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.corners.append(x[0, :2, 0, 0].int().tolist())
+        self.precision = self.conv(x).dtype
+        return F.interpolate(x, scale_factor=self.scale).to(self.precision)
+
+
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ARCH_REGISTRY._obj_map, "BufferedNet", BufferedNet)
+    for kind in (BufferedNet, Watched):
+        monkeypatch.setitem(ARCH_REGISTRY._obj_map, kind.__name__, kind)
 
 
 def options(tmp_path: Path, **train: object) -> dict:
@@ -130,6 +148,93 @@ def test_row_27_other_sizes_are_padded_and_cropped(tmp_path: Path, height: int, 
     model.test()
     assert model.output.shape == (1, 3, height, width)
     assert model.net_g.training
+
+
+def watched(tmp_path: Path, scale: int = 1, **val: object) -> MendedModel:
+    opt = options(tmp_path)
+    opt["network_g"], opt["scale"] = {"type": "Watched", "scale": scale}, scale
+    opt["val"].update(val)
+    return MendedModel(opt)
+
+
+@pytest.mark.parametrize("with_average", [True, False])
+def test_validation_restores_with_the_averaged_weights_and_buffers_where_there_are_any(
+    tmp_path: Path, with_average: bool
+) -> None:
+    model = build(tmp_path, ema_decay=0.9 if with_average else 0)
+    nets = [model.net_g, model.net_g_ema] if with_average else [model.net_g]
+    for net in nets:
+        for tensor in (*net.parameters(), net.norm.running_mean, net.norm.running_var):
+            tensor.detach().copy_(torch.rand_like(tensor) + 0.5)
+    wanted = {name: value.clone() for name, value in nets[-1].state_dict().items()}
+    x = torch.rand(2, 3, 7, 5)
+    model.feed_data({"lq": x})
+    model.test()
+    hidden = F.conv2d(x.double(), wanted["down.weight"].double(), wanted["down.bias"].double())
+    mean, var, gamma, beta = (
+        wanted[f"norm.{name}"].double().view(-1, 1, 1) for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    hidden = (hidden - mean) / (var + 1e-5).sqrt() * gamma + beta
+    expected = F.conv_transpose2d(hidden, wanted["up.weight"].double(), wanted["up.bias"].double())
+    torch.testing.assert_close(model.output, expected.float())
+    torch.testing.assert_close(nets[-1].state_dict(), wanted, rtol=0, atol=0)  # no statistics were counted
+    assert model.net_g.training
+
+
+@pytest.mark.parametrize(("amp", "precision"), [(None, "float32"), ("bfloat16", "bfloat16"), ("float16", "float16")])
+def test_validation_computes_in_the_precision_asked_for_and_returns_float32(
+    tmp_path: Path, amp: str | None, precision: str
+) -> None:
+    model = watched(tmp_path, amp=amp)
+    model.feed_data({"lq": torch.rand(1, 3, 6, 5)})
+    model.test()
+    assert model.net_g.precision == getattr(torch, precision)
+    assert model.output.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("val", "tops", "lefts"),
+    [
+        ({"tile": 70}, [0, 10], [0, 25, 50]),  # by default they overlap by 32 px
+        ({"tile": 70, "tile_overlap": None, "pad_to": None}, [0, 10], [0, 25, 50]),  # which stands for the default
+        ({"tile": 70, "tile_overlap": 16}, [0, 10], [0, 50]),
+        ({"tile": 40, "tile_overlap": 8}, [0, 20, 40], [0, 27, 53, 80]),
+        ({"tile": 40, "tile_overlap": 0}, [0, 40], [0, 40, 80]),
+        ({}, [0], [0]),
+    ],
+)
+def test_tiles_begin_where_size_and_overlap_of_the_options_put_them(
+    tmp_path: Path, val: dict, tops: list[int], lefts: list[int]
+) -> None:
+    model = watched(tmp_path, **val)
+    y, x = torch.meshgrid(torch.arange(80.0), torch.arange(120.0), indexing="ij")
+    model.feed_data({"lq": torch.stack([y, x, y * x])[None]})
+    model.test()
+    assert model.net_g.corners == [[top, left] for top in tops for left in lefts]
+    torch.testing.assert_close(model.output, model.lq)
+
+
+def test_tiles_of_a_network_that_enlarges_are_padded_cropped_and_put_together(tmp_path: Path) -> None:
+    model = watched(tmp_path, scale=2, tile=32, tile_overlap=8, pad_to=5)
+    image = torch.rand(2, 3, 33, 71)
+    model.feed_data({"lq": image})
+    model.test()
+    assert len(model.net_g.corners) == 6
+    torch.testing.assert_close(model.output, F.interpolate(image, scale_factor=2))
+
+
+def test_logged_values_are_means_over_the_processes(tmp_path: Path) -> None:
+    model = build(tmp_path)
+    model.opt.update(dist=True, world_size=2)
+
+    def reduced(rank: int) -> dict:
+        losses = ({"l_a": torch.tensor(1.0), "l_b": torch.tensor([2.0, 4.0])},
+                  {"l_a": torch.tensor(4.0), "l_b": torch.tensor([5.0, 7.0])})  # fmt: skip
+        return {name: value.item() for name, value in model.reduce_loss_dict(losses[rank]).items()}
+
+    assert in_two_processes(reduced, tmp_path) == [{"l_a": 2.5, "l_b": 4.5}] * 2
+    model.opt["dist"] = False
+    assert reduced(1) == {"l_a": 4, "l_b": 6}
 
 
 def test_row_47_validation_uses_the_network_below_the_wrapper(tmp_path: Path) -> None:

@@ -47,11 +47,12 @@ def build(kind: type, opt: dict) -> SRModel:
     return kind(opt)
 
 
-def test_one_process_gives_what_basicsr_gives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [None, "mine"])
+def test_one_process_gives_what_basicsr_gives(tmp_path: Path, suffix: str | None) -> None:
     results = []
     for kind in (SRModel, MendedModel):
         folder = tmp_path / kind.__name__
-        model = build(kind, options(folder))
+        model = build(kind, options(folder, val={"metrics": METRICS, "suffix": suffix}))
         model.validation(DataLoader(Pairs()), 5, None, True)
         files = sorted(p.relative_to(folder) for p in folder.rglob("*.png"))
         results.append((model.metric_results, model.best_metric_results, files))
