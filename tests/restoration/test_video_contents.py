@@ -336,10 +336,14 @@ def test_companions_of_macos_and_other_suffixes(restore: Callable, tmp_path: Pat
     (folder / "a.mp4").with_name("c.film").write_bytes((folder / "a.mp4").read_bytes())
     status, said = restore("in", "-o", "out", "--threshold", 2)
     assert status == 0, said
-    assert "._a.mp4: left out: it is no film or picture" in said
+    assert "._a.mp4: left out: hidden" in said
+    assert "b.ts: left out: not of a kind that can be read" in said
     assert "c.film: .film is written as .mkv" in said
-    assert "b.ts" not in said
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.mp4", "c.mkv", "report.json"]
+    status, said = restore("in/._a.mp4", "in/a.mp4", "-o", "named", "--threshold", 2)
+    assert status == 0, said
+    assert "._a.mp4: left out: no film or picture, but what macOS notes beside one" in said
+    assert sorted(p.name for p in (tmp_path / "named").iterdir()) == ["a.mp4", "report.json"]
 
 
 @pytest.mark.parametrize(
