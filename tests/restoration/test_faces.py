@@ -86,6 +86,29 @@ def test_a_square_outside_the_picture_is_refused() -> None:
         crop(np.zeros((50, 50, 3), np.float32), Face((500, 500, 520, 520)).to_square(128), 128)
 
 
+@pytest.mark.parametrize(("left", "top"), [(-15, -12), (22, -12), (-15, 33), (22, 33)])
+def test_what_lies_outside_the_picture_is_its_reflection(left: int, top: int) -> None:
+    picture = np.random.default_rng(0).random((61, 47, 3), np.float32)
+    square = crop(picture, np.array([[1.0, 0, -left], [0, 1.0, -top]]), 40)
+    mirrored = np.pad(picture, ((20, 20), (20, 20), (0, 0)), mode="reflect")
+    np.testing.assert_allclose(square, mirrored[20 + top : 60 + top, 20 + left : 60 + left], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("box", "same"),
+    [  # of 100x50 px, intersection over union by hand
+        ((0, 0, 41, 50), True), ((0, 0, 39, 50), False),  # 0.41 and 0.39
+        ((41, 0, 141, 50), True), ((44, 0, 144, 50), False),  # 59/141 = 0.418 and 56/144 = 0.389
+        ((0, -20, 100, 30), True), ((0, -22, 100, 28), False),  # 30/70 = 0.429 and 28/72 = 0.389
+        ((30, 12, 85, 50), True), ((30, 12, 80, 50), False),  # 2090/5000 = 0.418 and 1900/5000 = 0.38
+    ],
+)  # fmt: skip
+def test_boxes_that_share_two_fifths_are_of_one_face(box: tuple, same: bool) -> None:
+    whole, other = Face((0, 0, 100, 50), 0.9), Face(box, 0.7)
+    assert (same_face(whole, other), same_face(other, whole)) == (same, same)
+    assert without_doubles([other, whole]) == ([whole] if same else [whole, other])
+
+
 def test_boxes_of_one_face_are_recognised() -> None:
     assert same_face(Face((0, 0, 100, 100)), Face((10, 10, 110, 110)))
     assert not same_face(Face((0, 0, 100, 100)), Face((60, 60, 160, 160)))

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import files_of_at_most
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from dfpg_plugin.checks import UserError
@@ -103,6 +104,26 @@ def test_between_any_kinds_it_stays_upright(kind: str, suffix: str, orientation:
     assert np.abs(picture.colours() - upright / 255).mean() < 0.02
     written = ImageOps.exif_transpose(Image.open(io.BytesIO(encode_picture(picture, suffix))))
     assert np.abs(np.asarray(written).astype(int) - upright).mean() < (60 if suffix == ".jpg" else 3)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg"])
+def test_jpegs_are_as_fine_as_pillows_of_quality_95(suffix: str) -> None:
+    picture = Picture(np.random.default_rng(2).integers(0, 256, (24, 40, 3), np.uint8))
+    expected = io.BytesIO()
+    Image.fromarray(picture.array("rgb")).save(expected, "JPEG", quality=95)
+    written = Image.open(io.BytesIO(encode_picture(picture, suffix)))
+    assert written.quantization == Image.open(expected).quantization
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".jpg", ".webp"])
+def test_a_picture_that_does_not_fit_on_the_disk_leaves_the_earlier_one(tmp_path: Path, suffix: str) -> None:
+    earlier, new = (Picture(NOISE.integers(0, 256, (height, 80, 3), np.uint8)) for height in (20, 60))
+    path = tmp_path / f"face{suffix}"
+    write_picture(path, earlier)
+    before = path.read_bytes()
+    with files_of_at_most(len(before)), pytest.raises(UserError, match=rf"face\{suffix}: can't be written"):
+        write_picture(path, new)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(path.name, before)]
 
 
 def test_several_pages_are_refused() -> None:
