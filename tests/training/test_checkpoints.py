@@ -185,7 +185,7 @@ def test_a_move_that_a_kill_broke_off_is_finished(tmp_path: Path, moved: int) ->
         os.replace = replace_until_killed
         save_checkpoint(model, 0, 9)
 
-    process = get_context("fork").Process(target=save_until_killed)
+    process = get_context("fork").Process(target=save_until_killed, daemon=True)
     process.start()
     process.join(60)
     assert process.exitcode == (9 if moved < 3 else 0)
