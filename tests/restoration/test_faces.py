@@ -70,6 +70,13 @@ def test_a_fine_pattern_that_is_pasted_smaller_becomes_its_mean() -> None:
     assert inside.std() < 0.05
 
 
+def test_a_fine_pattern_that_is_cropped_smaller_becomes_its_mean() -> None:
+    stripes = np.zeros((300, 330, 3), np.float32)
+    stripes[::2] = (0.9, 0.6, 0.3)
+    square = crop(stripes, np.array([[0.3, 0, -10.0], [0, 0.3, -8.0]]), 60)
+    assert np.abs(square - (0.45, 0.3, 0.15)).max() < 0.05
+
+
 def test_boxes_by_hand_give_the_squares_that_landmarks_give_in_the_median_of_faces() -> None:
     source, shares, shifts = orl_faces("val"), [], []
     for name in source.names[::5]:

@@ -62,6 +62,22 @@ def test_depth_transparency_and_all_other_pixels_are_kept(tmp_path: Path, dtype:
         assert np.array_equal(out[..., 3], pixels[..., 3])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3), (20, 30, 4)])
+def test_a_changed_pixel_is_the_nearest_number(dtype: type, shape: tuple) -> None:
+    most = np.iinfo(dtype).max
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(most // 4, 3 * most // 4, shape).astype(dtype)
+    change = rng.uniform(-0.2, 0.2, (20, 30, 3)).astype(np.float32)  # RGB
+    changed = Picture(pixels).with_changes(change, np.ones((20, 30), bool)).pixels
+    added = most * change.astype(np.float64)
+    if len(shape) == 2:
+        exact = pixels + added.mean(axis=2)
+    else:
+        exact, changed = pixels[..., :3] + added[..., ::-1], changed[..., :3]
+    assert np.abs(changed - exact).max() <= 0.5 + 1e-7 * most  # of float32's rounding
+
+
 NO_PICTURES = {
     "empty": b"",
     "words": b"words",

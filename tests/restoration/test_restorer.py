@@ -13,6 +13,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from conftest import write_yaml
 from PIL import Image
 from restoration.conftest import photo
+from safetensors.torch import load_file, save_file
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.restoration.detectors import Detector
@@ -139,8 +140,6 @@ def test_a_strength_that_is_none_is_refused(strength: object) -> None:
 
 
 def test_a_network_that_was_trained_on_grey_pictures_leaves_colours_alone(weights: str, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     about = {"network_g": json.dumps({"type": "Brighten"}), "sees": "grey"}
     save_file(load_file(weights), tmp_path / "grey.safetensors", about)
     restorer = DFPGRestorer(str(tmp_path / "grey.safetensors"), settings=Settings(mode="aligned", recogniser=None))
@@ -170,8 +169,6 @@ class Failing(torch.nn.Module):
 
 @pytest.mark.parametrize("way", ["nan", "raise"])
 def test_a_face_that_fails_is_left_as_it_is_and_the_others_are_restored(monkeypatch, tmp_path: Path, way: str) -> None:
-    from safetensors.torch import save_file
-
     monkeypatch.setitem(ARCH_REGISTRY._obj_map, "Failing", Failing)
     options = json.dumps({"type": "Failing", "way": way})
     save_file({"unused": torch.zeros(1)}, tmp_path / "f.safetensors", {"network_g": options})
@@ -324,6 +321,27 @@ def test_the_network_sees_a_picture_that_is_continued_by_its_edge(weights: str, 
     height, width = shape
     continued = np.pad(image[..., ::-1], ((0, -height % 8), (0, -width % 8), (0, 0)), mode="edge")
     np.testing.assert_allclose(seen[0][0].permute(1, 2, 0).numpy(), continued / 255, atol=1e-6)
+
+
+class Mean(torch.nn.Module):
+    """Averages 9x9 px, zeros around the picture: at the edge of a tile as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(x, 9, 1, 4)
+
+
+@pytest.mark.parametrize("shape", [(40, 1104), (1104, 48)])
+def test_a_large_picture_is_restored_without_seams(monkeypatch, tmp_path: Path, shape: tuple[int, int]) -> None:
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, "Mean", Mean)
+    save_file({"unused": torch.zeros(1)}, tmp_path / "m.safetensors", {"network_g": json.dumps({"type": "Mean"})})
+    image = noise(*shape)
+    restorer = DFPGRestorer(str(tmp_path / "m.safetensors"), settings=Settings(mode="aligned", recogniser=None))
+    expected = cv2.blur(image.astype(np.float64), (9, 9), borderType=cv2.BORDER_CONSTANT)
+    assert np.abs(restorer.restore(image) - expected).max() < 0.51
 
 
 def test_nothing_is_restored_where_no_face_is_likely(weights: str) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from dfpg_plugin.training.checkpoints import (
     STAGING,
     iterations_of,
     load_set,
+    remove_old,
     save_checkpoint,
     set_aside,
     settle,
@@ -89,6 +90,29 @@ def test_so_many_sets_are_kept_and_the_best_and_latest(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "training_states").iterdir()) == [
         "10.sha256", "10.state", "11.sha256", "11.state"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("removed", range(7))
+def test_a_kill_while_old_sets_are_removed_leaves_no_state_without_its_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: int
+) -> None:
+    for current_iter in (8, 9, 10):
+        save_checkpoint(StockModel(tmp_path), 0, current_iter)
+    left, unlink = iter(range(removed)), Path.unlink
+
+    def unlink_until_killed(path: Path, missing_ok: bool = False) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink_until_killed)
+    with nullcontext() if removed == 6 else pytest.raises(KeyboardInterrupt):  # two sets of three files
+        remove_old(tmp_path, 1)
+    there = iterations_of(tmp_path)
+    assert there[0] == 10
+    for current_iter in there:
+        assert load_set(tmp_path, current_iter)["iter"] == current_iter
+        assert (tmp_path / "models" / f"net_g_{current_iter}.pth").is_file()
 
 
 def test_a_run_that_goes_back_keeps_what_it_saves_and_loses_nothing(tmp_path: Path) -> None:
