@@ -1,9 +1,12 @@
 """What several tests share: small options, and the command as a user runs it."""
 
 import os
+import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 
@@ -51,6 +54,44 @@ def write_yaml(path: Path, opt: dict) -> Path:
     """Write options to ``path`` and return it."""
     path.write_text(yaml.safe_dump(opt, sort_keys=False), encoding="utf-8")
     return path
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let no file grow beyond ``size`` bytes, as a full disk does: what is written up to there lies in the file."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def identity(file: Path | int) -> tuple[int, int]:
+    """Return what stays the same of a file, a folder or an open one when it is renamed."""
+    status = os.stat(file)
+    return status.st_dev, status.st_ino
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, int]]]:
+    """What is written to the disk ("synced") and what is renamed, in this order, each by its identity."""
+    events: list[tuple[str, tuple[int, int]]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(number: int) -> None:
+        events.append(("synced", identity(number)))
+        fsync(number)
+
+    def noted_replace(source: Path, target: Path) -> None:
+        events.append(("renamed", identity(source)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    return events
 
 
 Command = Callable[..., subprocess.CompletedProcess]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import identity
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import load_pytorch, save_whole, sha256_of, whole_file
@@ -30,6 +31,14 @@ def test_saving_replaces_the_file_at_once(tmp_path: Path) -> None:
         save_whole({"x": value}, path)
         assert load_pytorch(path) == {"x": value}
     assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(
+    tmp_path: Path, disk: list[tuple[str, tuple[int, int]]]
+) -> None:
+    with whole_file(tmp_path / "a") as file:
+        file.write(b"content")
+    assert disk == [("synced", identity(tmp_path / "a")), ("renamed", identity(tmp_path / "a"))]
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """Prepared kernels and test sets: reproducible, resumed after a break, in the published layout."""
 
 import json
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import files_of_at_most
+from PIL import Image
 from scipy.io import savemat
 from scipy.signal import convolve2d
 
@@ -97,9 +100,43 @@ def test_an_interrupted_set_is_finished_and_equals_one_without_a_break(
         prepare_pairs(made / "faces", made / "kernels", made / "b" / "X", PairSettings((5, 7), 3, 1, 11))
 
 
+def test_a_picture_that_does_not_fit_on_the_disk_is_not_there_and_made_when_there_is_room(made: Path) -> None:
+    prepare_pairs(made / "faces", made / "kernels", made / "a" / "X", SETTINGS)
+    size = (made / "a" / "X" / "X_gt" / "1.png").stat().st_size
+    with files_of_at_most(size - 1), pytest.raises(UserError, match=r"1\.png: can't be written"):
+        prepare_pairs(made / "faces", made / "kernels", made / "b" / "X", SETTINGS)
+    assert [p.name for p in (made / "b" / "X").rglob("*.*")] == ["manifest.json"]
+    prepare_pairs(made / "faces", made / "kernels", made / "b" / "X", SETTINGS)
+    files = [{p.relative_to(made / x): p.read_bytes() for p in (made / x).rglob("*.*")} for x in "ab"]
+    assert files[0] == files[1]
+
+
+def test_faces_sizes_and_seeds_get_kernels_of_their_own_and_none_twice(made: Path) -> None:
+    (made / "faces" / "2.png").write_bytes((made / "faces" / "1.png").read_bytes())  # the name decides
+    prepare_kernels(made / "many", [5, 7], 40, 0, "chakrabarti")
+    choices: dict[tuple, list[int]] = {}
+    for seed in (0, 1):
+        prepare_pairs(made / "faces", made / "many", made / f"S{seed}", PairSettings((5, 7), 12, seed))
+        pictures = json.loads((made / f"S{seed}" / "manifest.json").read_text())["pictures"]
+        for name, entry in pictures.items():
+            if found := re.fullmatch(r"S\d_blur/(\d+)_ker\d+_blur_k(\d)\.png", name):
+                choices.setdefault((seed, *found.groups()), []).append(entry["kernel"])
+    assert len(choices) == 2 * 3 * 2
+    assert all(len(set(chosen)) == 12 for chosen in choices.values())
+    assert len({tuple(sorted(chosen)) for chosen in choices.values()}) == len(choices)
+
+
 def test_crops_are_central_squares_and_wrong_requests_are_named(made: Path) -> None:
     prepare_pairs(made / "faces", made / "kernels", made / "C", PairSettings((5,), 1, 0, crop=24))
-    assert cv2.imread(str(made / "C" / "C_gt" / "1.png")).shape == (24, 24, 3)
+    wide = cv2.imread(str(made / "faces" / "1.png"))  # (32,40,3)
+    expected = Image.fromarray(wide[:, 4:36]).resize((24, 24), Image.Resampling.BICUBIC)
+    assert np.abs(cv2.imread(str(made / "C" / "C_gt" / "1.png")) - np.asarray(expected, int)).max() <= 1
+    cv2.imwrite(str(made / "faces" / "10.png"), wide[:, :24])  # (32,24,3)
+    for name, flag, size in (("G", "crop", 24), ("H", "cut", 21)):
+        prepare_pairs(made / "faces", made / "kernels", made / name, PairSettings((5,), 1, 0, **{flag: size}))
+        tall = cv2.imread(str(made / name / f"{name}_gt" / "10.png"))
+        top, left = (32 - size) // 2, (24 - size) // 2
+        np.testing.assert_array_equal(tall, wide[top : top + size, left : left + size])
     with pytest.raises(UserError, match="--per-size: 5 are more than the 4"):
         prepare_pairs(made / "faces", made / "kernels", made / "D", PairSettings((5,), 5, 0))
     with pytest.raises(UserError, match="is not empty"):

@@ -95,6 +95,29 @@ def test_a_file_that_differs_is_not_kept(dfpgnet: str, tmp_path: Path, monkeypat
         assert not (tmp_path / "out.pt").exists()
 
 
+@pytest.mark.parametrize(("by", "kept"), [(5e-5, True), (2e-4, False), (-2e-4, False)])
+@pytest.mark.parametrize("where", [(1, 128, 128), (3, 256, 192)])
+def test_a_file_is_kept_that_differs_by_less_than_a_ten_thousandth_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: float, kept: bool, where: tuple
+) -> None:
+    network = torch.nn.Conv2d(3, 3, 3, padding=1).eval()
+
+    def off_at_one_place(faces: torch.Tensor) -> torch.Tensor:
+        restored = network(faces)
+        if (len(faces), *faces.shape[2:]) == where:
+            restored[-1, 1, 7, 5] += by
+        return restored
+
+    monkeypatch.setattr(module, "_load_script", lambda file: off_at_one_place)
+    if kept:
+        checked = module.export(network, {}, tmp_path / "out.pt")
+        assert max(row.largest_difference for row in checked) == pytest.approx(by, rel=0.01)
+    else:
+        with pytest.raises(UserError, match=r"differs from PyTorch by 2\.0e-04, more than 0\.0001"):
+            module.export(network, {}, tmp_path / "out.pt")
+    assert [file.name for file in tmp_path.iterdir()] == (["out.pt"] if kept else [])
+
+
 def test_an_unknown_kind_is_refused(dfpgnet: str, tmp_path: Path, capsys) -> None:
     assert main(["export", str(tmp_path / "out.caffe"), "--weights", dfpgnet]) == 2
     assert "unknown kind" in capsys.readouterr().err

@@ -70,20 +70,55 @@ def test_a_fine_pattern_that_is_pasted_smaller_becomes_its_mean() -> None:
     assert inside.std() < 0.05
 
 
-def test_a_box_by_hand_gives_about_the_square_that_landmarks_give() -> None:
-    photo = np.repeat(cv2.resize(orl_faces("val").read("s33/1.pgm")[..., :1], (276, 336))[..., None], 3, axis=2)
-    (face,) = load_detector("dlib").find(photo.astype(np.float32) / 255, 0)
-    by_box, by_landmarks = (cv2.invertAffineTransform(f.to_square(128)) for f in (Face(face.box), face))
-    middles = [cv2.transform(np.array([[(64.0, 64.0)]]), matrix)[0, 0] for matrix in (by_box, by_landmarks)]
-    sides = [128 * np.sqrt(np.linalg.det(matrix[:, :2])) for matrix in (by_box, by_landmarks)]
-    assert np.abs(middles[0] - middles[1]).max() < 0.08 * sides[1]
-    assert sides[0] == pytest.approx(sides[1], rel=0.15)
-    assert by_box[0, 1] == by_box[1, 0] == 0  # not turned
+def test_a_fine_pattern_that_is_cropped_smaller_becomes_its_mean() -> None:
+    stripes = np.zeros((300, 330, 3), np.float32)
+    stripes[::2] = (0.9, 0.6, 0.3)
+    square = crop(stripes, np.array([[0.3, 0, -10.0], [0, 0.3, -8.0]]), 60)
+    assert np.abs(square - (0.45, 0.3, 0.15)).max() < 0.05
+
+
+def test_boxes_by_hand_give_the_squares_that_landmarks_give_in_the_median_of_faces() -> None:
+    source, shares, shifts = orl_faces("val"), [], []
+    for name in source.names[::5]:
+        photo = np.repeat(cv2.resize(source.read(name)[..., :1], (276, 336))[..., None], 3, axis=2)
+        (face,) = load_detector("dlib").find(photo.astype(np.float32) / 255, 0)
+        by_box, by_landmarks = (cv2.invertAffineTransform(f.to_square(128)) for f in (Face(face.box), face))
+        assert by_box[0, 1] == by_box[1, 0] == 0  # not turned
+        middles = [cv2.transform(np.array([[(64.0, 64.0)]]), matrix)[0, 0] for matrix in (by_box, by_landmarks)]
+        sides = [128 * np.sqrt(np.linalg.det(matrix[:, :2])) for matrix in (by_box, by_landmarks)]
+        shares.append(sides[0] / sides[1])
+        shifts.append((middles[0] - middles[1]) / sides[1])
+    assert len(shares) == 8
+    assert np.median(shares) == pytest.approx(1, abs=0.05)
+    assert np.abs(np.median(shifts, axis=0)).max() < 0.02
 
 
 def test_a_square_outside_the_picture_is_refused() -> None:
     with pytest.raises(UserError, match="outside the picture"):
         crop(np.zeros((50, 50, 3), np.float32), Face((500, 500, 520, 520)).to_square(128), 128)
+
+
+@pytest.mark.parametrize(("left", "top"), [(-15, -12), (22, -12), (-15, 33), (22, 33)])
+def test_what_lies_outside_the_picture_is_its_reflection(left: int, top: int) -> None:
+    picture = np.random.default_rng(0).random((61, 47, 3), np.float32)
+    square = crop(picture, np.array([[1.0, 0, -left], [0, 1.0, -top]]), 40)
+    mirrored = np.pad(picture, ((20, 20), (20, 20), (0, 0)), mode="reflect")
+    np.testing.assert_allclose(square, mirrored[20 + top : 60 + top, 20 + left : 60 + left], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("box", "same"),
+    [  # of 100x50 px, intersection over union by hand
+        ((0, 0, 41, 50), True), ((0, 0, 39, 50), False),  # 0.41 and 0.39
+        ((41, 0, 141, 50), True), ((44, 0, 144, 50), False),  # 59/141 = 0.418 and 56/144 = 0.389
+        ((0, -20, 100, 30), True), ((0, -22, 100, 28), False),  # 30/70 = 0.429 and 28/72 = 0.389
+        ((30, 12, 85, 50), True), ((30, 12, 80, 50), False),  # 2090/5000 = 0.418 and 1900/5000 = 0.38
+    ],
+)  # fmt: skip
+def test_boxes_that_share_two_fifths_are_of_one_face(box: tuple, same: bool) -> None:
+    whole, other = Face((0, 0, 100, 50), 0.9), Face(box, 0.7)
+    assert (same_face(whole, other), same_face(other, whole)) == (same, same)
+    assert without_doubles([other, whole]) == ([whole] if same else [whole, other])
 
 
 def test_boxes_of_one_face_are_recognised() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import files_of_at_most
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from dfpg_plugin.checks import UserError
@@ -61,6 +62,22 @@ def test_depth_transparency_and_all_other_pixels_are_kept(tmp_path: Path, dtype:
         assert np.array_equal(out[..., 3], pixels[..., 3])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3), (20, 30, 4)])
+def test_a_changed_pixel_is_the_nearest_number(dtype: type, shape: tuple) -> None:
+    most = np.iinfo(dtype).max
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(most // 4, 3 * most // 4, shape).astype(dtype)
+    change = rng.uniform(-0.2, 0.2, (20, 30, 3)).astype(np.float32)  # RGB
+    changed = Picture(pixels).with_changes(change, np.ones((20, 30), bool)).pixels
+    added = most * change.astype(np.float64)
+    if len(shape) == 2:
+        exact = pixels + added.mean(axis=2)
+    else:
+        exact, changed = pixels[..., :3] + added[..., ::-1], changed[..., :3]
+    assert np.abs(changed - exact).max() <= 0.5 + 1e-7 * most  # of float32's rounding
+
+
 NO_PICTURES = {
     "empty": b"",
     "words": b"words",
@@ -103,6 +120,26 @@ def test_between_any_kinds_it_stays_upright(kind: str, suffix: str, orientation:
     assert np.abs(picture.colours() - upright / 255).mean() < 0.02
     written = ImageOps.exif_transpose(Image.open(io.BytesIO(encode_picture(picture, suffix))))
     assert np.abs(np.asarray(written).astype(int) - upright).mean() < (60 if suffix == ".jpg" else 3)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg"])
+def test_jpegs_are_as_fine_as_pillows_of_quality_95(suffix: str) -> None:
+    picture = Picture(np.random.default_rng(2).integers(0, 256, (24, 40, 3), np.uint8))
+    expected = io.BytesIO()
+    Image.fromarray(picture.array("rgb")).save(expected, "JPEG", quality=95)
+    written = Image.open(io.BytesIO(encode_picture(picture, suffix)))
+    assert written.quantization == Image.open(expected).quantization
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".jpg", ".webp"])
+def test_a_picture_that_does_not_fit_on_the_disk_leaves_the_earlier_one(tmp_path: Path, suffix: str) -> None:
+    earlier, new = (Picture(NOISE.integers(0, 256, (height, 80, 3), np.uint8)) for height in (20, 60))
+    path = tmp_path / f"face{suffix}"
+    write_picture(path, earlier)
+    before = path.read_bytes()
+    with files_of_at_most(len(before)), pytest.raises(UserError, match=rf"face\{suffix}: can't be written"):
+        write_picture(path, new)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(path.name, before)]
 
 
 def test_several_pages_are_refused() -> None:

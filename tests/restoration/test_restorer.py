@@ -1,6 +1,7 @@
 """Restoring photographs: faces change as the network says, everything else stays; what fails is left alone."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from conftest import write_yaml
 from PIL import Image
 from restoration.conftest import photo
+from safetensors.torch import load_file, save_file
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.restoration.detectors import Detector
@@ -138,8 +140,6 @@ def test_a_strength_that_is_none_is_refused(strength: object) -> None:
 
 
 def test_a_network_that_was_trained_on_grey_pictures_leaves_colours_alone(weights: str, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     about = {"network_g": json.dumps({"type": "Brighten"}), "sees": "grey"}
     save_file(load_file(weights), tmp_path / "grey.safetensors", about)
     restorer = DFPGRestorer(str(tmp_path / "grey.safetensors"), settings=Settings(mode="aligned", recogniser=None))
@@ -169,8 +169,6 @@ class Failing(torch.nn.Module):
 
 @pytest.mark.parametrize("way", ["nan", "raise"])
 def test_a_face_that_fails_is_left_as_it_is_and_the_others_are_restored(monkeypatch, tmp_path: Path, way: str) -> None:
-    from safetensors.torch import save_file
-
     monkeypatch.setitem(ARCH_REGISTRY._obj_map, "Failing", Failing)
     options = json.dumps({"type": "Failing", "way": way})
     save_file({"unused": torch.zeros(1)}, tmp_path / "f.safetensors", {"network_g": options})
@@ -232,6 +230,118 @@ def test_sure_faces_need_no_second_look_and_unlikely_ones_get_none(
         Picture(np.full((300, 300, 3), value, np.uint8))
     )
     assert (len(restored.faces), len(brightness)) == (faces, looks)
+
+
+def noise(height: int = 300, width: int = 400) -> np.ndarray:
+    return np.random.default_rng(0).integers(20, 180, (height, width, 3), np.uint8)
+
+
+@pytest.fixture
+def detected(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Face], list[list[Face]]], list]:
+    """Let a detector find these faces in the picture, then these in its squares; return what it looked at."""
+
+    def install(first: list[Face], then: list[list[Face]]) -> list:
+        looked_at: list[np.ndarray] = []
+
+        def find(picture: np.ndarray, least: float) -> list[Face]:
+            looked_at.append(picture)
+            return [face for face in [first, *then][len(looked_at) - 1] if face.score >= least]
+
+        detector = Detector(find, threshold=0.5, doubt=0.2)
+        monkeypatch.setattr("dfpg_plugin.restoration.restorer.load_detector", lambda name, weights: detector)
+        return looked_at
+
+    return install
+
+
+def in_square(box: tuple, seen_at: tuple, score: float) -> Face:
+    """Return the face that lies at ``box``, in the square of one that was seen at another place."""
+    matrix = Face(seen_at).to_square(128)
+    corners = np.array([box[:2], box[2:]]) @ matrix[:, :2].T + matrix[:, 2]
+    return Face(tuple(corners.ravel()), score)
+
+
+SURE, DOUBTFUL = (60, 100, 120, 160), (260, 120, 320, 180)
+
+
+@pytest.mark.parametrize(
+    ("doubtful", "again", "expected"),
+    [
+        (DOUBTFUL, [DOUBTFUL], [SURE, DOUBTFUL]),
+        (DOUBTFUL, [], [SURE]),
+        (DOUBTFUL, [(300, 150, 360, 210)], [SURE]),  # somebody else, in the corner of the square
+        ((86, 100, 146, 160), [(86, 100, 146, 160)], [SURE, (86, 100, 146, 160)]),  # 34/86 in common: two faces
+        ((86, 100, 146, 160), [(76, 100, 136, 160)], [SURE]),  # 44/76: a closer look finds the sure one again
+    ],
+)
+def test_sure_faces_stay_and_confirmed_ones_join_them(
+    weights: str, detected: Callable, doubtful: tuple, again: list, expected: list
+) -> None:
+    detected([Face(SURE, 0.9), Face(doubtful, 0.4)], [[in_square(box, doubtful, 0.8) for box in again]])
+    image = noise()
+    restored = DFPGRestorer(weights, settings=Settings(recogniser=None)).restore_picture(Picture(image))
+    assert [face.box for face in restored.faces] == [pytest.approx(box, abs=1e-3) for box in expected]
+    change = restored.picture.pixels.astype(int) - image
+    for box in expected:
+        assert np.isin(change[middle(box)], (25, 26)).all()
+    for box in {SURE, DOUBTFUL} - set(expected):
+        assert (change[middle(box)] == 0).all()
+
+
+def test_of_many_doubtful_faces_the_surest_sixteen_are_looked_at_again(weights: str, detected: Callable) -> None:
+    boxes = [(20 + 40 * (i % 9), 20 + 40 * (i // 9), 50 + 40 * (i % 9), 50 + 40 * (i // 9)) for i in range(20)]
+    surest_last = [Face(box, 0.35 + 0.005 * i) for i, box in enumerate(boxes)]
+    again = [[in_square(box, box, 0.8)] for box in boxes[::-1]]
+    looked_at = detected(surest_last, again)
+    restored = DFPGRestorer(weights, settings=Settings(recogniser=None)).restore_picture(Picture(noise()))
+    assert len(looked_at) == 1 + 16
+    found = sorted(face.box for face in restored.faces)
+    assert found == [pytest.approx(box, abs=1e-3) for box in sorted(boxes[4:])]
+
+
+def test_where_faces_overlap_their_changes_are_averaged(weights: str) -> None:
+    image = noise()
+    boxes = [(100, 100, 160, 160), (140, 110, 210, 180), (130, 80, 190, 140)]
+    settings = Settings(boxes=boxes, recogniser=None)
+    restored = DFPGRestorer(weights, settings=settings).restore_picture(Picture(image))
+    change = restored.picture.pixels.astype(int) - image
+    assert [face.error for face in restored.faces] == [None] * 3
+    assert set(np.unique(change)) <= set(range(27))  # nowhere more than the network's tenth
+    for box in boxes:
+        assert np.isin(change[middle(box)], (25, 26)).all()
+
+
+@pytest.mark.parametrize("shape", [(61, 45), (64, 41), (5, 3)])
+def test_the_network_sees_a_picture_that_is_continued_by_its_edge(weights: str, shape: tuple[int, int]) -> None:
+    image = noise(*shape)
+    restorer = DFPGRestorer(weights, settings=Settings(mode="aligned", recogniser=None))
+    seen = []
+    restorer.network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    assert np.abs(restorer.restore(image) - (image + 25.5)).max() <= 1
+    height, width = shape
+    continued = np.pad(image[..., ::-1], ((0, -height % 8), (0, -width % 8), (0, 0)), mode="edge")
+    np.testing.assert_allclose(seen[0][0].permute(1, 2, 0).numpy(), continued / 255, atol=1e-6)
+
+
+class Mean(torch.nn.Module):
+    """Averages 9x9 px, zeros around the picture: at the edge of a tile as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(x, 9, 1, 4)
+
+
+@pytest.mark.parametrize("shape", [(40, 1104), (1104, 48)])
+def test_a_large_picture_is_restored_without_seams(monkeypatch, tmp_path: Path, shape: tuple[int, int]) -> None:
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, "Mean", Mean)
+    save_file({"unused": torch.zeros(1)}, tmp_path / "m.safetensors", {"network_g": json.dumps({"type": "Mean"})})
+    image = noise(*shape)
+    restorer = DFPGRestorer(str(tmp_path / "m.safetensors"), settings=Settings(mode="aligned", recogniser=None))
+    expected = cv2.blur(image.astype(np.float64), (9, 9), borderType=cv2.BORDER_CONSTANT)
+    assert np.abs(restorer.restore(image) - expected).max() < 0.51
 
 
 def test_nothing_is_restored_where_no_face_is_likely(weights: str) -> None:

@@ -14,7 +14,6 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from restoration.test_video import BOX, INSIDE, NOBODY, SOMEBODY, Kind, decoded, numbers, ramp, write
 
 from dfpg_plugin.data.kinds import UNKNOWN
-from dfpg_plugin.restoration.inputs import COMPANION
 from dfpg_plugin.restoration.pictures import Picture
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.video import restore_video
@@ -341,11 +340,14 @@ def test_companions_of_macos_and_other_suffixes(restore: Callable, tmp_path: Pat
     files = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["files"]
     left_out = {"in/._a.mp4": "hidden", "in/b.ts": UNKNOWN}
     assert {file["input"]: file["left_out"] for file in files if file["left_out"]} == left_out
-    assert restore("in/._a.mp4", "in/a.mp4", "-o", "named", "--threshold", 2)[0] == 0
-    files = json.loads((tmp_path / "named" / "report.json").read_text(encoding="utf-8"))["files"]
-    assert {file["input"]: file["left_out"] for file in files} == {"in/a.mp4": None, "in/._a.mp4": COMPANION}
+    assert "._a.mp4: left out: hidden" in said
+    assert "b.ts: left out: not of a kind that can be read" in said
     assert "c.film: .film is written as .mkv" in said
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.mp4", "c.mkv", "report.json"]
+    status, said = restore("in/._a.mp4", "in/a.mp4", "-o", "named", "--threshold", 2)
+    assert status == 0, said
+    assert "._a.mp4: left out: no film or picture, but what macOS notes beside one" in said
+    assert sorted(p.name for p in (tmp_path / "named").iterdir()) == ["a.mp4", "report.json"]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,16 @@ def clear_logger() -> None:
     basicsr_logger.initialized_logger.clear()
 
 
+def for_sr_model(opt: dict) -> dict:
+    """Return options of a run that trains its network by BasicSR's simplest model, with one loss."""
+    train = {
+        "total_iter": 2, "optim_g": {"type": "Adam", "lr": 1e-4}, "pixel_opt": {"type": "L1Loss"},
+        "scheduler": {"type": "MultiStepLR", "milestones": [5]},
+    }  # fmt: skip
+    kept = {key: value for key, value in opt.items() if key not in ("network_prior", "network_d")}
+    return {**kept, "model_type": "SRModel", "path": {}, "train": train}
+
+
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """Run ``basicsr`` in this process, in ``tmp_path``; return its exit status."""

@@ -3,14 +3,16 @@
 import hashlib
 import os
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from basicsr.models.base_model import BaseModel
+from conftest import files_of_at_most, identity
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.training.checkpoints import (
@@ -18,6 +20,7 @@ from dfpg_plugin.training.checkpoints import (
     STAGING,
     iterations_of,
     load_set,
+    remove_old,
     save_checkpoint,
     set_aside,
     settle,
@@ -89,6 +92,29 @@ def test_so_many_sets_are_kept_and_the_best_and_latest(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("removed", range(7))
+def test_a_kill_while_old_sets_are_removed_leaves_no_state_without_its_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: int
+) -> None:
+    for current_iter in (8, 9, 10):
+        save_checkpoint(StockModel(tmp_path), 0, current_iter)
+    left, unlink = iter(range(removed)), Path.unlink
+
+    def unlink_until_killed(path: Path, missing_ok: bool = False) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink_until_killed)
+    with nullcontext() if removed == 6 else pytest.raises(KeyboardInterrupt):  # two sets of three files
+        remove_old(tmp_path, 1)
+    there = iterations_of(tmp_path)
+    assert there[0] == 10
+    for current_iter in there:
+        assert load_set(tmp_path, current_iter)["iter"] == current_iter
+        assert (tmp_path / "models" / f"net_g_{current_iter}.pth").is_file()
+
+
 @pytest.mark.parametrize("best_after", [5000, 7500])
 def test_a_run_that_goes_back_keeps_what_it_saves_and_loses_nothing(tmp_path: Path, best_after: int) -> None:
     """The best network of iterations that are left behind is left behind with them."""
@@ -133,27 +159,14 @@ def test_a_missing_network_is_named(tmp_path: Path) -> None:
         load_set(tmp_path, 8)
 
 
-def limit_files_to(size: int) -> Callable[[], None]:
-    import resource
-    import signal
-
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_row_36_what_cant_be_written_leaves_the_earlier_set(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # BasicSR waits a second after each try
     model = StockModel(tmp_path)
     save_checkpoint(model, 0, 8)
     before = names(tmp_path)
-    lift = limit_files_to(100_000)  # a network has 361 kB
-    try:
-        with pytest.raises(UserError, match=r"can't save iteration 9 .*earlier checkpoints are untouched"):
-            save_checkpoint(model, 0, 9)
-    finally:
-        lift()
+    refused = pytest.raises(UserError, match=r"can't save iteration 9 .*earlier checkpoints are untouched")
+    with files_of_at_most(100_000), refused:  # a network has 361 kB
+        save_checkpoint(model, 0, 9)
     assert names(tmp_path) == before
     assert load_set(tmp_path, 8)["iter"] == 8
     assert model.opt["path"]["models"] == str(tmp_path / "models")
@@ -184,18 +197,45 @@ def test_row_41_a_read_only_folder_is_named(tmp_path: Path) -> None:
     assert load_set(tmp_path, 8)["iter"] == 8
 
 
-@pytest.mark.parametrize("moved", [0, 1, 2])
+@pytest.mark.parametrize("moved", [0, 1, 2, 3])
 def test_a_move_that_a_kill_broke_off_is_finished(tmp_path: Path, moved: int) -> None:
-    save_checkpoint(StockModel(tmp_path), 0, 8)
-    wanted = names(tmp_path)
-    order = ["models/net_g_8.pth", "training_states/8.state", "training_states/8.sha256"]
-    for name in order[moved:]:
-        place = tmp_path / STAGING / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).rename(place)
+    model = StockModel(tmp_path)
+    save_checkpoint(model, 0, 8)
+    replace = os.replace
+
+    def save_until_killed() -> None:
+        moves = iter(range(moved))
+
+        def replace_until_killed(source: Path, target: Path) -> None:
+            if STAGING not in str(target) and next(moves, None) is None:
+                os._exit(9)  # nothing of Python's runs any more, no `finally` either
+            replace(source, target)
+
+        os.replace = replace_until_killed
+        save_checkpoint(model, 0, 9)
+
+    process = get_context("fork").Process(target=save_until_killed, daemon=True)
+    process.start()
+    process.join(60)
+    assert process.exitcode == (9 if moved < 3 else 0)
     settle(tmp_path)
-    assert names(tmp_path) == wanted
-    assert load_set(tmp_path, 8)["iter"] == 8
+    assert names(tmp_path) == [
+        *("models/net_g_8.pth", "models/net_g_9.pth", "training_states/8.sha256", "training_states/8.state"),
+        *("training_states/9.sha256", "training_states/9.state"),
+    ]
+    assert [load_set(tmp_path, current_iter)["iter"] for current_iter in (8, 9)] == [8, 9]
+
+
+def test_every_file_is_on_the_disk_before_it_is_moved_and_the_folders_after(
+    tmp_path: Path, disk: list[tuple[str, tuple[int, int]]]
+) -> None:
+    save_checkpoint(StockModel(tmp_path), 0, 8)
+    files = [tmp_path / name for name in names(tmp_path)]
+    assert len(files) == 3
+    for file in files:
+        moved = max(place for place, event in enumerate(disk) if event == ("renamed", identity(file)))
+        assert ("synced", identity(file)) in disk[:moved]
+        assert ("synced", identity(file.parent)) in disk[moved:]
 
 
 def test_what_a_kill_left_half_written_is_removed_and_nothing_else(tmp_path: Path) -> None:

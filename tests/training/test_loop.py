@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from basicsr.models import build_model
+from basicsr.utils.registry import ARCH_REGISTRY
 from conftest import write_yaml
+from training.conftest import for_sr_model
 
 from dfpg_plugin.training.loop import build_loaders
 from dfpg_plugin.training.options import Arguments, complete, force, read_option_file
@@ -231,6 +233,54 @@ def test_a_dry_run_trains_a_step_and_writes_nothing(
     assert command("train", "-opt", option_file, "--dry-run", "--stock") == 2
 
 
+@pytest.fixture
+def drawn(
+    command: Callable, demo_options: dict, option_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[list[bool], list[torch.Tensor]]]:
+    """Make a dry run as a process of two; return of each run of its network if it trains, and what it draws."""
+
+    class Drawing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = torch.nn.Conv2d(3, 3, 1)
+            self.dropout = torch.nn.Dropout(0.5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            trained.append(self.training)
+            draws.append(torch.cat([torch.rand(2), self.dropout(torch.ones(62))]))
+            return self.body(x)
+
+    trained, draws = [], []
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, "Drawing", Drawing)
+    demo_options["network_g"] = {"type": "Drawing"}
+
+    def run(rank: int, validates: bool) -> tuple[list[bool], list[torch.Tensor]]:
+        trained.clear()
+        draws.clear()
+        monkeypatch.setattr("dfpg_plugin.training.loop.get_dist_info", lambda: (rank, 2))
+        options = {**for_sr_model(demo_options), "model_type": "DFPGModel"}
+        if not validates:
+            del options["val"]
+        assert command("train", "-opt", write_yaml(option_file, options), "--dry-run") == 0
+        return list(trained), list(draws)
+
+    return run
+
+
+def test_each_process_draws_its_own_numbers_and_the_same_each_time(drawn: Callable) -> None:
+    first, again, other = (drawn(rank, validates=False)[1][-1] for rank in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first[:2], other[:2])
+    assert not torch.equal(first[2:], other[2:])  # which values dropout leaves out
+
+
+def test_a_validation_before_the_first_iteration_draws_no_number_of_the_training(drawn: Callable) -> None:
+    with_validation, without = drawn(0, validates=True), drawn(0, validates=False)
+    assert with_validation[0] == [False, True]
+    assert without[0] == [True]
+    assert torch.equal(with_validation[1][1], without[1][0])
+
+
 def test_row_30_a_run_is_found_from_any_folder(
     command: Callable, option_file: Path, tmp_path: Path, monkeypatch
 ) -> None:
@@ -248,13 +298,7 @@ def test_a_border_that_leaves_nothing_to_measure_is_an_error(
     command: Callable, demo_options: dict, option_file: Path, tmp_path: Path, capsys, model: str
 ) -> None:
     if model == "SRModel":
-        demo_options.update(model_type=model, path={})
-        del demo_options["network_prior"], demo_options["network_d"]
-        demo_options["train"] = {
-            "total_iter": 2, "optim_g": {"type": "Adam", "lr": 1e-4}, "pixel_opt": {"type": "L1Loss"},
-            "scheduler": {"type": "MultiStepLR", "milestones": [5]},
-        }  # fmt: skip
-        write_yaml(option_file, demo_options)
+        write_yaml(option_file, for_sr_model(demo_options))
     wide = "val:metrics:psnr:crop_border=46"  # of faces of 92x112 px
     assert command("train", "-opt", option_file, "--force_yml", wide) == 2
     message = (

@@ -54,6 +54,24 @@ def test_row_31_a_damaged_newest_state_is_skipped(tmp_path: Path, content: bytes
     assert load_resume_state(opt)["iter"] == 2
 
 
+@pytest.mark.parametrize("missing", ["g", "d"])
+def test_a_newest_set_without_one_of_its_networks_is_skipped(tmp_path: Path, missing: str) -> None:
+    opt = {**options(tmp_path), "network_d": {}}
+    for current_iter in (2, 4):
+        save(tmp_path, current_iter)
+        torch.save({"params": {}}, tmp_path / "models" / f"net_d_{current_iter}.pth")
+    (tmp_path / "models" / f"net_{missing}_4.pth").unlink()
+    assert load_resume_state(opt)["iter"] == 2
+    assert opt["path"]["pretrain_network_d"] == str(tmp_path / "models" / "net_d_2.pth")
+
+
+def test_networks_that_a_resumed_run_ignores_need_not_be_there(tmp_path: Path) -> None:
+    opt = {**options(tmp_path), "network_prior": {}}
+    opt["path"]["ignore_resume_networks"] = ["network_prior"]
+    save(tmp_path, 4)
+    assert load_resume_state(opt)["iter"] == 4
+
+
 def test_a_run_without_a_readable_state_is_not_started_anew(tmp_path: Path) -> None:
     opt = options(tmp_path)
     save(tmp_path, 2).write_bytes(b"")

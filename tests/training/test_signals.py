@@ -5,11 +5,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, write_yaml
+from torch import distributed
+from torch.utils.data import DataLoader, Dataset
+from training.conftest import for_sr_model
 
 from dfpg_plugin.training import signals
 
@@ -80,6 +86,71 @@ def test_a_signal_that_comes_while_processes_agree_counts_the_next_time(
         assert (requests.stop, requests.save) == expected
 
 
+@pytest.fixture
+def two_processes(handlers: None) -> Iterator[list[signals.Requests]]:
+    """What two processes of a group are asked for: two threads, with gloo between them."""
+    store, requests = distributed.HashStore(), [signals.Requests() for _ in range(2)]
+
+    def join(rank: int) -> None:
+        requests[rank].group = distributed.ProcessGroupGloo(store, rank, 2, timedelta(seconds=20))
+
+    together(join)
+    yield requests
+
+
+def together(what: Callable[[int], object]) -> None:
+    """Let two processes of a group do the same at a time."""
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(what, range(2)))
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, (signal.SIGTERM, 0)), (signals.SAVING, (0, 1))])
+def test_what_one_process_is_asked_for_all_do(
+    two_processes: list[signals.Requests], asked: int, number: int, expected: tuple[int, int]
+) -> None:
+    def agree(rank: int) -> None:
+        two_processes[rank].agree()
+
+    together(agree)
+    assert [(requests.stop, requests.save) for requests in two_processes] == [(0, 0)] * 2
+    two_processes[asked].note(number, None)
+    together(agree)
+    assert [(requests.stop, requests.save) for requests in two_processes] == [expected] * 2
+    together(agree)
+    assert [(requests.stop, requests.save) for requests in two_processes] == [(expected[0], 0)] * 2
+
+
+class Signalled(Dataset):
+    """Sends every signal to the worker that reads it."""
+
+    sent = (signal.SIGINT, signal.SIGTERM, signals.SAVING)
+
+    def __len__(self) -> int:
+        return len(self.sent)
+
+    def __getitem__(self, place: int) -> int:
+        os.kill(os.getpid(), self.sent[place])
+        return int(self.sent[place])
+
+
+def test_data_workers_outlive_every_signal_until_the_training_is_over() -> None:
+    before = set(active_children())
+    with signals.worker_signals() as ours:
+        loader = DataLoader(
+            Signalled(), batch_size=None, num_workers=1, worker_init_fn=ours.start_worker, persistent_workers=True
+        )
+        assert list(loader) == list(Signalled.sent)
+        (worker,) = set(active_children()) - before
+        assert worker.is_alive()
+    try:
+        worker.terminate()
+        worker.join(20)
+        assert worker.exitcode == 0
+    finally:
+        worker.kill()
+
+
 @pytest.mark.parametrize("number", signals.STOPPING)
 def test_a_deliberate_second_signal_ends_the_process_at_once(number: int) -> None:
     code = (
@@ -92,6 +163,27 @@ def test_a_deliberate_second_signal_ends_the_process_at_once(number: int) -> Non
         [sys.executable, "-c", code, str(int(number))], capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     assert (done.returncode, done.stdout) == (-number, b"noted\n")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_training_saves_its_iteration_and_ends_with_the_shells_status(
+    command: Callable, demo_options: dict, tmp_path: Path, monkeypatch, handlers: None, number: int, status: int
+) -> None:
+    from basicsr.models.sr_model import SRModel
+
+    step = SRModel.optimize_parameters
+
+    def and_signal(self: SRModel, current_iter: int) -> None:
+        step(self, current_iter)
+        if current_iter == 3:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(SRModel, "optimize_parameters", and_signal)
+    options = for_sr_model(demo_options)
+    options["train"]["total_iter"], options["logger"]["save_checkpoint_freq"] = 6, 1000
+    assert command("train", "-opt", write_yaml(tmp_path / "small.yml", options)) == status
+    files = {p.name for p in (tmp_path / "experiments" / "small").rglob("*") if p.suffix in (".pth", ".state")}
+    assert files == {"3.state", "net_g_3.pth"}
 
 
 def test_sigusr1_saves_and_goes_on(command: Callable, demo_options: dict, tmp_path: Path, monkeypatch) -> None:
