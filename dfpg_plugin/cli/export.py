@@ -61,6 +61,11 @@ def _check(args: argparse.Namespace, file: Path) -> None:
             raise UserError(f"{file} is there already. Choose another name, or allow it with --overwrite.")
     except OSError as error:
         raise UserError(f"{file}: can't be written ({error.strerror}).") from error
+    for flag, given in (("--weights", args.weights), ("--discriminator", args.discriminator), ("-opt", args.opt)):
+        if given is not None and file.resolve() == Path(given).expanduser().resolve():
+            raise UserError(f"{file} is the file of {flag}, an input. Choose another name.")
+    if args.grey and file.suffix == ".pth":
+        raise UserError("--grey: a .pth for a training does not keep it. Remove it.")
     if args.opset is not None and file.suffix != ".onnx":
         raise UserError("--opset: needs a .onnx to write. Remove it.")
     if args.half and file.suffix not in (".safetensors", ".onnx"):

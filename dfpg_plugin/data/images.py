@@ -132,7 +132,11 @@ def look_into(folder: Path, also: Callable[[Path], bool] = lambda _: False) -> L
         name = path.relative_to(folder)
         if (hidden := _hidden_part(name)) is not None:
             found.left_out[hidden] = "hidden"
-        elif name.suffix.lower() in IMAGE_SUFFIXES or also(path) or (reason := why_unreadable(path)) is None:
+            continue
+        is_known = path.is_file() and (
+            name.suffix.lower() in IMAGE_SUFFIXES or also(path)
+        )  # a pipe would be waited for
+        if is_known or (reason := why_unreadable(path)) is None:
             found.names.append(name.as_posix())
         else:
             found.left_out[name.as_posix()] = reason

@@ -74,17 +74,22 @@ def export(network: nn.Module, about: dict[str, str], file: Path, opset: int = O
     )
     try:
         content = write(network, meta)
-    except RuntimeError as error:
+    except UserError:
+        raise
+    except Exception as error:  # of torch's exporters and onnx's checker, a dozen kinds
         raise UserError(
-            f"{file}: {type(network).__name__} can't be exported ({str(error)[:200]}). Try another kind of file."
+            f"{file}: {type(network).__name__} can't be exported ({_first_line(error)}). Try another kind of file."
         ) from error
     with whole_file(file) as opened:
         opened.write(content)
         opened.flush()
         try:
-            checked = compare(network, load(Path(opened.name)))
-        except RuntimeError as error:
-            raise UserError(f"{file}: what was written can't be run ({str(error)[:200]}). It was not kept.") from error
+            least = int(meta[LEAST_SIDE])
+            sizes = [(max(least, height), max(least, width)) for height, width in CHECKED_SIZES]
+            checked = compare(network, load(Path(opened.name)), sizes)
+        except Exception as error:  # onnxruntime has kinds of its own
+            why = _first_line(error)
+            raise UserError(f"{file}: what was written can't be run ({why}). It was not kept.") from error
         if not all(row.largest_difference <= TOLERANCE for row in checked):  # NaN neither
             worst = max(checked, key=lambda row: (np.isnan(row.largest_difference), row.largest_difference))
             by = worst.largest_difference
@@ -122,6 +127,10 @@ def _faces(batch: int, height: int, width: int) -> Tensor:
     names = source.names[:batch]
     faces = [cv2.resize(source.read(name), (width, height), interpolation=cv2.INTER_CUBIC) for name in names]
     return torch.from_numpy(np.stack(faces)[..., ::-1].copy()).permute(0, 3, 1, 2).float() / 255
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
 
 
 def _needs(package: str, of: str) -> None:

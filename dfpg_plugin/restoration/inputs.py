@@ -11,6 +11,7 @@ from dfpg_plugin.restoration.pictures import LOSSLESS
 from dfpg_plugin.restoration.video_files import is_companion, is_video, suffix_of_result
 
 OUTPUT_FOLDER = "the folder of the results"
+FOLDER_OF_PATTERN = "a folder, of which a pattern takes no files"
 THERE_ALREADY = "its result is there already"
 COMPANION = "no film or picture, but what macOS notes beside one"
 
@@ -63,7 +64,12 @@ def find_inputs(given: Sequence[str], output: Path) -> Inputs:
             found.files.append(Input(path, Path(path.name), path.parent))
         else:
             _add_pattern(found, text, path, output)
-    once = list({file.path.resolve(): file for file in reversed(found.files)}.values())[::-1]
+    first: dict[Path, Input] = {}
+    for file in found.files:
+        same = first.setdefault(file.path.resolve(), file)
+        if same.path != file.path:
+            found.left_out[str(file.path)] = f"the same file as {same.path}"
+    once = list(first.values())
     found.files = [file for file in once if not is_companion(file.path)]
     found.left_out.update({str(file.path): COMPANION for file in once if file not in found.files})
     return found
@@ -86,7 +92,10 @@ def _add_folder(found: Inputs, folder: Path, output: Path) -> None:
 
 
 def _add_pattern(found: Inputs, text: str, path: Path, output: Path) -> None:
-    matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
+    everything = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+    matches = [match for match in everything if match.is_file()]
+    if "**" not in text:  # which goes into the folders
+        found.left_out.update({f"{match}/": FOLDER_OF_PATTERN for match in everything if match.is_dir()})
     if not matches:
         raise UserError(f"{text}: no such file or folder, and no file matches it as a pattern.")
     others = [match for match in matches if not match.resolve().is_relative_to(output.resolve())]

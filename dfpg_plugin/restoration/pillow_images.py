@@ -27,6 +27,8 @@ def simplified(image: PillowImage.Image) -> tuple[PillowImage.Image, Notes]:
         return to_srgb(image)
     if mode in ("P", "PA"):
         return image.convert("RGBA" if image.has_transparency_data else "RGB"), ()
+    if mode == "1" and image.has_transparency_data:
+        return image.convert("RGBA").convert("LA"), ()
     if mode in ("L", "RGB") and image.has_transparency_data:  # one colour that means transparent
         return image.convert(f"{mode}A"), ()
     if mode == "I" or mode.startswith("I;16"):

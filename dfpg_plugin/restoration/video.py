@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import av
 
 ANY_KIND = 0  # FFmpeg's number: an encoder decides which frames stand alone
+FILE = "file:"  # else FFmpeg takes a colon in a name for that of a protocol
 MOST_REPORTS = 1000  # faces that a report lists: memory does not grow with a video
 
 
@@ -45,11 +46,11 @@ def restore_video(restorer: DFPGRestorer, path: Path, output: Path) -> Film:
 
     temporary = output.with_name(f".{output.stem}.part{output.suffix}")
     try:
-        with av.open(str(path)) as source:
+        with av.open(f"{FILE}{path}") as source:
             first = _first_frame(source)
-        with av.open(str(path)) as source:
+        with av.open(f"{FILE}{path}") as source:
             options = container_options(source, output.suffix)
-            with av.open(str(temporary), "w", container_options=options) as target:
+            with av.open(f"{FILE}{temporary}", "w", container_options=options) as target:
                 film = _transcode(restorer, source, target, first)
             film.notes += lost_metadata(kept(source.metadata), temporary)
         if path.suffix.lower() != output.suffix:

@@ -65,7 +65,7 @@ def lost_metadata(wanted: dict[str, str], written: Path) -> list[str]:
     """Return a note of the keys that a finished file does not have, or none."""
     import av
 
-    with av.open(str(written)) as file:
+    with av.open(f"file:{written}") as file:
         found = {key.lower() for key in file.metadata}
     lost = sorted(key for key in wanted if key.lower() not in found)
     return [f"{written.suffix} can't hold this metadata, which is left out: {', '.join(lost)}"] if lost else []

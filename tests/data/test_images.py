@@ -195,3 +195,12 @@ def test_names_that_no_lmdb_can_hold_and_lists_that_are_no_text_are_named(tmp_pa
     (tmp_path / "meta_info.txt").write_bytes(b"\xff\xfe0\x00")
     with pytest.raises(UserError, match="not a text file in UTF-8"):
         find_images(tmp_path, "lmdb")
+
+
+def test_a_pipe_and_a_broken_link_are_left_out_and_not_waited_for(tmp_path: Path) -> None:
+    for name in ("pipe", "pipe.png"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    found = look_into(tmp_path, also=lambda path: path.read_bytes() == b"film")
+    assert found.names == []
+    assert found.left_out == {"link.png": "a link to what is not there", "pipe": "no file", "pipe.png": "no file"}

@@ -231,3 +231,22 @@ def test_onnx_of_an_opset_in_a_new_folder_with_its_least_size(dfpgnet: str, tmp_
 def test_opsets_that_there_are_not(dfpgnet: str, tmp_path: Path, name: str, flags: list, text: str, capsys) -> None:
     assert main(["export", str(tmp_path / name), "--weights", dfpgnet, *flags]) == 2
     assert text in capsys.readouterr().err
+
+
+def test_a_network_that_needs_larger_pictures_is_checked_at_these(tmp_path: Path) -> None:
+    class Large(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.nn.functional.avg_pool2d(x, 70).mean((2, 3), keepdim=True)
+
+    assert module.least_side(Large()) == 70
+    checked = module.export(Large().eval(), {}, tmp_path / "large.pt")
+    assert {(row.height, row.width) for row in checked} == {(128, 128), (101, 70), (256, 192)}
+
+
+def test_an_input_is_never_written_over(dfpgnet: str, capsys: pytest.CaptureFixture) -> None:
+    before = Path(dfpgnet).read_bytes()
+    assert main(["export", "-o", dfpgnet, "--weights", dfpgnet, "--half", "--overwrite"]) == 2
+    assert "is the file of --weights, an input" in capsys.readouterr().err
+    assert Path(dfpgnet).read_bytes() == before
+    assert main(["export", "-o", str(Path(dfpgnet).with_suffix(".pth")), "--weights", dfpgnet, "--grey"]) == 2
+    assert "--grey: a .pth for a training does not keep it" in capsys.readouterr().err

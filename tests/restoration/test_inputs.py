@@ -13,7 +13,7 @@ from restoration.test_files import write_video
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.restoration import files
-from dfpg_plugin.restoration.inputs import find_inputs, plan_outputs
+from dfpg_plugin.restoration.inputs import FOLDER_OF_PATTERN, find_inputs, plan_outputs
 
 SMALL = np.random.default_rng(0).integers(0, 256, (32, 40, 3), np.uint8)
 PICTURE = Image.fromarray(SMALL)
@@ -192,3 +192,15 @@ def test_what_tif_and_bmp_can_not_keep_is_said(restore: Callable, tmp_path: Path
     Image.fromarray(photo()).save(tmp_path / "a.jpg", exif=exif)
     _, said = restore("a.jpg", "-o", "out", "--ext", "tif", "--mode", "aligned")
     assert ".tif is written without colour profile and EXIF: --ext png keeps them" in said
+
+
+def test_a_second_name_of_a_file_and_folders_of_a_pattern_are_left_out_and_listed(tmp_path: Path) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "in" / "x.png"), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "in" / "y.png").symlink_to(tmp_path / "in" / "x.png")
+    folder = find_inputs([str(tmp_path / "in")], tmp_path / "out")
+    assert [file.path.name for file in folder.files] == ["x.png"]
+    assert folder.left_out == {f"{tmp_path}/in/y.png": f"the same file as {tmp_path}/in/x.png"}
+    pattern = find_inputs([str(tmp_path / "in" / "*")], tmp_path / "out")
+    assert [file.path.name for file in pattern.files] == ["x.png"]
+    assert pattern.left_out == {**folder.left_out, f"{tmp_path}/in/sub/": FOLDER_OF_PATTERN}

@@ -416,3 +416,12 @@ def test_a_companion_is_known_by_its_start_or_by_the_film_beside_it(
         (tmp_path / "a.mp4").write_bytes(b"")
     assert is_companion(tmp_path / "._a.mp4") == expected
     assert not is_companion(tmp_path / "a.mp4")
+
+
+def test_a_colon_in_a_films_name_is_no_protocol(
+    tmp_path: Path, nobody: DFPGRestorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "clip.mp4", "libx264", [ramp(LIMITED)], LIMITED)
+    (tmp_path / "clip.mp4").rename("clip:1.mp4")
+    assert restore_video(nobody, Path("clip:1.mp4"), Path("new:1.mp4")).frames == 1
