@@ -1,4 +1,4 @@
-"""The arguments that ``basicsr train`` and ``basicsr test`` share: BasicSR's own."""
+"""The parser of all commands, and the arguments that ``basicsr train`` and ``basicsr test`` share: BasicSR's own."""
 
 import argparse
 import sys
