@@ -33,7 +33,7 @@ from train_step import Ours, Plain
 from basicsr.archs import build_network
 
 from dfpg_plugin.data.faces import orl_faces
-from dfpg_plugin.models.acceleration import Acceleration, autocast, channels_last
+from dfpg_plugin.speed.acceleration import Acceleration, autocast, channels_last
 
 PRIOR = {"type": "VGGFaceFeatureExtractor", "weights": "stand-in"}
 SIZES = {

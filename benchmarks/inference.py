@@ -27,7 +27,7 @@ import dfpg_plugin  # noqa: F401 - before basicsr
 # isort: split
 from basicsr.archs import build_network
 
-from dfpg_plugin.archs.winograd import with_winograd
+from dfpg_plugin.speed.winograd import with_winograd
 
 OTHERS = {
     "EDSR": {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "upscale": 1, "num_feat": 64, "num_block": 16},

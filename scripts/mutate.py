@@ -1,7 +1,7 @@
 """Change the code and see whether a test notices: changes of a list, or random ones made by cosmic-ray.
 
     python scripts/mutate.py --changes scripts/unnoticed_changes.json
-    python scripts/mutate.py dfpg_plugin/losses dfpg_plugin/training/checkpoints.py --count 50 --seed 0
+    python scripts/mutate.py dfpg_plugin/losses dfpg_plugin/runs/checkpoints.py --count 50 --seed 0
 
 The second needs `pip install cosmic-ray`. Everything happens in a copy of the checkout. A module's tests are those of
 its name, then those of its room (`tests/losses` for `dfpg_plugin/losses`), of the default run; a change is killed by

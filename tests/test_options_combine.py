@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 
 from dfpg_plugin.losses.prior_loss import PriorPerceptualLoss
 from dfpg_plugin.models.dfpg_model import DFPGModel
-from dfpg_plugin.models.parts import Part, frozen
-from dfpg_plugin.training.option_checks import check_options
-from dfpg_plugin.training.options import Arguments, complete, force, read_option_file
-from dfpg_plugin.training.plugins import load_plugins
+from dfpg_plugin.models.microbatch import Part, frozen
+from dfpg_plugin.options.checking import check_options
+from dfpg_plugin.options.reading import Arguments, complete, force, read_option_file
+from dfpg_plugin.options.plugins import load_plugins
 
 OPTIONS = ROOT / "options"
 FILES = sorted((OPTIONS / "combine").glob("*.yml"))

@@ -10,7 +10,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torchvision import models
 
-from dfpg_plugin.archs.frozen import (
+from dfpg_plugin.archs.frozen_extractor import (
     FrozenExtractor,
     checked_indices,
     checked_layers,
@@ -18,7 +18,7 @@ from dfpg_plugin.archs.frozen import (
     load_kept,
     read_weights,
 )
-from dfpg_plugin.archs.graphs import keep_values, part_of
+from dfpg_plugin.archs.subnetwork import keep_values, part_of
 from dfpg_plugin.checks import UserError, check_choice, close_names
 
 ARCFACE_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/recognition_arcface_ir_se50.pth"

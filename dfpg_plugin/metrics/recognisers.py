@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dfpg_plugin.archs.frozen import fixed_seed
+from dfpg_plugin.archs.frozen_extractor import fixed_seed
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.files import load_pytorch, sha256_of, state_dict_of
 from dfpg_plugin.metrics.weights import best_device, find_weights

@@ -8,9 +8,9 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dfpg_plugin.archs.frozen import fixed_seed
+from dfpg_plugin.archs.frozen_extractor import fixed_seed
 from dfpg_plugin.archs.vggface_arch import VGGFaceFeatureExtractor
-from dfpg_plugin.archs.winograd import winograd_features
+from dfpg_plugin.speed.winograd import winograd_features
 from dfpg_plugin.metrics.images import checked_pair, to_rgb_batch
 from dfpg_plugin.metrics.weights import best_device
 

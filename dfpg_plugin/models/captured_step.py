@@ -14,7 +14,7 @@ import torch
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
-from dfpg_plugin.models.parts import Losses, Part
+from dfpg_plugin.models.microbatch import Losses, Part
 
 WARM_UP = 3  # iterations of a shape before the recording, in which libraries choose and compile their kernels
 Result = tuple[Losses, Losses]  # the terms of an update's loss, and what else is logged

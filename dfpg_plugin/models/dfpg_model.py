@@ -11,12 +11,12 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from dfpg_plugin.checks import check_feature_maps, check_positive
-from dfpg_plugin.models.acceleration import autocast, channels_last
+from dfpg_plugin.speed.acceleration import autocast, channels_last
 from dfpg_plugin.models.captured_step import CapturedStep
 from dfpg_plugin.models.mended_model import MendedModel
-from dfpg_plugin.models.parts import Cosines, Losses, Part, frozen, gathering
+from dfpg_plugin.models.microbatch import Cosines, Losses, Part, frozen, gathering
 from dfpg_plugin.models.priors import RESTORED, is_ours, sized_to_prior
-from dfpg_plugin.models.requirements import (
+from dfpg_plugin.models.model_checks import (
     check_accumulation,
     check_parts,
     check_range,
@@ -40,7 +40,7 @@ class DFPGModel(MendedModel):
     - ``train``: ``pixel_opt`` (Eq. 7), ``prior_opt`` (Eq. 9), ``gan_opt`` (Eq. 6, 8), and for model B2 of Table 4
       ``feature_opt`` (a loss between the extractor's features of the restored and of the sharp face), each a registered
       loss; BasicSR's ``perceptual_opt``; ``optim_g``, ``optim_d``, ``scheduler``, ``ema_decay``, ``grad_clip_norm``;
-      and the keys of :class:`dfpg_plugin.models.acceleration.Acceleration`.
+      and the keys of :class:`dfpg_plugin.speed.acceleration.Acceleration`.
     - ``train: estimated_prior``: where P^ of ``prior_opt`` and ``gan_opt`` comes from. ``generator``, as in the paper:
       ``network_g`` offers ``forward(x, return_priors=True)``. ``restored``: the extractor's features of the restored
       face, for any other network; gradients pass through the extractor, which stays as it is.

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dfpg_plugin.archs.frozen import fixed_seed
+from dfpg_plugin.archs.frozen_extractor import fixed_seed
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.metrics.recognisers import (
     RETINAFACE,

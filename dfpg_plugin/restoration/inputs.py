@@ -7,8 +7,8 @@ from pathlib import Path
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.images import look_into
-from dfpg_plugin.restoration.pictures import LOSSLESS
-from dfpg_plugin.restoration.video_files import is_companion, is_video, suffix_of_result
+from dfpg_plugin.media.pictures import LOSSLESS
+from dfpg_plugin.media.video_files import is_companion, is_video, suffix_of_result
 
 OUTPUT_FOLDER = "the folder of the results"
 FOLDER_OF_PATTERN = "a folder, of which a pattern takes no files"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from dfpg_plugin.checks import UserError, check_choice, check_share
-from dfpg_plugin.models.acceleration import PRECISIONS
+from dfpg_plugin.speed.acceleration import PRECISIONS
 
 ALIGNED, PHOTO = "aligned", "photo"
 MODES = (PHOTO, ALIGNED)

@@ -9,7 +9,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
 
 from dfpg_plugin.checks import UserError, check_choice, check_fields, check_keys
-from dfpg_plugin.models.finite import MOST_ITERATIONS, NonFiniteLossError
+from dfpg_plugin.models.nonfinite import MOST_ITERATIONS, NonFiniteLossError
 from dfpg_plugin.models.mended_model import MendedModel
 
 STOP, SKIP = "stop", "skip"

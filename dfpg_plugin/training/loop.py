@@ -21,15 +21,15 @@ from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError, check_border, where_raised
 from dfpg_plugin.models.mended_model import MendedModel
-from dfpg_plugin.training.checkpoints import LATEST, save_checkpoint
-from dfpg_plugin.training.curves import message_logger, open_curves
-from dfpg_plugin.training.distribution import stop_group, telling_lost_processes
+from dfpg_plugin.runs.checkpoints import LATEST, save_checkpoint
+from dfpg_plugin.runs.curves import message_logger, open_curves
+from dfpg_plugin.runs.distribution import stop_group, telling_lost_processes
 from dfpg_plugin.training.guards import Guard, NonFiniteOptions
-from dfpg_plugin.training.metric_checks import check_metrics, try_metrics
-from dfpg_plugin.training.option_keys import warn_of_idle_keys
-from dfpg_plugin.training.options import Options
-from dfpg_plugin.training.output import lock_run, prepare_output, run_log
-from dfpg_plugin.training.randomness import restore_random_state
+from dfpg_plugin.runs.metric_trials import check_metrics, try_metrics
+from dfpg_plugin.options.keys import warn_of_idle_keys
+from dfpg_plugin.options.reading import Options
+from dfpg_plugin.runs.output import lock_run, prepare_output, run_log
+from dfpg_plugin.runs.randomness import restore_random_state
 from dfpg_plugin.training.resume import load_resume_state, resume, set_aside_later
 from dfpg_plugin.training.signals import Requests, StoppedBySignalError, WorkerSignals, listening, worker_signals
 from dfpg_plugin.training.stream import EpochSampler, SeededDataset

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from torchvision.utils import make_grid, save_image
 
 from dfpg_plugin.models.mended_model import MendedModel
-from dfpg_plugin.training.options import Options
+from dfpg_plugin.options.reading import Options
 
 NUM_ROWS = 6
 GAP = 4  # px between pictures

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dfpg_plugin.archs.ca_discriminator_arch import CAFeatureDiscriminator
 from dfpg_plugin.archs.dfpgnet_arch import DFPGNet
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.models.acceleration import channels_last
+from dfpg_plugin.speed.acceleration import channels_last
 
 SMALL = {"num_feat": 16, "num_block": 1, "num_prior_block": 1, "squeeze_factor": 4}
 NAFNET = {

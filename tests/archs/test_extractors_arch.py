@@ -18,8 +18,8 @@ from torchvision import models
 from torchvision.models import get_model
 
 from dfpg_plugin.archs.extractors_arch import ArcFaceFeatureExtractor, TimmFeatureExtractor, TorchvisionFeatureExtractor
-from dfpg_plugin.archs.frozen import FrozenExtractor
-from dfpg_plugin.archs.vggface_files import weights_sha256
+from dfpg_plugin.archs.frozen_extractor import FrozenExtractor
+from dfpg_plugin.vggface.files import weights_sha256
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.priors import channels_and_strides
 

@@ -20,7 +20,7 @@ from playwright.sync_api import expect, sync_playwright
 from restoration.conftest import photo
 
 from dfpg_plugin.demo.page import SAMPLES, Page, _keep
-from dfpg_plugin.restoration.pictures import Picture
+from dfpg_plugin.media.pictures import Picture
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.settings import Settings
 

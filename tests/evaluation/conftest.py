@@ -15,8 +15,8 @@ from dfpg_plugin.data.degradation import blur
 from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.data.kernels import synthesise_kernels
 from dfpg_plugin.evaluation.evaluate import evaluate
-from dfpg_plugin.training.option_checks import check_options
-from dfpg_plugin.training.options import Arguments, complete, force, read_option_file
+from dfpg_plugin.options.checking import check_options
+from dfpg_plugin.options.reading import Arguments, complete, force, read_option_file
 
 SIZES = (5, 9)
 NETWORK = {"type": "DFPGNet", "num_feat": 16, "num_block": 1, "num_prior_block": 1, "squeeze_factor": 4}

@@ -23,10 +23,10 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.evaluation.records import MANIFEST, Record, append_chunk, read_run, set_file
-from dfpg_plugin.evaluation.report import build_report
+from dfpg_plugin.reports.report import build_report
 from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.training.loop import build_loaders, validate
-from dfpg_plugin.training.options import Arguments, complete, read_option_file
+from dfpg_plugin.options.reading import Arguments, complete, read_option_file
 
 
 def values_of(folder: Path) -> dict[str, dict]:
@@ -141,7 +141,7 @@ def test_two_processes_measure_what_one_does(small_set: Callable) -> None:
 
 
 def test_winograds_convolutions_give_the_same_values(small_set: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dfpg_plugin.evaluation import measuring
+    from dfpg_plugin.evaluation import worker
 
     files = small_set()
     made = []

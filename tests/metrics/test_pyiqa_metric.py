@@ -21,7 +21,7 @@ from torch import nn
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.metrics import pyiqa_metric as module
-from dfpg_plugin.training.metric_checks import check_metrics, try_metrics
+from dfpg_plugin.runs.metric_trials import check_metrics, try_metrics
 
 needs_pyiqa = pytest.mark.skipif(find_spec("pyiqa") is None, reason="needs pyiqa: pip install pyiqa")
 RNG = np.random.default_rng(0)

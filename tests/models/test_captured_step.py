@@ -9,7 +9,7 @@ import torch
 from basicsr.models import build_model
 from torch.nn import functional as F
 
-from dfpg_plugin.models.acceleration import Acceleration
+from dfpg_plugin.speed.acceleration import Acceleration
 from dfpg_plugin.models.captured_step import WARM_UP, CapturedStep, CudaRecorder
 from dfpg_plugin.models.dfpg_model import DFPGModel
 
@@ -236,7 +236,7 @@ def test_the_log_says_whether_a_step_is_recorded_and_why_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from dfpg_plugin.archs.blocks import ResBlock
-    from dfpg_plugin.models import acceleration
+    from dfpg_plugin.speed import acceleration
 
     monkeypatch.setattr(acceleration, "CudaRecorder", lambda: "a recorder")
     monkeypatch.setattr(acceleration, "get_root_logger", lambda: logging.getLogger("said"))

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from dfpg_plugin.models.finite import StepCheck
+from dfpg_plugin.models.nonfinite import StepCheck
 from dfpg_plugin.models.gradient_norms import FAR, LATEST, LEAST, AstrayError, GradientNorms
 
 

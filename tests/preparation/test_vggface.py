@@ -12,7 +12,7 @@ from vggface_styles import STYLES, bgr, expected, network, write
 
 import dfpg_plugin
 from dfpg_plugin.archs.vggface_arch import VGGFaceFeatureExtractor
-from dfpg_plugin.archs.vggface_files import needed_tensors, read_vggface, weights_sha256
+from dfpg_plugin.vggface.files import needed_tensors, read_vggface, weights_sha256
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.preparation.vggface import convert_vggface
 

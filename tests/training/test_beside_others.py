@@ -274,7 +274,7 @@ torch.nn.Module.cuda = torch.Tensor.cuda = lambda self: self
 pad = F.pad
 F.pad = lambda *args, **kwargs: pad(*args, **kwargs).contiguous()  # as CUDA's reflection
 from dfpg_plugin.cli.main import main
-from dfpg_plugin.training import option_checks
+from dfpg_plugin.options import checking
 option_checks._check_device = lambda opt, plugins: None
 status = main()
 from basicsr.utils.registry import MODEL_REGISTRY

@@ -9,7 +9,7 @@ import torch
 from conftest import write_yaml
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.models.finite import StepCheck
+from dfpg_plugin.models.nonfinite import StepCheck
 from dfpg_plugin.training.guards import NonFiniteOptions
 
 POISONED = (2, 3)

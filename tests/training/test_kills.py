@@ -19,7 +19,7 @@ import torch
 import yaml
 from conftest import ROOT, small_options, write_yaml
 
-from dfpg_plugin.training.checkpoints import STAGING
+from dfpg_plugin.runs.checkpoints import STAGING
 
 PARTS = '''
 import torch

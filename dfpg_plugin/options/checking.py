@@ -1,0 +1,250 @@
+"""Check options before anything is built: component names and arguments, numbers, files and folders."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from basicsr.utils.registry import (
+    ARCH_REGISTRY,
+    DATASET_REGISTRY,
+    LOSS_REGISTRY,
+    METRIC_REGISTRY,
+    MODEL_REGISTRY,
+    Registry,
+)
+
+from dfpg_plugin.checks import UserError, check_choice, check_file, check_keys, check_positive, close_names
+from dfpg_plugin.runs.curves import check_curves
+from dfpg_plugin.training.guards import NonFiniteOptions
+from dfpg_plugin.options.keys import unknown_keys
+from dfpg_plugin.options.schema import wrong_kinds
+from dfpg_plugin.options.reading import Options, with_line
+
+BASICSR_SUFFIX = "_basicsr"  # BasicSR looks a name up with it, too
+GROUND_TRUTH = "img2"  # what BasicSR calls it in a metric's parameters
+GIVEN = ("img", GROUND_TRUTH)  # to metrics, by the model
+HIGHER, LOWER = "higher", "lower"
+PHASES = {True: ("train", "val"), False: ("test", "val")}
+
+
+class OptionsError(UserError):
+    """All mistakes of an option file, each in a line that names its key."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        head = "" if len(problems) == 1 else f"{len(problems)} mistakes in the options:\n  "
+        super().__init__(head + "\n  ".join(problems))
+
+
+def check_options(
+    opt: Options, plugins: Sequence[str], needs_network: bool = True, lines: Mapping[str, int] | None = None
+) -> None:
+    """Raise OptionsError for everything in completed options that would fail later, all of it at once.
+
+    ``plugins`` are those loaded; ``needs_network``: whether a test has to have trained weights. ``lines``: those of the
+    option file, by key path, to be named in the error.
+    """
+    problems = list(wrong_kinds(opt))
+    for check in _checks(opt, plugins, needs_network):
+        try:
+            check()
+        except UserError as error:
+            problems.append(str(error))
+    problems += unknown_keys(opt)
+    if problems:
+        of_keys = {problem.split(": ")[0]: problem for problem in reversed(problems)}  # the first one of each key
+        raise OptionsError([with_line(problem, lines or {}) for problem in reversed(of_keys.values())])
+
+
+def _checks(opt: Options, plugins: Sequence[str], needs_network: bool) -> Iterator[Callable[[], object]]:
+    for key, registry, section in _components(opt):
+        yield partial(_check_component, key, registry, section, plugins)
+    for key, metric in _metrics(opt).items():
+        yield partial(_check_direction, key, metric)
+    yield from _number_checks(opt)
+    yield from _path_checks(opt)
+    yield partial(_check_phase, opt, needs_network)
+    yield partial(_check_device, opt, plugins)
+
+
+def _check_phase(opt: Options, needs_network: bool) -> None:
+    if needs_network and not opt["is_train"] and opt["path"].get("pretrain_network_g") is None:
+        raise UserError("path:pretrain_network_g: missing, so there is nothing to test. Name the trained weights.")
+    if opt["is_train"] and (opt.get("val") or {}).get("set_metrics"):
+        raise UserError("val:set_metrics: measured by `basicsr test` only. Remove it from the training's options.")
+
+
+def _check_device(opt: Options, plugins: Sequence[str]) -> None:
+    """Refuse a model that asks for a GPU while it is built, as Real-ESRGAN's do, where none is used."""
+    model = look_up("model_type", MODEL_REGISTRY, opt["model_type"], plugins)
+    constructors = [vars(base)["__init__"] for base in inspect.getmro(model) if "__init__" in vars(base)]  # type: ignore[arg-type]
+    if opt["num_gpu"] == 0 and any(".cuda()" in _source(constructor) for constructor in constructors):
+        raise UserError(
+            f"model_type: {opt['model_type']} needs a GPU, for its constructor calls .cuda(), and none is used here. "
+            "On a CPU its networks train under SRModel, SRGANModel or ESRGANModel, with pairs of images."
+        )
+
+
+def _components(opt: Options) -> Iterator[tuple[str, Registry, object]]:
+    """Yield (key, registry, section) of every component that the options name."""
+    yield "model_type", MODEL_REGISTRY, {"type": opt["model_type"]}
+    for key, section in opt["datasets"].items():
+        yield f"datasets:{key}", DATASET_REGISTRY, section
+    for key, section in opt.items():
+        if key.startswith("network_") and section is not None:
+            yield from _with_inner_networks(key, ARCH_REGISTRY, section)
+    for key, section in (opt.get("train") or {}).items():
+        if key.endswith("_opt") and section is not None:
+            yield from _with_inner_networks(f"train:{key}", LOSS_REGISTRY, section)
+    for key, section in _metrics(opt).items():
+        yield f"val:metrics:{key}", METRIC_REGISTRY, section
+
+
+def _with_inner_networks(key: str, registry: Registry, section: object) -> Iterator[tuple[str, Registry, object]]:
+    """Yield a component, and the networks that its options name, as those of AdaptedNet do."""
+    yield key, registry, section
+    for name, inner in section.items() if isinstance(section, dict) else ():
+        if str(name).startswith("network") and isinstance(inner, dict):
+            yield from _with_inner_networks(f"{key}:{name}", ARCH_REGISTRY, inner)
+
+
+def _metrics(opt: Options) -> dict:
+    metrics = (opt.get("val") or {}).get("metrics")
+    return metrics if isinstance(metrics, dict) else {}
+
+
+def _check_component(key: str, registry: Registry, section: object, plugins: Sequence[str]) -> None:
+    if not isinstance(section, dict):
+        raise UserError(f"{key}: expected options with a `type`, got {section!r}.")
+    type_key = key if registry is MODEL_REGISTRY else f"{key}:type"
+    component = look_up(type_key, registry, section.get("type"), plugins)
+    if registry in (ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY):
+        arguments = {k: v for k, v in section.items() if k != "type"}
+        given, extra = (GIVEN, ("better",)) if registry is METRIC_REGISTRY else ((), ())
+        _check_arguments(key, component, arguments, given, extra)
+
+
+def look_up(key: str, registry: Registry, name: object, plugins: Sequence[str] = ()) -> object:
+    """Return the component that a registry holds under a name. Raises UserError, naming ``key``, for other names."""
+    known = dict(iter(registry))
+    found = known.get(name, known.get(f"{name}{BASICSR_SUFFIX}")) if isinstance(name, str) else None
+    if found is None:
+        kind = registry._name
+        hint = close_names(str(name), (k.removesuffix(BASICSR_SUFFIX) for k in known))
+        raise UserError(
+            f"{key}: no {kind} is called {name!r}.{hint} Plugins loaded: {', '.join(plugins)}. "
+            "`basicsr list` shows every name; a `plugins:` list in the YAML loads others."
+        )
+    return found
+
+
+def _check_arguments(
+    key: str, component: object, arguments: dict, given: Sequence[str] = (), extra: Sequence[str] = ()
+) -> None:
+    """Compare arguments with a signature. ``given``: those that are passed later; ``extra``: others that may stand."""
+    parameters = dict(inspect.signature(component).parameters)  # type: ignore[arg-type]
+    rest = [name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD]
+    for name in rest:
+        del parameters[name]
+    if not rest or (extra and not _is_read(component, rest[0])):
+        check_keys(key, arguments, {*parameters, *extra} - set(given))
+    for name, p in parameters.items():
+        is_needed = p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+        if is_needed and name not in (*arguments, *given):
+            raise UserError(f"{key}: the key {name!r} is missing.")
+
+
+def _is_read(function: object, rest: str) -> bool:
+    """Tell whether a metric reads its ``**kwargs``: BasicSR's take them for the sake of one, and swallow all."""
+    source = _source(function)
+    return not source or source.count(rest) > 1
+
+
+def _source(function: object) -> str:
+    try:
+        return inspect.getsource(function)  # type: ignore[arg-type]
+    except (OSError, TypeError):
+        return ""
+
+
+def _check_direction(key: str, metric: dict) -> None:
+    """Refuse a metric that would be taken for better the wrong way: BasicSR reads all but `lower` as `higher`."""
+    if not isinstance(metric, dict):
+        return
+    check_choice(f"val:metrics:{key}:better", metric.get("better", HIGHER), (HIGHER, LOWER))
+    function = look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric.get("type"))
+    own = inspect.signature(function).parameters.get("better")  # type: ignore[arg-type]
+    if own is not None and own.default == LOWER and "better" not in metric:
+        raise UserError(f"val:metrics:{key}: better: is missing, which means higher. Add `better: lower`.")
+
+
+def _number_checks(opt: Options) -> Iterator[Callable[[], object]]:
+    for phase in opt["datasets"]:
+        yield partial(check_choice, f"datasets:{phase}", phase.split("_")[0], PHASES[opt["is_train"]])
+    if not opt["is_train"]:
+        return
+    counts: dict = {
+        "train:total_iter": opt["train"]["total_iter"],
+        "datasets:train:batch_size_per_gpu": opt["datasets"]["train"].get("batch_size_per_gpu"),
+        "logger:print_freq": opt["logger"]["print_freq"],
+        "logger:save_checkpoint_freq": opt["logger"]["save_checkpoint_freq"],
+    }
+    if opt.get("val") is not None:
+        counts["val:val_freq"] = opt["val"].get("val_freq")
+    if (keep := opt["logger"].get("keep_checkpoints")) is not None:
+        counts["logger:keep_checkpoints"] = keep
+    for key, value in counts.items():
+        yield partial(_check_whole, key, value)
+    for key, section in opt["train"].items():
+        if key.startswith("optim_"):
+            yield partial(_check_optimizer, f"train:{key}", section)
+    yield partial(NonFiniteOptions.read, opt["train"].get("non_finite"))
+    yield partial(_check_prefetch, opt)
+    yield partial(_check_workers, opt["datasets"]["train"])
+    yield partial(check_curves, opt)
+
+
+def _check_whole(key: str, value: object) -> None:
+    check_positive(key, value)
+    if not float(value).is_integer():  # type: ignore[arg-type]
+        raise UserError(f"{key}: expected a whole number, got {value!r}.")
+
+
+def _check_optimizer(key: str, section: object) -> None:
+    if not isinstance(section, dict):
+        raise UserError(f"{key}: expected options with a `type`, got {section!r}.")
+    known = [name for name, value in vars(torch.optim).items() if isinstance(value, type)]
+    check_choice(f"{key}:type", section.get("type"), known)
+    check_positive(f"{key}:lr", section.get("lr"))
+
+
+def _check_prefetch(opt: Options) -> None:
+    prefetch = opt["datasets"]["train"].get("prefetch_mode")
+    check_choice("datasets:train:prefetch_mode", prefetch, (None, "cuda"))  # `cpu` hangs on a damaged image
+    if prefetch == "cuda" and opt["num_gpu"] == 0:
+        raise UserError("datasets:train:prefetch_mode: cuda needs a GPU, and none is used here. Remove it.")
+
+
+def _check_workers(train_set: dict) -> None:
+    if train_set.get("persistent_workers") and not train_set["num_worker_per_gpu"]:
+        raise UserError(
+            "datasets:train:persistent_workers: needs workers, and num_worker_per_gpu is 0. Raise that, or remove this."
+        )
+
+
+def _path_checks(opt: Options) -> Iterator[Callable[[], object]]:
+    for phase, dataset in opt["datasets"].items():
+        for key, value in dataset.items():
+            if key.startswith("dataroot_") and isinstance(value, str):
+                yield partial(_check_exists, f"datasets:{phase}:{key}", value)
+    for key, value in opt["path"].items():
+        if key.startswith("pretrain_network_") and isinstance(value, str):
+            yield partial(check_file, f"path:{key}", value)
+
+
+def _check_exists(key: str, value: str) -> None:
+    if not Path(value).expanduser().exists():
+        raise UserError(
+            f"{key}: the folder {value} does not exist (working directory: {Path.cwd()}). Set it to the data."
+        )

@@ -1,0 +1,68 @@
+"""Try the metrics of options before a training or a test, where they would fail hours later or after every image."""
+
+import inspect
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from basicsr.data.single_image_dataset import SingleImageDataset
+from basicsr.metrics import calculate_metric
+from basicsr.utils.registry import METRIC_REGISTRY
+from numpy.typing import NDArray
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.options.checking import GIVEN, GROUND_TRUTH, look_up
+from dfpg_plugin.options.reading import Options
+
+TRIAL_SIZE = 192  # px; MS-SSIM needs 176
+
+
+def check_metrics(opt: Options, dataset: object, name: str) -> None:
+    """Raise UserError where a metric needs a second image, the ground truth, and ``dataset`` has none."""
+    if getattr(dataset, "has_gt", not isinstance(dataset, SingleImageDataset)):
+        return
+    comparing = []
+    for key, metric in _metrics(opt).items():
+        parameter = _ground_truth_of(key, metric)
+        if parameter is not None and parameter.default is parameter.empty:
+            comparing.append(key)
+        elif parameter is not None:
+            _try(key, metric, _noise()[:1])  # whether it needs one depends on its options
+    if comparing:
+        raise UserError(
+            f"val:metrics: the data set {name} has no ground truth, without which {', '.join(comparing)} can't be "
+            "measured. Set its dataroot_gt, or use options for it that leave these metrics out."
+        )
+
+
+def try_metrics(opt: Options) -> None:
+    """Measure two images of noise by every metric with a ground truth, to say now what would fail at a validation.
+
+    Raises UserError, naming the metric: weights that are missing or do not fit, wrong values of its options.
+    """
+    for key, metric in _metrics(opt).items():
+        if _ground_truth_of(key, metric) is not None:
+            _try(key, metric, _noise())
+
+
+def _metrics(opt: Options) -> Mapping[str, Mapping]:
+    return (opt.get("val") or {}).get("metrics") or {}
+
+
+def _ground_truth_of(key: str, metric: Mapping) -> inspect.Parameter | None:
+    function = look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric["type"])
+    return inspect.signature(function).parameters.get(GROUND_TRUTH)  # type: ignore[arg-type]
+
+
+def _noise() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (2, TRIAL_SIZE, TRIAL_SIZE, 3), np.uint8)
+
+
+def _try(key: str, metric: Mapping, images: NDArray[np.uint8]) -> None:
+    try:
+        calculate_metric(dict(zip(GIVEN, images, strict=False)), metric)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a metric of another package raises what comes
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"val:metrics:{key}: {reason or type(error).__name__}") from error

@@ -1,0 +1,108 @@
+"""A run's folder and log file."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
+from pathlib import Path
+
+import torch
+from basicsr.utils import get_env_info, get_root_logger, get_time_str, make_exp_dirs, mkdir_and_rename
+from basicsr.utils.dist_util import get_dist_info
+from basicsr.utils.options import dict2str
+
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.runs.checkpoints import settle
+from dfpg_plugin.runs.curves import has_curves
+from dfpg_plugin.runs.lock import locked
+from dfpg_plugin.options.reading import Options
+
+LOG_FORMAT = "%(asctime)s %(levelname)s: %(message)s"  # BasicSR's
+FOLDERS = ("experiments_root", "results_root", "models", "training_states", "log", "visualization")
+
+
+@contextmanager
+def run_log() -> Iterator[Callable[[Path], None]]:
+    """Hold BasicSR's log records back until the run is built; give a function that opens the log file and lets them go.
+
+    So a mistake in the options is answered by its one line, not below hundreds, and a failed start leaves no file or
+    folder (defects 40 and 72).
+    """
+    logger = get_root_logger()
+    screens = list(logger.handlers)
+    held = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
+
+    def log_to(handlers: list[logging.Handler]) -> None:
+        records, held.buffer = held.buffer, []
+        logger.handlers = handlers
+        for record in records:
+            logger.handle(record)
+
+    def open_file(path: Path) -> None:
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter(LOG_FORMAT))
+        log_to([*screens, file])
+
+    if get_dist_info()[0] == 0:
+        logger.setLevel(logging.INFO)
+    logger.handlers = [held]
+    try:
+        yield open_file
+    except (UserError, torch.OutOfMemoryError) as error:
+        held.buffer.clear()
+        _keep_cause(logger, error)
+        raise
+    except Exception as error:
+        _keep_cause(logger, error)
+        raise
+    finally:
+        others = set(logger.handlers) - set(screens)
+        log_to(screens)
+        for handler in others:
+            handler.close()
+
+
+def _keep_cause(logger: logging.Logger, error: Exception) -> None:
+    """Write an error's traceback into the log file alone: the screen shows one line of it."""
+    record = logger.makeRecord(
+        logger.name, logging.ERROR, __file__, 0, "%s", (error,), (type(error), error, error.__traceback__)
+    )
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(record)
+
+
+@contextmanager
+def lock_run(opt: Options) -> Iterator[None]:
+    """Keep other processes out of the run's folder, and remove what a killed one left half done.
+
+    Raises UserError where another run is writing into it.
+    """
+    if opt["rank"] != 0:
+        yield
+        return
+    folder = Path(opt["path"]["experiments_root"])
+    with locked(folder):
+        settle(folder)
+        yield
+
+
+def prepare_output(opt: Options, option_file: str, open_log: Callable[[Path], None], new: bool) -> None:
+    """Make the run's folders, renaming an earlier run of that name as BasicSR does; copy the YAML; open the log."""
+    if opt["rank"] != 0:
+        return
+    text = Path(option_file).expanduser().read_text(encoding="utf-8")  # before a rename can move it
+    folders = {key: path for key, path in opt["path"].items() if key in FOLDERS}
+    if new:
+        make_exp_dirs({"is_train": opt["is_train"], "path": folders.copy()})
+        if opt["is_train"] and has_curves(opt):
+            mkdir_and_rename(str(Path(opt["root_path"]) / "tb_logger" / opt["name"]))
+    folder = Path(folders["log"])
+    header = f"# GENERATE TIME: {time.asctime()}\n# CMD:\n# {' '.join(sys.argv)}\n\n"  # as BasicSR does
+    (folder / Path(option_file).name).write_text(header + text, encoding="utf-8")
+    open_log(folder / f"{'train' if opt['is_train'] else 'test'}_{opt['name']}_{get_time_str()}.log")
+    logger = get_root_logger()
+    logger.info(get_env_info())
+    logger.info(dict2str(opt))
