@@ -35,8 +35,8 @@ from dfpg_plugin.data.kernels import synthesise_kernels
 from dfpg_plugin.data.naming import blurred_name
 from dfpg_plugin.evaluation.evaluate import evaluate
 from dfpg_plugin.evaluation.records import read_run
-from dfpg_plugin.training.loop import build_loaders
 from dfpg_plugin.options.reading import Arguments, complete, read_option_file
+from dfpg_plugin.runs.building import build_loaders
 
 SIZE = 128  # px
 SMALL_NETWORK = {"type": "DFPGNet", "num_feat": 16, "num_block": 1, "num_prior_block": 1, "squeeze_factor": 4}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dfpg_plugin.reports.methods import Method
 from dfpg_plugin.evaluation.records import MANIFEST, Record, append_chunk, read_run, set_file
+from dfpg_plugin.reports.methods import Method
 
 PSNR = {"type": "calculate_psnr", "better": "higher", "of": "image", "settings": {"crop_border": 0}, "uses": {}}
 D_VGG = {

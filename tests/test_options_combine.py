@@ -17,8 +17,8 @@ from dfpg_plugin.losses.prior_loss import PriorPerceptualLoss
 from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.models.microbatch import Part, frozen
 from dfpg_plugin.options.checking import check_options
-from dfpg_plugin.options.reading import Arguments, complete, force, read_option_file
 from dfpg_plugin.options.plugins import load_plugins
+from dfpg_plugin.options.reading import Arguments, complete, force, read_option_file
 
 OPTIONS = ROOT / "options"
 FILES = sorted((OPTIONS / "combine").glob("*.yml"))

@@ -16,11 +16,11 @@ from dfpg_plugin.cli.main import build_parser
 from dfpg_plugin.data.deblur_test_dataset import FaceDeblurTestOptions
 from dfpg_plugin.data.face_blur_dataset import FaceBlurOptions
 from dfpg_plugin.evaluation.set_metrics import read_set_metrics
-from dfpg_plugin.preparation.face_folder import FFHQ_SIDE
-from dfpg_plugin.training.loop import build_loaders
 from dfpg_plugin.options.checking import check_options
-from dfpg_plugin.options.reading import Arguments, complete, force, read_option_file
 from dfpg_plugin.options.plugins import load_plugins
+from dfpg_plugin.options.reading import Arguments, complete, force, read_option_file
+from dfpg_plugin.preparation.face_folder import FFHQ_SIDE
+from dfpg_plugin.runs.building import build_loaders
 
 OPTIONS = ROOT / "options"
 READERS = {"FaceBlurDataset": FaceBlurOptions, "FaceDeblurTestDataset": FaceDeblurTestOptions}

@@ -14,12 +14,12 @@ from dfpg_plugin.archs.frozen_extractor import (
     FrozenExtractor,
     checked_indices,
     checked_layers,
-    fixed_seed,
     load_kept,
     read_weights,
 )
 from dfpg_plugin.archs.subnetwork import keep_values, part_of
 from dfpg_plugin.checks import UserError, check_choice, close_names
+from dfpg_plugin.seeding import seeded
 
 ARCFACE_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/recognition_arcface_ir_se50.pth"
 ARCFACE_DEPTHS, ARCFACE_MODES = (50, 100, 152), ("ir", "ir_se")
@@ -62,7 +62,7 @@ class TorchvisionFeatureExtractor(FrozenExtractor):
         check_choice(f"{name} model", model, models.list_models(module=models))
         published = models.get_model_weights(model).DEFAULT
         state, origin = read_weights(name, f"torchvision {model}", weights, published.url)
-        with fixed_seed():
+        with seeded(0):
             whole = models.get_model(model, weights=None, **MODEL_OPTIONS.get(model, {}))
         net, nodes = part_of(name, whole, layers, _vgg_nodes(model))
         if state is not None:
@@ -122,7 +122,7 @@ class ArcFaceFeatureExtractor(FrozenExtractor):
         check_choice(f"{name} num_layers", num_layers, ARCFACE_DEPTHS)
         check_choice(f"{name} mode", mode, ARCFACE_MODES)
         state, origin = read_weights(name, f"facexlib {mode} {num_layers}", weights, ARCFACE_URL)
-        with fixed_seed():
+        with seeded(0):
             whole = Backbone(num_layers=num_layers, drop_ratio=0.6, mode=mode)
         net, nodes = part_of(name, whole, layers)
         if state is not None:
@@ -167,7 +167,7 @@ class TimmFeatureExtractor(FrozenExtractor):
         url = f"https://huggingface.co/{config.hf_hub_id}" if config and config.hf_hub_id else "its weights"
         state, origin = read_weights(name, f"timm {model}", weights, url)
         kept = sorted({*wanted})
-        with fixed_seed():
+        with seeded(0):
             net = _timm_features(name, timm, model, kept)
         keep_values(net)
         if state is not None:

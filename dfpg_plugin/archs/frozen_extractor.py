@@ -1,7 +1,6 @@
 """What extractors share whose features are a prior: frozen, in eval mode, with a record of what they are."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dfpg_plugin.vggface.files import weights_sha256
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import CONTAINERS, load_weights, sha256_of, state_dict_of
+from dfpg_plugin.vggface.files import weights_sha256
 from dfpg_plugin.weight_names import fitted, some_of, without_wrapper
 
 TRIAL_HEIGHT, TRIAL_WIDTHS = 128, (128, 192)  # px; large enough for a network with a stride of 64
@@ -101,17 +100,6 @@ class FrozenExtractor(nn.Module):
                     f"{name} layers: {layer} is no feature map (B,C,H,W) that grows with the image, its shape is "
                     f"{shapes[0]} and {shapes[1]} for images of {sizes} px. Name another layer or model."
                 )
-
-
-@contextmanager
-def fixed_seed() -> Iterator[None]:
-    """Draw a network's first weights from seed 0, and leave the run's own random numbers as they are."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(0)  # torch.manual_seed would seed every GPU as well
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
 
 
 def checked_scale(name: str, scale: object, count: int, default: float) -> list[float]:

@@ -10,6 +10,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from dfpg_plugin.archs.frozen_extractor import checked_scale
+from dfpg_plugin.checks import UserError, check_choice, check_file
 from dfpg_plugin.vggface.files import (
     CHANNEL_ORDERS,
     INPUTS,
@@ -19,7 +20,6 @@ from dfpg_plugin.vggface.files import (
     read_vggface,
     weights_sha256,
 )
-from dfpg_plugin.checks import UserError, check_choice, check_file
 
 MEAN_RGB = (129.1863, 104.7624, 93.5940)  # of VGG Face, 0-255; robots.ox.ac.uk/~albanie/pytorch-models.html
 STAND_IN = files("dfpg_plugin") / "weights" / "standin_prior_lfw.safetensors"

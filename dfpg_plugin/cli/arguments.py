@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dfpg_plugin.runs.distribution import start_group
 from dfpg_plugin.options.checking import check_options
-from dfpg_plugin.options.schema import convert_whole_numbers
-from dfpg_plugin.options.reading import Arguments, Options, complete, force, key_lines, output_root, read_option_file
 from dfpg_plugin.options.plugins import load_plugins
+from dfpg_plugin.options.reading import Arguments, Options, complete, force, key_lines, output_root, read_option_file
+from dfpg_plugin.options.schema import convert_whole_numbers
+from dfpg_plugin.runs.distribution import start_group
 
 RENAMED = {"--output": "--out"}
 

@@ -12,8 +12,8 @@ from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli import demo, doctor, export, list_components, memory, prepare, report, restore, study, test, train
 from dfpg_plugin.cli.arguments import Parser
-from dfpg_plugin.runs.distribution import LostProcessError, stop_group
 from dfpg_plugin.options.checking import OptionsError
+from dfpg_plugin.runs.distribution import LostProcessError, stop_group
 from dfpg_plugin.training.signals import StoppedBySignalError
 
 USER_ERROR = 2

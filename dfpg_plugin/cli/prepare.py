@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dfpg_plugin.vggface.files import CHANNEL_ORDERS, INPUTS
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli.arguments import Parser, from_0, from_1
 from dfpg_plugin.data.faces import SPLITS
 from dfpg_plugin.data.kernels import METHODS
+from dfpg_plugin.vggface.files import CHANNEL_ORDERS, INPUTS
 
 if TYPE_CHECKING:
     from dfpg_plugin.preparation.face_folder import FaceFormat, Written

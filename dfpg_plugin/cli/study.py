@@ -21,10 +21,10 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train, test and report."""
+    from dfpg_plugin.evaluation.records import read_run
     from dfpg_plugin.reports.methods import Method
     from dfpg_plugin.reports.picture_choice import PictureChoice
     from dfpg_plugin.reports.publish import LOGS, check_target, publish
-    from dfpg_plugin.evaluation.records import read_run
     from dfpg_plugin.reports.report import build_report
     from dfpg_plugin.reports.study import results_folder, run_study
 

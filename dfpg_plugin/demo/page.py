@@ -17,9 +17,9 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.degradation import blur
 from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.data.kernels import synthesise_kernels
-from dfpg_plugin.restoration.faces import Colours, Face, crop, shrink
 from dfpg_plugin.media.pictures import Picture, encode_picture
 from dfpg_plugin.media.reading import decode_picture
+from dfpg_plugin.restoration.faces import Colours, Face, crop, shrink
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.settings import ALIGNED, PHOTO, FaceReport
 

@@ -26,21 +26,21 @@ from tqdm import tqdm
 from dfpg_plugin.checks import UserError, check_positive
 from dfpg_plugin.data.deblur_test_dataset import FaceDeblurTestDataset
 from dfpg_plugin.data.face_blur_dataset import FaceBlurDataset
-from dfpg_plugin.evaluation.manifest import describe, goes_on, now
-from dfpg_plugin.evaluation.worker import Chunk, MeasuredChunks, SetPlan
-from dfpg_plugin.evaluation.records import MANIFEST, append_chunk, keep_whole_chunks, read_chunks, set_file
 from dfpg_plugin.evaluation.image_sources import BLURRED, RESTORED, SHARP, RestoredFolder, why_not_single_images
+from dfpg_plugin.evaluation.manifest import describe, goes_on, now
+from dfpg_plugin.evaluation.records import MANIFEST, append_chunk, keep_whole_chunks, read_chunks, set_file
 from dfpg_plugin.evaluation.set_metrics import Partners, SetOptions, VerificationOptions, read_set_metrics
+from dfpg_plugin.evaluation.worker import Chunk, MeasuredChunks, SetPlan
 from dfpg_plugin.files import read_json, whole_file
 from dfpg_plugin.metrics.verification import verify
+from dfpg_plugin.options.keys import warn_of_idle_keys
+from dfpg_plugin.options.plugins import load_plugins
+from dfpg_plugin.options.reading import Options
+from dfpg_plugin.runs.building import build_loaders, explained, validate
 from dfpg_plugin.runs.distribution import stop_group
 from dfpg_plugin.runs.lock import locked
-from dfpg_plugin.training.loop import build_loaders, explained, validate
 from dfpg_plugin.runs.metric_trials import try_metrics
-from dfpg_plugin.options.keys import warn_of_idle_keys
-from dfpg_plugin.options.reading import Options
 from dfpg_plugin.runs.output import prepare_output, run_log
-from dfpg_plugin.options.plugins import load_plugins
 
 BATCH_SIZE = 16
 MAX_GPU_WORKERS = 4  # of each GPU, whose memory holds the networks of each

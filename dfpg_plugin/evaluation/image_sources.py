@@ -21,6 +21,7 @@ from dfpg_plugin.checks import UserError, check_folder
 from dfpg_plugin.data.images import list_images, read_image
 from dfpg_plugin.data.naming import check_stems
 from dfpg_plugin.models.mended_model import MendedModel
+from dfpg_plugin.seeding import seeded
 
 RESTORED, BLURRED, SHARP = "restored", "blurred", "sharp"
 MOST_ON_A_CPU = 4  # images in a batch: with more, what is between two layers does not stay in the cache
@@ -47,8 +48,7 @@ def restore(model: BaseModel, samples: Sequence[Sample], options: Mapping) -> li
 
     A network that draws random numbers, as GFPGAN's does, draws the same ones for the same samples together.
     """
-    with torch.random.fork_rng(devices=[] if model.device.type == "cpu" else [model.device]):
-        torch.manual_seed(0)
+    with seeded(0, model.device):
         if _validates_itself(model):
             return [_restore_by_validation(model, sample, options) for sample in samples]
         return _restore_in_batches(model, samples, options)

@@ -14,10 +14,10 @@ import torch
 from basicsr.models.base_model import BaseModel
 
 from dfpg_plugin import __version__
-from dfpg_plugin.evaluation.worker import SetPlan
-from dfpg_plugin.evaluation.records import FORMAT
 from dfpg_plugin.evaluation.image_sources import RESTORED
+from dfpg_plugin.evaluation.records import FORMAT
 from dfpg_plugin.evaluation.set_metrics import SetOptions, describe_set_metrics
+from dfpg_plugin.evaluation.worker import SetPlan
 from dfpg_plugin.files import sha256_of
 from dfpg_plugin.metrics.batches import better_by_default, settings_of, uses_of
 from dfpg_plugin.options.reading import Options

@@ -13,10 +13,8 @@ from basicsr.utils import imwrite
 from torch import nn
 from torch.utils.data import Dataset
 
-from dfpg_plugin.speed.winograd import with_winograd
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.naming import parse_blurred_name
-from dfpg_plugin.evaluation.records import PairDistance, Record
 from dfpg_plugin.evaluation.image_sources import (
     BLURRED,
     RESTORED,
@@ -27,12 +25,14 @@ from dfpg_plugin.evaluation.image_sources import (
     restore,
     to_image,
 )
+from dfpg_plugin.evaluation.records import PairDistance, Record
 from dfpg_plugin.evaluation.set_metrics import DetectionOptions, Partners, SetOptions
 from dfpg_plugin.metrics.batches import measure
 from dfpg_plugin.metrics.recognisers import load_recogniser
-from dfpg_plugin.speed.acceleration import channels_last
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.options.reading import Options
+from dfpg_plugin.speed.acceleration import channels_last
+from dfpg_plugin.speed.winograd import with_winograd
 
 
 @dataclass(frozen=True)

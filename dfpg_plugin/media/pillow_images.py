@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.media.pictures import ORIENTATION, TURNS, Picture, swap_red_and_blue
 from dfpg_plugin.media.colour_profiles import Notes, profile_of, to_srgb
+from dfpg_plugin.media.pictures import ORIENTATION, TURNS, Picture, swap_red_and_blue
 
 SIMPLER = {"1": "L", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "I;16B": "I;16", "I;16L": "I;16", "I;16N": "I;16"}
 OTHER_COLOURS = ("CMYK", "LAB", "YCbCr", "HSV")

@@ -13,9 +13,9 @@ from PIL import Image as PillowImage
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.images import MOST_PIXELS
 from dfpg_plugin.data.kinds import open_head, other_pictures
+from dfpg_plugin.media.colour_profiles import profile_of
 from dfpg_plugin.media.pictures import DEPTHS, ORIENTATION, TURNS, Picture
 from dfpg_plugin.media.pillow_images import ICC, read_pillow
-from dfpg_plugin.media.colour_profiles import profile_of
 
 EXIF, XMP = int(cv2.IMAGE_METADATA_EXIF), int(cv2.IMAGE_METADATA_XMP)
 EXIF_START = b"Exif\0\0"  # of JPEG's alone

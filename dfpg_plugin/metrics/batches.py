@@ -8,13 +8,13 @@ from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import METRIC_REGISTRY
 from numpy.typing import NDArray
 
-from dfpg_plugin.vggface.files import weights_sha256
 from dfpg_plugin.checks import check_border
 from dfpg_plugin.metrics.identity_similarity import calculate_identity_similarity, identity_similarities
 from dfpg_plugin.metrics.images import checked_pair
 from dfpg_plugin.metrics.lpips_distance import calculate_lpips, load_lpips, lpips_distances
 from dfpg_plugin.metrics.recognisers import load_recogniser
 from dfpg_plugin.metrics.vggface_distance import calculate_vggface_distance, load_vggface, vggface_distances
+from dfpg_plugin.vggface.files import weights_sha256
 
 Images = Sequence[NDArray[np.uint8]]
 GIVEN = ("img", "img2", "better")  # to a metric by its caller; `better` is for BasicSR's records

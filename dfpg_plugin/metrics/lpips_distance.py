@@ -10,11 +10,11 @@ from lpips import LPIPS
 from numpy.typing import NDArray
 from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights
 
-from dfpg_plugin.archs.frozen_extractor import fixed_seed
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.files import load_pytorch, state_dict_of
 from dfpg_plugin.metrics.images import GREY_LEVELS, checked_pair, to_rgb_batch
 from dfpg_plugin.metrics.weights import best_device, default_file, find_weights
+from dfpg_plugin.seeding import seeded
 from dfpg_plugin.weight_names import without_wrapper
 
 URLS = {
@@ -37,7 +37,7 @@ def load_lpips(net: str, weights: str | None) -> LPIPS:
     backbone, always the same, for tests. Raises UserError where the file is missing or is not the backbone's.
     """
     check_choice("calculate_lpips: net", net, URLS)
-    with fixed_seed():
+    with seeded(0):
         network = LPIPS(net=net, pnet_rand=True, verbose=False)  # else it downloads
     if weights != "random":
         path = find_weights("calculate_lpips", weights, URLS[net], default_weights(net).parent)

@@ -7,7 +7,6 @@ its weights under CC BY-NC-SA 4.0 or their authors' licences. Nothing of it is p
 import importlib
 import logging
 import os
-import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -15,7 +14,6 @@ from functools import cache
 from io import StringIO
 from types import ModuleType
 
-import numpy as np
 import torch
 from basicsr.utils.registry import METRIC_REGISTRY
 from numpy.typing import NDArray
@@ -24,6 +22,7 @@ from torch import nn
 from dfpg_plugin.checks import UserError, close_names
 from dfpg_plugin.metrics.images import checked_pair, to_rgb_batch
 from dfpg_plugin.metrics.weights import best_device
+from dfpg_plugin.seeding import everything_seeded
 
 NAME = "calculate_pyiqa"
 FULL_REFERENCE = "FR"  # pyiqa's word for metrics with a ground truth
@@ -47,7 +46,7 @@ def load_pyiqa(metric: str) -> nn.Module:
         )
     fetch = f"Fetch them once by `python -c \"import pyiqa; pyiqa.create_metric('{metric}')\"`."
     try:
-        with _same_random_numbers(), _no_downloads(), redirect_stdout(StringIO()):
+        with everything_seeded(0, best_device()), _no_downloads(), redirect_stdout(StringIO()):
             network = pyiqa.create_metric(metric, device=best_device())
     except _DownloadRefused as refused:
         raise UserError(f"{NAME}: {metric} needs weights from {refused}; nothing is downloaded here. {fetch}") from None
@@ -78,7 +77,7 @@ def pyiqa_value(image: NDArray, reference: NDArray | None, network: nn.Module) -
     Metrics that look at random parts of an image look at the same ones each time.
     """
     images = [image] if reference is None or network.metric_mode != FULL_REFERENCE else [image, reference]
-    with _same_random_numbers():
+    with everything_seeded(0, best_device()):
         return float(network(*(to_rgb_batch([i], torch.device("cpu")) for i in images)))  # pyiqa moves them
 
 
@@ -131,18 +130,3 @@ def _no_downloads() -> Iterator[None]:
         yield
     finally:
         _refusing = False
-
-
-@contextmanager
-def _same_random_numbers() -> Iterator[None]:
-    """Draw from seed 0, and leave the run's own random numbers as they are."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
-        random.seed(0)
-        np.random.seed(0)
-        torch.manual_seed(0)
-        try:
-            yield
-        finally:
-            random.setstate(of_python)
-            np.random.set_state(of_numpy)

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dfpg_plugin.archs.frozen_extractor import fixed_seed
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.files import load_pytorch, sha256_of, state_dict_of
 from dfpg_plugin.metrics.weights import best_device, find_weights
+from dfpg_plugin.seeding import seeded
 from dfpg_plugin.weight_names import without_wrapper
 
 DLIB, FACEXLIB = "dlib", "facexlib"
@@ -142,7 +142,7 @@ def _load_facexlib(weights: str | None) -> Recogniser:
 
     folder = default_facexlib_weights()[0].parent if weights is None else Path(weights).expanduser()
     device = best_device()
-    with fixed_seed():
+    with seeded(0):
         detector, network = RetinaFace("resnet50", device=device), Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
     load_facexlib_network(detector, folder, RETINAFACE)
     load_facexlib_network(network, folder, ARCFACE)

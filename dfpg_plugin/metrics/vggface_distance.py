@@ -8,11 +8,11 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dfpg_plugin.archs.frozen_extractor import fixed_seed
 from dfpg_plugin.archs.vggface_arch import VGGFaceFeatureExtractor
-from dfpg_plugin.speed.winograd import winograd_features
 from dfpg_plugin.metrics.images import checked_pair, to_rgb_batch
 from dfpg_plugin.metrics.weights import best_device
+from dfpg_plugin.seeding import seeded
+from dfpg_plugin.speed.winograd import winograd_features
 
 MOST_THREADS = 4  # of torch: Winograd's transforms run in one, so that with many a direct convolution overtakes it
 
@@ -33,7 +33,7 @@ def feature_distance(features: Sequence[Tensor], wanted: Sequence[Tensor]) -> Te
 @cache
 def load_vggface(weights: str, layer: str, input: str, channel_order: str | None) -> VGGFaceFeatureExtractor:
     """Return the network of d_VGG, loaded once a process, on the GPU where there is one."""
-    with fixed_seed():
+    with seeded(0):
         network = VGGFaceFeatureExtractor(
             weights=weights, layers=[layer], input=input, channel_order=channel_order, feature_scale=[1.0]
         )

@@ -11,11 +11,9 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from dfpg_plugin.checks import check_feature_maps, check_positive
-from dfpg_plugin.speed.acceleration import autocast, channels_last
 from dfpg_plugin.models.captured_step import CapturedStep
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.models.microbatch import Cosines, Losses, Part, frozen, gathering
-from dfpg_plugin.models.priors import RESTORED, is_ours, sized_to_prior
 from dfpg_plugin.models.model_checks import (
     check_accumulation,
     check_parts,
@@ -25,6 +23,8 @@ from dfpg_plugin.models.model_checks import (
     check_shapes,
     explaining,
 )
+from dfpg_plugin.models.priors import RESTORED, is_ours, sized_to_prior
+from dfpg_plugin.speed.acceleration import autocast, channels_last
 
 
 @MODEL_REGISTRY.register()

@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import save_whole
-from dfpg_plugin.speed.acceleration import Acceleration, autocast, channels_last
+from dfpg_plugin.models.model_checks import check_restored, explaining
 from dfpg_plugin.models.nonfinite import StepCheck
 from dfpg_plugin.models.optimizers import build_optimizer, scheduler_class
-from dfpg_plugin.models.model_checks import check_restored, explaining
 from dfpg_plugin.models.resuming import with_given_options
-from dfpg_plugin.speed.tiles import TILE_OVERLAP, check_tiles, restore_in_tiles
 from dfpg_plugin.models.validation import validate
+from dfpg_plugin.speed.acceleration import Acceleration, autocast, channels_last
+from dfpg_plugin.speed.tiles import TILE_OVERLAP, check_tiles, restore_in_tiles
 
 BASICSR_SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
 BEST = "best"

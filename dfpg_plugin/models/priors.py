@@ -9,6 +9,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from dfpg_plugin.checks import UserError, check_feature_maps
+from dfpg_plugin.seeding import keeping_random_numbers
 
 GENERATOR, RESTORED = "generator", "restored"
 ESTIMATES = (GENERATOR, RESTORED)  # `train:estimated_prior`: network_g's own, or the extractor's of the restored image
@@ -87,7 +88,7 @@ def is_ours(component: object) -> bool:
 def _untrained(options: Mapping) -> nn.Module:
     weights = {"weights": "random"} if is_ours(_component(options)) and "weights" in _parameters(options) else {}
     try:
-        with torch.random.fork_rng(devices=[]):
+        with keeping_random_numbers():
             return build_network({**options, **weights})
     except (ArithmeticError, AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, UserError):

@@ -16,11 +16,11 @@ from basicsr.utils.registry import (
 )
 
 from dfpg_plugin.checks import UserError, check_choice, check_file, check_keys, check_positive, close_names
-from dfpg_plugin.runs.curves import check_curves
-from dfpg_plugin.training.guards import NonFiniteOptions
+from dfpg_plugin.options.curves import check_curves
 from dfpg_plugin.options.keys import unknown_keys
-from dfpg_plugin.options.schema import wrong_kinds
+from dfpg_plugin.options.non_finite import NonFiniteOptions
 from dfpg_plugin.options.reading import Options, with_line
+from dfpg_plugin.options.schema import wrong_kinds
 
 BASICSR_SUFFIX = "_basicsr"  # BasicSR looks a name up with it, too
 GROUND_TRUTH = "img2"  # what BasicSR calls it in a metric's parameters

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
-from dfpg_plugin.speed.acceleration import PRECISIONS
 from dfpg_plugin.options.reading import Options
+from dfpg_plugin.speed.acceleration import PRECISIONS
 
 MOST_SEED = 4_000_000_000  # NumPy takes 32 bits, and each process adds its rank
 Kind = tuple[str, Callable[[object], bool]]  # what is expected, in words, and whether a value is that

@@ -6,9 +6,9 @@ from pathlib import Path
 from safetensors.torch import save
 
 from dfpg_plugin import __version__
-from dfpg_plugin.vggface.files import INPUTS, read_vggface, weights_sha256
 from dfpg_plugin.checks import UserError, check_choice, check_file
 from dfpg_plugin.files import sha256_of, whole_file
+from dfpg_plugin.vggface.files import INPUTS, read_vggface, weights_sha256
 
 FORMAT = "dfpg_plugin slim VGGFace 1"
 

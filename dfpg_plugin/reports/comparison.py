@@ -6,9 +6,9 @@ from pathlib import Path
 
 from dfpg_plugin.checks import UserError, check_file
 from dfpg_plugin.data.naming import list_some
+from dfpg_plugin.files import read_json
 from dfpg_plugin.reports.methods import IDENTICAL, differing
 from dfpg_plugin.reports.report import FORMAT
-from dfpg_plugin.files import read_json
 
 OF_RUN = ("method", "batch_size", "machine", "commit", "software")  # of its manifest, most telling first
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.evaluation.records import Run, read_run
 from dfpg_plugin.evaluation.image_sources import BLURRED, SHARP
+from dfpg_plugin.evaluation.records import Run, read_run
 
 IDENTICAL = ("type", "better", "settings", "uses")  # of a metric, in all runs
 RESULTS = "results"

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.naming import list_some, parse_blurred_name
-from dfpg_plugin.reports.methods import Method
 from dfpg_plugin.evaluation.records import Record, Run
 from dfpg_plugin.evaluation.set_metrics import VERIFICATION
-from dfpg_plugin.reports.statistics import Array
 from dfpg_plugin.metrics.verification import verify
+from dfpg_plugin.reports.methods import Method
+from dfpg_plugin.reports.statistics import Array
 
 NO_FACE = "not exactly one face is found in it, or in its photographs"
 NOWHERE = "no method has a value"

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.data.images import read_image
+from dfpg_plugin.evaluation.image_sources import BLURRED, SHARP, Image
+from dfpg_plugin.evaluation.records import Record
+from dfpg_plugin.evaluation.set_metrics import VERIFICATION
 from dfpg_plugin.reports.methods import Method
 from dfpg_plugin.reports.picture_choice import PictureChoice
-from dfpg_plugin.evaluation.records import Record
 from dfpg_plugin.reports.report import Report, SetReport
-from dfpg_plugin.evaluation.image_sources import BLURRED, SHARP, Image
-from dfpg_plugin.evaluation.set_metrics import VERIFICATION
 from dfpg_plugin.reports.tables import format_value, title_of
 
 DPI = 130

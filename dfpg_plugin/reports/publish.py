@@ -8,13 +8,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from dfpg_plugin.checks import UserError, make_folder
-from dfpg_plugin.reports.latex import to_latex
+from dfpg_plugin.files import read_json, whole_file
 from dfpg_plugin.reports.html import to_html
+from dfpg_plugin.reports.latex import to_latex
 from dfpg_plugin.reports.picture_choice import PictureChoice
 from dfpg_plugin.reports.plots import choose_images, draw_grid, metric_of, plot_sizes
 from dfpg_plugin.reports.report import Report, as_dict
 from dfpg_plugin.reports.tables import to_csv, to_markdown
-from dfpg_plugin.files import read_json, whole_file
 
 JSON = "report.json"
 LOGS = "logs"  # what a study keeps beside its report

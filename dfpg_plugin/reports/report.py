@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from dfpg_plugin.reports.paired_values import NO_PARTNER, NOWHERE, Column, Missing, TestSet
 from dfpg_plugin.evaluation.manifest import commit, now, software
-from dfpg_plugin.reports.methods import Method, agreed_metrics
 from dfpg_plugin.evaluation.set_metrics import VERIFICATION
+from dfpg_plugin.reports.methods import Method, agreed_metrics
+from dfpg_plugin.reports.paired_values import NO_PARTNER, NOWHERE, Column, Missing, TestSet
 from dfpg_plugin.reports.statistics import LEVEL, NUM_PERMUTATIONS, Array, bootstrap, group_sums, holm, paired_p
 
 FORMAT = 1

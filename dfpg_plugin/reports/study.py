@@ -17,13 +17,13 @@ from pathlib import Path
 from basicsr.utils import get_root_logger
 
 from dfpg_plugin.checks import UserError, check_file, make_folder
-from dfpg_plugin.reports.methods import RESULTS
-from dfpg_plugin.evaluation.records import MANIFEST
 from dfpg_plugin.evaluation.image_sources import BLURRED, SHARP
+from dfpg_plugin.evaluation.records import MANIFEST
 from dfpg_plugin.files import read_json, sha256_of
 from dfpg_plugin.models.priors import sized_to_prior
-from dfpg_plugin.options.reading import output_root, read_option_file
 from dfpg_plugin.options.plugins import load_plugins
+from dfpg_plugin.options.reading import output_root, read_option_file
+from dfpg_plugin.reports.methods import RESULTS
 
 REFERENCES = (BLURRED, SHARP)
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from dfpg_plugin.reports.paired_values import NOWHERE
 from dfpg_plugin.evaluation.records import Record
-from dfpg_plugin.reports.report import Cell, Cells, Report, SetReport
 from dfpg_plugin.evaluation.set_metrics import DETECTION, VERIFICATION
+from dfpg_plugin.reports.paired_values import NOWHERE
+from dfpg_plugin.reports.report import Cell, Cells, Report, SetReport
 
 DECIMALS = {  # as in the paper's tables
     "calculate_psnr": 2, "calculate_ssim": 3, "calculate_ssim_3d": 3, "calculate_lpips": 4,

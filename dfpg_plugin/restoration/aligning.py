@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.images import Image
+from dfpg_plugin.media.reading import decode_picture
 from dfpg_plugin.restoration.detectors import load_detector
 from dfpg_plugin.restoration.faces import TEMPLATE, Colours, Face, crop
-from dfpg_plugin.media.reading import decode_picture
 
 # below, a detector's face is doubtful: on 150 of LFW's pictures dlib gives 99 % of the faces more than 0.28, and to
 # what is no face, such as a patch of the astronaut's suit, mostly less

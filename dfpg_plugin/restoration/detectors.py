@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dfpg_plugin.archs.frozen_extractor import fixed_seed
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.metrics.recognisers import (
     RETINAFACE,
@@ -25,6 +24,7 @@ from dfpg_plugin.metrics.recognisers import (
 )
 from dfpg_plugin.metrics.weights import best_device
 from dfpg_plugin.restoration.faces import Colours, Face, face_from_landmarks, shrink, without_doubles
+from dfpg_plugin.seeding import seeded
 
 CENTERFACE, DLIB, FACEXLIB = DETECTORS = ("centerface", "dlib", "facexlib")
 MOST_SIDE = 1600  # px, of the picture that a detector is given
@@ -142,7 +142,7 @@ def _retinaface(weights: str | None) -> Find:
     from facexlib.detection.retinaface import RetinaFace
 
     folder = default_facexlib_weights()[0].parent if weights is None else Path(weights).expanduser()
-    with fixed_seed():
+    with seeded(0):
         network = RetinaFace("resnet50", device=best_device())
     load_facexlib_network(network, folder, RETINAFACE)
 

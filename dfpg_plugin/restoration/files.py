@@ -15,13 +15,13 @@ from tqdm import tqdm
 from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError, make_folder
 from dfpg_plugin.files import whole_file
-from dfpg_plugin.restoration.inputs import Inputs, Job
 from dfpg_plugin.media.pictures import LOSSY, WITHOUT_METADATA, Picture, write_picture
 from dfpg_plugin.media.reading import read_picture
+from dfpg_plugin.media.video_files import is_video
+from dfpg_plugin.restoration.inputs import Inputs, Job
 from dfpg_plugin.restoration.restorer import ERRORS, DFPGRestorer
 from dfpg_plugin.restoration.settings import FaceReport
 from dfpg_plugin.restoration.video import restore_video
-from dfpg_plugin.media.video_files import is_video
 
 REPORT = "report"
 NOT_REACHED = "not reached, for the run was interrupted"

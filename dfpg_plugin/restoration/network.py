@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from dfpg_plugin.checks import UserError, check_file
 from dfpg_plugin.files import CONTAINERS, load_weights
 from dfpg_plugin.models.priors import sized_to_prior
-from dfpg_plugin.options.reading import read_option_file
 from dfpg_plugin.options.plugins import load_plugins
+from dfpg_plugin.options.reading import read_option_file
 from dfpg_plugin.weight_names import fitted, load_into
 
 SHIPPED = files("dfpg_plugin") / "weights" / "dfpgnet_lfw.safetensors"

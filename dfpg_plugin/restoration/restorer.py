@@ -14,20 +14,20 @@ from PIL import Image as PillowImage
 from torch import nn
 from torch.nn import functional as F
 
-from dfpg_plugin.speed.winograd import with_winograd
 from dfpg_plugin.checks import UserError, check_choice, check_share
-from dfpg_plugin.metrics.recognisers import Recogniser, load_recogniser
-from dfpg_plugin.speed.acceleration import autocast, channels_last
-from dfpg_plugin.models.priors import estimates_priors
-from dfpg_plugin.models.model_checks import explaining
-from dfpg_plugin.speed.tiles import restore_in_tiles
-from dfpg_plugin.restoration.detectors import Find, load_detector
-from dfpg_plugin.restoration.faces import Colours, Face, crop, paste, same_face, without_doubles
-from dfpg_plugin.restoration.network import GREY, SEES, choose_device, load_attention, load_network
 from dfpg_plugin.media.pictures import Picture, swap_red_and_blue
 from dfpg_plugin.media.pillow_images import restore_image
 from dfpg_plugin.media.reading import read_picture
+from dfpg_plugin.metrics.recognisers import Recogniser, load_recogniser
+from dfpg_plugin.models.model_checks import explaining
+from dfpg_plugin.models.priors import estimates_priors
+from dfpg_plugin.restoration.detectors import Find, load_detector
+from dfpg_plugin.restoration.faces import Colours, Face, crop, paste, same_face, without_doubles
+from dfpg_plugin.restoration.network import GREY, SEES, choose_device, load_attention, load_network
 from dfpg_plugin.restoration.settings import ALIGNED, PHOTO, FaceReport, Settings
+from dfpg_plugin.speed.acceleration import autocast, channels_last
+from dfpg_plugin.speed.tiles import restore_in_tiles
+from dfpg_plugin.speed.winograd import with_winograd
 
 TILE, TILE_OVERLAP = 512, 64  # px
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601

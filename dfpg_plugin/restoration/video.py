@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.restoration.restorer import DFPGRestorer
-from dfpg_plugin.restoration.settings import FaceReport
 from dfpg_plugin.media.video_encoding import Encoding, add_film, choose_encoding
 from dfpg_plugin.media.video_streams import container_options, copy_streams, kept, lost_metadata, main_film
+from dfpg_plugin.restoration.restorer import DFPGRestorer
+from dfpg_plugin.restoration.settings import FaceReport
 
 if TYPE_CHECKING:
     import av

@@ -14,10 +14,10 @@ from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.options import dict2str
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.runs.checkpoints import settle
-from dfpg_plugin.runs.curves import has_curves
-from dfpg_plugin.runs.lock import locked
+from dfpg_plugin.options.curves import has_curves
 from dfpg_plugin.options.reading import Options
+from dfpg_plugin.runs.checkpoints import settle
+from dfpg_plugin.runs.lock import locked
 
 LOG_FORMAT = "%(asctime)s %(levelname)s: %(message)s"  # BasicSR's
 FOLDERS = ("experiments_root", "results_root", "models", "training_states", "log", "visualization")

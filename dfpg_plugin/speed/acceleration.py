@@ -13,7 +13,7 @@ from basicsr.utils import get_root_logger
 from torch import nn
 
 from dfpg_plugin.checks import UserError, check_choice, check_fields
-from dfpg_plugin.models.captured_step import CudaRecorder
+from dfpg_plugin.speed.cuda_graphs import CudaRecorder
 
 KNOWN = (__name__.partition(".")[0], "basicsr", "torch")  # packages whose networks decide nothing in Python
 COMPILERS = ("cc", "gcc", "clang")

@@ -8,7 +8,6 @@ where it was, in the data and in every random number.
 import datetime
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from basicsr.data import build_dataloader, build_dataset
@@ -19,26 +18,24 @@ from basicsr.utils import AvgTimer, get_root_logger, set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 from torch.utils.data import DataLoader
 
-from dfpg_plugin.checks import UserError, check_border, where_raised
+from dfpg_plugin.checks import UserError, check_border
 from dfpg_plugin.models.mended_model import MendedModel
+from dfpg_plugin.options.keys import warn_of_idle_keys
+from dfpg_plugin.options.non_finite import NonFiniteOptions
+from dfpg_plugin.options.reading import Options
+from dfpg_plugin.runs.building import build_loaders, explained, keep_out_of_the_random_stream, validate
 from dfpg_plugin.runs.checkpoints import LATEST, save_checkpoint
 from dfpg_plugin.runs.curves import message_logger, open_curves
 from dfpg_plugin.runs.distribution import stop_group, telling_lost_processes
-from dfpg_plugin.training.guards import Guard, NonFiniteOptions
-from dfpg_plugin.runs.metric_trials import check_metrics, try_metrics
-from dfpg_plugin.options.keys import warn_of_idle_keys
-from dfpg_plugin.options.reading import Options
+from dfpg_plugin.runs.metric_trials import try_metrics
 from dfpg_plugin.runs.output import lock_run, prepare_output, run_log
 from dfpg_plugin.runs.randomness import restore_random_state
+from dfpg_plugin.seeding import keeping_random_numbers
+from dfpg_plugin.training.guards import Guard
 from dfpg_plugin.training.resume import load_resume_state, resume, set_aside_later
 from dfpg_plugin.training.signals import Requests, StoppedBySignalError, WorkerSignals, listening, worker_signals
 from dfpg_plugin.training.stream import EpochSampler, SeededDataset
 from dfpg_plugin.training.summary import summarise
-
-REFUSALS = (
-    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NotImplementedError, OSError),
-    *(RuntimeError, TypeError, ValueError),
-)  # what components raise for arguments, files and states that they do not accept
 
 
 def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
@@ -79,18 +76,6 @@ def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
                     tb_logger.close()
 
 
-@contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Turn what a component of any package raises while it is built into a UserError of one line."""
-    try:
-        yield
-    except (UserError, torch.OutOfMemoryError):
-        raise
-    except REFUSALS as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".") or "no reason given"
-        raise UserError(f"{what}: {where_raised(error)}: {type(error).__name__}: {reason}.") from error
-
-
 def try_validation(model: BaseModel, loaders: Sequence[DataLoader]) -> None:
     """Restore the first image of each validation set, to say now what would fail at the first validation.
 
@@ -98,7 +83,7 @@ def try_validation(model: BaseModel, loaders: Sequence[DataLoader]) -> None:
     """
     metrics = (model.opt["val"].get("metrics") or {}).values()
     for loader in loaders:
-        with torch.random.fork_rng(devices=[] if model.device.type == "cpu" else [model.device]):
+        with keeping_random_numbers(model.device):
             data = next(iter(loader))
             if isinstance(model, MendedModel):
                 model.feed_data(data)
@@ -198,12 +183,6 @@ def batches(loader: DataLoader, opt: Options) -> Iterator[dict]:
         yield batch
 
 
-def validate(opt: Options, model: BaseModel, loaders: list[DataLoader], current_iter: int, tb_logger: object) -> None:
-    """Validate on every validation set, by the model's own method."""
-    for loader in loaders:
-        model.validation(loader, current_iter, tb_logger, opt["val"]["save_img"])
-
-
 def build_train_loader(opt: Options, signals: WorkerSignals) -> tuple[EpochSampler, DataLoader]:
     """Build the training set, its sampler and its loader. Raises UserError where it holds less than one batch."""
     options = opt["datasets"]["train"]
@@ -223,31 +202,3 @@ def build_train_loader(opt: Options, signals: WorkerSignals) -> tuple[EpochSampl
             "Add images, raise dataset_enlarge_ratio, or lower batch_size_per_gpu."
         )
     return sampler, loader
-
-
-def build_loaders(opt: Options, phase: str) -> list[DataLoader]:
-    """Build the loaders of every data set of a phase, ``val`` or ``test``.
-
-    Raises UserError where a metric needs a ground truth that a set does not have.
-    """
-    loaders = []
-    for key, options in sorted(opt["datasets"].items()):
-        if key.split("_")[0] == phase:
-            # BasicSR's loader has no workers here and refuses persistent ones
-            options = {**options, "persistent_workers": False}
-            with explained(f"datasets:{key}: {options['type']} can't be built with these options"):
-                dataset = build_dataset(options)
-            check_metrics(opt, dataset, options["name"])
-            get_root_logger().info(f"Number of {phase} images in {options['name']}: {len(dataset)}")
-            loader = build_dataloader(dataset, options, opt["num_gpu"], opt["dist"], None, opt["manual_seed"])
-            keep_out_of_the_random_stream(loader)
-            loaders.append(loader)
-    return loaders
-
-
-def keep_out_of_the_random_stream(loader: DataLoader) -> None:
-    """Let a loader draw its workers' seeds elsewhere than from the stream of numbers that networks draw from.
-
-    It draws them whenever an epoch is begun, which a resumed run does once more.
-    """
-    loader.generator = torch.Generator().manual_seed(0)

@@ -10,6 +10,7 @@ from basicsr.utils import check_resume, get_root_logger
 from dfpg_plugin.checks import UserError, check_file
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.models.resuming import with_given_options
+from dfpg_plugin.options.reading import Options
 from dfpg_plugin.runs.checkpoints import (
     MODELS,
     STATES,
@@ -19,7 +20,6 @@ from dfpg_plugin.runs.checkpoints import (
     load_state,
     set_aside,
 )
-from dfpg_plugin.options.reading import Options
 
 
 def load_resume_state(opt: Options) -> dict | None:

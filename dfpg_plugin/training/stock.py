@@ -8,10 +8,10 @@ import yaml
 
 from dfpg_plugin import compat
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.runs.metric_trials import try_metrics
 from dfpg_plugin.options.keys import warn_of_idle_keys
-from dfpg_plugin.options.schema import COUNTS, convert_whole_numbers
 from dfpg_plugin.options.reading import Arguments, Options, force, read_option_file
+from dfpg_plugin.options.schema import COUNTS, convert_whole_numbers
+from dfpg_plugin.runs.metric_trials import try_metrics
 from dfpg_plugin.training.resume import load_resume_state
 
 

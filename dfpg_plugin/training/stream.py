@@ -1,7 +1,6 @@
 """The order of the training data, and the randomness of each sample, as functions of seed, epoch and position."""
 
 import math
-import random
 from collections.abc import Iterator, Sized
 
 import numpy as np
@@ -10,6 +9,7 @@ from basicsr.data.data_sampler import EnlargedSampler
 from torch.utils.data import Dataset
 
 from dfpg_plugin.data.stream import EpochIndex
+from dfpg_plugin.seeding import everything_seeded
 
 
 class EpochSampler(EnlargedSampler):
@@ -57,13 +57,5 @@ class SeededDataset(Dataset):
     def __getitem__(self, index: EpochIndex) -> object:
         """Read the sample with Python's, NumPy's and torch's global generators seeded for it, and restored after it."""
         state = np.random.SeedSequence([self.seed, index.epoch, index]).generate_state(1)[0]
-        of_python, of_numpy = random.getstate(), np.random.get_state()
-        try:
-            random.seed(int(state))
-            np.random.seed(state)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int(state))
-                return self.dataset[index]
-        finally:
-            random.setstate(of_python)
-            np.random.set_state(of_numpy)
+        with everything_seeded(int(state)):
+            return self.dataset[index]

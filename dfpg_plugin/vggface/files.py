@@ -41,9 +41,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dfpg_plugin.vggface.readers import Contents, read_contents
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.files import sha256_of
+from dfpg_plugin.vggface.readers import Contents, read_contents
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of VGG-16's five stages
 NUM_CLASSES = 2622  # identities of the VGG Face data set

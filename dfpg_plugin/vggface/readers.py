@@ -16,10 +16,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from dfpg_plugin.vggface.caffemodel import read_caffemodel
-from dfpg_plugin.vggface.torch7 import OBJECT, TABLE, T7Tensor, read_torch7
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import load_pytorch, state_dict_of
+from dfpg_plugin.vggface.caffemodel import read_caffemodel
+from dfpg_plugin.vggface.torch7 import OBJECT, TABLE, T7Tensor, read_torch7
 from dfpg_plugin.weight_names import without_wrapper
 
 HEAD_SIZE = 512  # bytes that tell the format

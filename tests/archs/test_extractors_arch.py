@@ -19,9 +19,9 @@ from torchvision.models import get_model
 
 from dfpg_plugin.archs.extractors_arch import ArcFaceFeatureExtractor, TimmFeatureExtractor, TorchvisionFeatureExtractor
 from dfpg_plugin.archs.frozen_extractor import FrozenExtractor
-from dfpg_plugin.vggface.files import weights_sha256
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.priors import channels_and_strides
+from dfpg_plugin.vggface.files import weights_sha256
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).double().view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).double().view(1, 3, 1, 1)

@@ -10,8 +10,8 @@ from torchvision.models import vgg16
 from vggface_styles import STYLES, network, write
 
 from dfpg_plugin.archs.vggface_arch import MEAN_RGB, STAND_IN, VGGFaceFeatureExtractor, layer_names
-from dfpg_plugin.vggface.files import weights_sha256
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.vggface.files import weights_sha256
 
 TORCHVISION_INDEX = {"relu1_2": 3, "pool1": 4, "conv2_2": 7, "relu2_2": 8, "relu3_3": 15, "pool4": 23, "pool5": 30}
 

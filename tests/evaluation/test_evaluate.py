@@ -23,10 +23,10 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.evaluation.records import MANIFEST, Record, append_chunk, read_run, set_file
-from dfpg_plugin.reports.report import build_report
 from dfpg_plugin.models.dfpg_model import DFPGModel
-from dfpg_plugin.training.loop import build_loaders, validate
 from dfpg_plugin.options.reading import Arguments, complete, read_option_file
+from dfpg_plugin.reports.report import build_report
+from dfpg_plugin.runs.building import build_loaders, validate
 
 
 def values_of(folder: Path) -> dict[str, dict]:
@@ -141,12 +141,13 @@ def test_two_processes_measure_what_one_does(small_set: Callable) -> None:
 
 
 def test_winograds_convolutions_give_the_same_values(small_set: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+
     from dfpg_plugin.evaluation import worker
 
     files = small_set()
     made = []
-    original = measuring.with_winograd
-    monkeypatch.setattr(measuring, "with_winograd", lambda net: made.append(original(net)) or made[-1])
+    original = worker.with_winograd
+    monkeypatch.setattr(worker, "with_winograd", lambda net: made.append(original(net)) or made[-1])
     direct = values_of(files.run("name=direct"))
     assert not made
     fast = values_of(files.run("name=fast", "val:winograd=true"))

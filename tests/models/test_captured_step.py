@@ -9,9 +9,10 @@ import torch
 from basicsr.models import build_model
 from torch.nn import functional as F
 
-from dfpg_plugin.speed.acceleration import Acceleration
-from dfpg_plugin.models.captured_step import WARM_UP, CapturedStep, CudaRecorder
+from dfpg_plugin.models.captured_step import WARM_UP, CapturedStep
 from dfpg_plugin.models.dfpg_model import DFPGModel
+from dfpg_plugin.speed.acceleration import Acceleration
+from dfpg_plugin.speed.cuda_graphs import CudaRecorder
 
 
 class ComputingAgain:

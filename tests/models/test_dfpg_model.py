@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.dfpg_model import DFPGModel
-from dfpg_plugin.models.nonfinite import NonFiniteLossError
 from dfpg_plugin.models.microbatch import Cosines, Part, frozen
+from dfpg_plugin.models.nonfinite import NonFiniteLossError
 
 
 def build(options: dict) -> DFPGModel:

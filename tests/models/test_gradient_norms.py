@@ -5,8 +5,8 @@ import random
 import pytest
 import torch
 
-from dfpg_plugin.models.nonfinite import StepCheck
 from dfpg_plugin.models.gradient_norms import FAR, LATEST, LEAST, AstrayError, GradientNorms
+from dfpg_plugin.models.nonfinite import StepCheck
 
 
 def test_a_gradient_far_above_those_before_is_named_and_a_large_one_is_not() -> None:

@@ -9,6 +9,7 @@ import torch
 from two_processes import in_two_processes
 
 from dfpg_plugin.models import nonfinite
+from dfpg_plugin.models import nonfinite
 from dfpg_plugin.models.nonfinite import NonFiniteLossError, StepCheck
 
 VALUES = (math.nan, math.inf, -math.inf)
@@ -72,7 +73,7 @@ def test_each_bad_iteration_is_named_in_its_turn() -> None:
 
 
 def test_values_do_not_wait_for_ever_where_nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finite, "MOST_ITERATIONS", 3)
+    monkeypatch.setattr(nonfinite, "MOST_ITERATIONS", 3)
     weight, optimizer, check = make(waits=False, fused=True)
     for current_iter, loss in enumerate((math.nan, 1.0, 1.0), start=1):
         step(weight, optimizer, check, current_iter, loss)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.losses.prior_loss import PriorPerceptualLoss
-from dfpg_plugin.speed.acceleration import channels_last
 from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.models.microbatch import Part, frozen
 from dfpg_plugin.models.priors import channels_and_strides, sized_to_prior
+from dfpg_plugin.speed.acceleration import channels_last
 
 EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 1}
 COARSE = ["relu2_2", "relu3_3", "relu4_3"]  # of 128, 256 and 512 channels, strides 2, 4 and 8

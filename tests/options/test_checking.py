@@ -14,10 +14,10 @@ from conftest import write_yaml
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli.arguments import read_options
-from dfpg_plugin.runs.metric_trials import check_metrics, try_metrics
 from dfpg_plugin.options.checking import check_options
 from dfpg_plugin.options.keys import unknown_keys, warn_of_idle_keys
 from dfpg_plugin.options.reading import Arguments, complete, key_lines, read_option_file
+from dfpg_plugin.runs.metric_trials import check_metrics, try_metrics
 from dfpg_plugin.training.stock import train_stock
 
 

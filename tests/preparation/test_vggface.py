@@ -12,9 +12,9 @@ from vggface_styles import STYLES, bgr, expected, network, write
 
 import dfpg_plugin
 from dfpg_plugin.archs.vggface_arch import VGGFaceFeatureExtractor
-from dfpg_plugin.vggface.files import needed_tensors, read_vggface, weights_sha256
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.preparation.vggface import convert_vggface
+from dfpg_plugin.vggface.files import needed_tensors, read_vggface, weights_sha256
 
 PAPER = ("relu1_2", "relu2_2", "relu3_3")
 NET = network("conv3_3")

@@ -6,10 +6,10 @@ import pytest
 from results_folders import METRICS, PSNR, drawn, method, record, write_run
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.evaluation.records import Record
 from dfpg_plugin.reports.comparison import compare_reports
 from dfpg_plugin.reports.picture_choice import PictureChoice
 from dfpg_plugin.reports.publish import publish
-from dfpg_plugin.evaluation.records import Record
 from dfpg_plugin.reports.report import build_report
 
 

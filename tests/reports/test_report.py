@@ -10,11 +10,11 @@ import pytest
 from results_folders import D_VGG, DETECTION, METRICS, PSNR, VERIFICATION, drawn, method, record, write_run
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.reports.methods import read_methods
 from dfpg_plugin.evaluation.records import Record
+from dfpg_plugin.metrics.verification import verify
+from dfpg_plugin.reports.methods import read_methods
 from dfpg_plugin.reports.report import Report, as_dict, build_report
 from dfpg_plugin.reports.tables import missing_lines
-from dfpg_plugin.metrics.verification import verify
 
 
 def report_of(*methods: object) -> Report:

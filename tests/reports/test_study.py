@@ -13,9 +13,9 @@ from conftest import write_yaml
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.evaluation.records import MANIFEST
-from dfpg_plugin.reports.study import StudyRun, is_tested, network_options, results_folder, run_study
 from dfpg_plugin.files import sha256_of
 from dfpg_plugin.options.reading import force
+from dfpg_plugin.reports.study import StudyRun, is_tested, network_options, results_folder, run_study
 
 NOT_PLAIN = ("network_d", "network_prior", "prior_opt", "gan_opt", "optim_d", "ema_decay")
 

@@ -16,10 +16,10 @@ from restoration.conftest import photo
 from safetensors.torch import load_file, save_file
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.media.pictures import Picture
 from dfpg_plugin.restoration.detectors import Detector
 from dfpg_plugin.restoration.faces import Face
 from dfpg_plugin.restoration.network import load_network
-from dfpg_plugin.media.pictures import Picture
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.settings import Settings
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dfpg_plugin.media.video_files import suffix_of_result
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.settings import Settings
 from dfpg_plugin.restoration.video import restore_video
-from dfpg_plugin.media.video_files import suffix_of_result
 
 WIDTH, HEIGHT = 128, 64
 TICK = Fraction(1, 25)

@@ -15,11 +15,11 @@ from restoration.test_video import BOX, INSIDE, NOBODY, SOMEBODY, Kind, decoded,
 
 from dfpg_plugin.data.kinds import UNKNOWN
 from dfpg_plugin.media.pictures import Picture
-from dfpg_plugin.restoration.restorer import DFPGRestorer
-from dfpg_plugin.restoration.video import restore_video
 from dfpg_plugin.media.video_encoding import choose_encoding
 from dfpg_plugin.media.video_files import is_companion, is_video
 from dfpg_plugin.media.video_frames import FULL, Layout, orientation_of
+from dfpg_plugin.restoration.restorer import DFPGRestorer
+from dfpg_plugin.restoration.video import restore_video
 
 LIMITED = Kind(".mp4", "libx264", "yuv420p")
 SCREEN = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"

@@ -11,9 +11,9 @@ from conftest import ROOT, write_yaml
 from torch import distributed
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.options.reading import Arguments
 from dfpg_plugin.runs.checkpoints import load_set
 from dfpg_plugin.runs.distribution import start_group
-from dfpg_plugin.options.reading import Arguments
 
 
 @pytest.fixture

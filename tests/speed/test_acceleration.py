@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.speed import acceleration
 from dfpg_plugin.speed.acceleration import Acceleration
-from dfpg_plugin.models.dfpg_model import DFPGModel
 
 
 def build(options: dict, **train: object) -> DFPGModel:

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dfpg_plugin.speed import winograd_transforms
 from dfpg_plugin.archs.vggface_arch import VGGFaceFeatureExtractor
+from dfpg_plugin.speed import winograd_transforms
 from dfpg_plugin.speed.winograd import DirectConv2d, WinogradConv2d, transform_weight, winograd_features, with_winograd
 
 # B^T and A^T for the points 0, 1, -1, 2, -2 and infinity

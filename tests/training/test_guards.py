@@ -10,7 +10,7 @@ from conftest import write_yaml
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.nonfinite import StepCheck
-from dfpg_plugin.training.guards import NonFiniteOptions
+from dfpg_plugin.options.non_finite import NonFiniteOptions
 
 POISONED = (2, 3)
 

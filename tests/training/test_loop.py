@@ -11,8 +11,8 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from conftest import write_yaml
 from training.conftest import for_sr_model
 
-from dfpg_plugin.training.loop import build_loaders
 from dfpg_plugin.options.reading import Arguments, complete, force, read_option_file
+from dfpg_plugin.runs.building import build_loaders
 
 METRIC = {"type": "calculate_psnr", "crop_border": 0}
 KEYS = ("l_d_real", "l_d_fake", "l_g_pix", "l_g_prior", "l_g_gan", "cos_p1")

@@ -33,8 +33,8 @@ from vggface_styles import (
 )
 
 from dfpg_plugin.archs.vggface_arch import STAND_IN
-from dfpg_plugin.vggface.files import needed_tensors, read_vggface, tensor_shapes, weights_sha256
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.vggface.files import needed_tensors, read_vggface, tensor_shapes, weights_sha256
 
 SMALL = network("conv2_2")
 SMALL_LAYERS = ["relu1_2", "relu2_2"]
