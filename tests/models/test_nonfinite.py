@@ -9,7 +9,6 @@ import torch
 from two_processes import in_two_processes
 
 from dfpg_plugin.models import nonfinite
-from dfpg_plugin.models import nonfinite
 from dfpg_plugin.models.nonfinite import NonFiniteLossError, StepCheck
 
 VALUES = (math.nan, math.inf, -math.inf)
