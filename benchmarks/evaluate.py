@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import cv2
@@ -35,7 +36,8 @@ from dfpg_plugin.data.kernels import synthesise_kernels
 from dfpg_plugin.data.naming import blurred_name
 from dfpg_plugin.evaluation.evaluate import evaluate
 from dfpg_plugin.evaluation.records import read_run
-from dfpg_plugin.options.reading import Arguments, complete, read_option_file
+from dfpg_plugin.options.completing import Arguments, RunOptions, complete
+from dfpg_plugin.options.reading import open_option_file
 from dfpg_plugin.runs.building import build_loaders
 
 SIZE = 128  # px
@@ -95,14 +97,15 @@ def write_options(folder: Path, network: dict | None) -> Path:
 
 def run_side(side: str, file: Path, folder: Path) -> dict[str, float]:
     """Measure the set by one side, in this process; return every metric's mean."""
-    opt = complete(read_option_file(str(file)), Arguments(str(file)), folder, is_train=False)
+    read = open_option_file(str(file))
+    opt = complete(deepcopy(read.values), Arguments(str(file)), folder, is_train=False)
     if side == "stock":
         opt.update(rank=0, world_size=1)
         (loader,) = build_loaders(opt, "test")
         model = build_model(opt)
         model.validation(loader, "benchmark", None, False)
         return {key: float(value) for key, value in model.metric_results.items()}
-    evaluate(opt, str(file), "blurred" if opt["network_g"]["type"] == LeaveAsItIs.__name__ else "restored")
+    evaluate(RunOptions.of(read, opt), "blurred" if opt["network_g"]["type"] == LeaveAsItIs.__name__ else "restored")
     records = read_run(folder / "results" / "benchmark").sets["Set"]
     return {key: float(np.mean([record.values[key] for record in records])) for key in METRICS}
 

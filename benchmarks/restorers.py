@@ -27,8 +27,9 @@ from basicsr.data import build_dataset
 from basicsr.models import build_model
 
 from dfpg_plugin.models.dfpg_model import DFPGModel
+from dfpg_plugin.options.completing import Arguments, complete
 from dfpg_plugin.options.plugins import load_plugins
-from dfpg_plugin.options.reading import Arguments, complete, read_option_file
+from dfpg_plugin.options.reading import read_option_file
 
 DECAYS = 10  # of the learning rate in a training, as in the option files
 FACE = (1, 3, 112, 92)

@@ -1,24 +1,23 @@
 """What several tests share: small options, and the command as a user runs it."""
 
+import dfpg_plugin  # noqa: F401 - before anything imports basicsr
+
+# isort: split
+import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from basicsr.utils.registry import ARCH_REGISTRY
+from kit import ROOT, Brighten, clear_logger, identity, register, small_options
+from safetensors.torch import save_file
 
-import dfpg_plugin  # noqa: F401 - before any test imports basicsr
-
-ROOT = Path(__file__).parents[1]
-DEMO_YAML = ROOT / "options" / "train_dfpg_orl.yml"
-
+from dfpg_plugin.cli.main import main
+from dfpg_plugin.data.faces import orl_faces
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several at a time: more threads than CPUs wait for one another
     torch.set_num_threads(1)
@@ -35,44 +34,22 @@ def demo_options() -> dict:
     return small_options()
 
 
-def small_options() -> dict:
-    """Return the demo's options with the smallest networks and crops and an untrained prior."""
-    opt = yaml.safe_load(DEMO_YAML.read_text(encoding="utf-8"))
-    opt["name"] = "small"
-    opt["datasets"]["train"].update(batch_size_per_gpu=2, gt_size=32, kernels_per_size=3, kernel_sizes=[5, 7])
-    opt["datasets"]["val"].update(kernels_per_size=2, kernel_sizes=[5])
-    opt["network_g"] = {"type": "DFPGNet", "num_feat": 16, "num_block": 1, "num_prior_block": 1, "squeeze_factor": 4}
-    opt["network_d"] = {"type": "CAFeatureDiscriminator", "num_feat": 8}
-    opt["network_prior"] = {"type": "VGGFaceFeatureExtractor", "weights": "random"}
-    opt["train"]["total_iter"] = 4
-    opt["val"]["val_freq"] = 1000
-    opt["logger"].update(print_freq=1, save_checkpoint_freq=2)
-    return deepcopy(opt)
+Command = Callable[..., subprocess.CompletedProcess]
 
 
-def write_yaml(path: Path, opt: dict) -> Path:
-    """Write options to ``path`` and return it."""
-    path.write_text(yaml.safe_dump(opt, sort_keys=False), encoding="utf-8")
-    return path
+@pytest.fixture
+def basicsr(tmp_path: Path) -> Command:
+    """Run ``basicsr`` with the given arguments in ``tmp_path``, on one thread, and return the finished process."""
 
+    def run(*args: object, code: str | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", code or "import sys; from dfpg_plugin.cli.main import main; sys.exit(main())"]
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(env or {})}
+        return subprocess.run(
+            [*command, *map(str, args)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+        )
 
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Let no file grow beyond ``size`` bytes, as a full disk does: what is written up to there lies in the file."""
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
-def identity(file: Path | int) -> tuple[int, int]:
-    """Return what stays the same of a file, a folder or an open one when it is renamed."""
-    status = os.stat(file)
-    return status.st_dev, status.st_ino
+    return run
 
 
 @pytest.fixture
@@ -94,19 +71,65 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, int]]]:
     return events
 
 
-Command = Callable[..., subprocess.CompletedProcess]
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """Run ``basicsr`` in this process, in ``tmp_path``; return its exit status."""
+    import basicsr.train
+
+    monkeypatch.chdir(tmp_path)
+    # so that a patch of the stock loop ends with the test
+    monkeypatch.setattr(basicsr.train, "load_resume_state", basicsr.train.load_resume_state)
+
+    def run(*args: object) -> int:
+        clear_logger()
+        monkeypatch.setattr("sys.argv", ["basicsr", *map(str, args)])
+        return main([str(a) for a in args])
+
+    yield run
+    clear_logger()
 
 
 @pytest.fixture
-def basicsr(tmp_path: Path) -> Command:
-    """Run ``basicsr`` with the given arguments in ``tmp_path``, on one thread, and return the finished process."""
+def eight_faces(tmp_path: Path) -> Path:
+    """A folder of 8 real faces."""
+    import cv2
 
-    def run(*args: object, code: str | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-c", code or "import sys; from dfpg_plugin.cli.main import main; sys.exit(main())"]
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(env or {})}
-        return subprocess.run(
-            [*command, *map(str, args)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
-        )
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    faces = orl_faces("train")
+    for name in faces.names[::40]:
+        cv2.imwrite(str(folder / f"{name[:-4].replace('/', '_')}.png"), faces.read(name))
+    return folder
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A file of the network that adds a tenth."""
+    register(monkeypatch, ARCH_REGISTRY, Brighten)
+    path = tmp_path / "brighten.safetensors"
+    save_file({"amount": torch.tensor(0.1)}, path, {"network_g": json.dumps({"type": "Brighten"})})
+    return str(path)
+
+
+@pytest.fixture
+def restore(
+    tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Callable[..., tuple[int, str]]:
+    """Run ``basicsr restore`` in an empty folder; return its status and what it says."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> tuple[int, str]:
+        status = main(["restore", "--weights", weights, "--no_identity", *map(str, args)])
+        return status, capsys.readouterr().err
 
     return run
+
+
+@pytest.fixture
+def options(demo_options: dict, tmp_path: Path) -> dict:
+    """The demo's smallest options, completed, their folders made."""
+    folders = {key: str(tmp_path / key) for key in ("models", "training_states", "visualization")}
+    for folder in folders.values():
+        Path(folder).mkdir()
+    demo_options.update(num_gpu=0, dist=False, rank=0, is_train=True, path=folders)
+    return demo_options

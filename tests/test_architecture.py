@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from kit import ROOT
 
 PACKAGE = ROOT / "dfpg_plugin"
 LEAVES = {"checks", "compiling", "files", "seeding", "weight_names", "__version__"}
@@ -18,14 +18,14 @@ ALLOWED = {
     "seeding": set(),
     "weight_names": {"checks"},
     "losses": LEAVES,
-    "data": LEAVES,
+    "options": LEAVES,
+    "data": {*LEAVES, "options"},
     "media": {*LEAVES, "data"},
     "vggface": LEAVES,
     "archs": {*LEAVES, "vggface"},
-    "speed": {*LEAVES, "archs"},
+    "speed": {*LEAVES, "archs", "options"},
     "metrics": {*LEAVES, "archs", "speed", "vggface"},
-    "models": {*LEAVES, "speed"},
-    "options": {*LEAVES, "speed"},
+    "models": {*LEAVES, "options", "speed"},
     "runs": {*LEAVES, "models", "options"},
     "training": {*LEAVES, "compat", "data", "models", "options", "runs"},
     "evaluation": {*LEAVES, "data", "metrics", "models", "options", "runs", "speed"},

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import DEMO_YAML, ROOT
+from kit import DEMO_YAML, ROOT
 
 NUM_ITER = 200  # the third layer starts to rise after about 100
 

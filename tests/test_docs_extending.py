@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from kit import ROOT
 
 GUIDE = ROOT / "docs" / "extending.md"
 SHORTER = ["train:total_iter=4", "val:val_freq=4", "logger:save_checkpoint_freq=4", "logger:print_freq=1", "num_gpu=0"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import identity
+from kit import identity
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import load_pytorch, save_whole, sha256_of, whole_file

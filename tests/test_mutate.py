@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from kit import ROOT
 
 SCRIPT = ROOT / "scripts" / "mutate.py"
 LISTS = sorted((ROOT / "scripts").glob("unnoticed_changes*.json"))

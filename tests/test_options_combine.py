@@ -9,7 +9,7 @@ import torch
 from basicsr.data import build_dataset
 from basicsr.models import build_model
 from basicsr.models.sr_model import SRModel
-from conftest import ROOT
+from kit import ROOT
 from torch import distributed, nn
 from torch.utils.data import DataLoader
 
@@ -17,8 +17,9 @@ from dfpg_plugin.losses.prior_loss import PriorPerceptualLoss
 from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.models.microbatch import Part, frozen
 from dfpg_plugin.options.checking import check_options
+from dfpg_plugin.options.completing import Arguments, complete
 from dfpg_plugin.options.plugins import load_plugins
-from dfpg_plugin.options.reading import Arguments, complete, force, read_option_file
+from dfpg_plugin.options.reading import force, read_option_file
 
 OPTIONS = ROOT / "options"
 FILES = sorted((OPTIONS / "combine").glob("*.yml"))
@@ -84,7 +85,7 @@ def test_the_prior_term_reaches_the_generator_and_no_other_network(file: Path, b
     model = build(file)
     if isinstance(model, DFPGModel):
         (part,) = Part.of(model.lq, model.gt, 1)
-        model._estimate(part)
+        model._estimate(part, with_graph=True)
         with frozen(model.net_d):
             model._generator_losses(part)[0]["l_g_prior"].backward()
         others = [model.net_prior, model.net_d]

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
-from conftest import ROOT
+from kit import ROOT
 
 from dfpg_plugin.cli.main import build_parser
 from dfpg_plugin.data.deblur_test_dataset import FaceDeblurTestOptions
 from dfpg_plugin.data.face_blur_dataset import FaceBlurOptions
 from dfpg_plugin.evaluation.set_metrics import read_set_metrics
 from dfpg_plugin.options.checking import check_options
+from dfpg_plugin.options.completing import Arguments, complete
 from dfpg_plugin.options.plugins import load_plugins
-from dfpg_plugin.options.reading import Arguments, complete, force, read_option_file
+from dfpg_plugin.options.reading import force, read_option_file
 from dfpg_plugin.preparation.face_folder import FFHQ_SIDE
 from dfpg_plugin.runs.building import build_loaders
 
@@ -62,7 +63,7 @@ def test_every_component_and_argument_passes_the_checks(path: Path, tmp_path: Pa
     complete(opt, Arguments(str(path)), tmp_path, is_train="train" in opt)
     check_options(opt, load_plugins(opt.get("plugins") or []))
     for section in opt["datasets"].values():
-        READERS[section["type"]].from_opt(section)
+        READERS[section["type"]].of_data_set("datasets", section)
 
 
 @pytest.mark.parametrize(

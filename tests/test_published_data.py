@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from kit import ROOT
 from vggface_styles import network, torchvision_names
 
 from dfpg_plugin.data.faces import orl_faces

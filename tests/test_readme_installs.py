@@ -2,7 +2,7 @@
 
 import re
 
-from conftest import ROOT
+from kit import ROOT
 
 BUILD = {"setuptools", "wheel", "cython", "torch", "torchvision"}  # what BasicSR's setup.py imports, and ours
 

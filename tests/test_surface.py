@@ -4,7 +4,7 @@ from importlib.metadata import entry_points, metadata
 
 import yaml
 from basicsr.utils import registry
-from conftest import ROOT
+from kit import ROOT
 
 import dfpg_plugin
 from dfpg_plugin.cli.main import build_parser

@@ -2,13 +2,14 @@
 
 import argparse
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from dfpg_plugin.options.checking import check_options
+from dfpg_plugin.options.completing import Arguments, RunOptions, complete, convert_whole_numbers, output_root
 from dfpg_plugin.options.plugins import load_plugins
-from dfpg_plugin.options.reading import Arguments, Options, complete, force, key_lines, output_root, read_option_file
-from dfpg_plugin.options.schema import convert_whole_numbers
+from dfpg_plugin.options.reading import force, open_option_file
 from dfpg_plugin.runs.distribution import start_group
 
 RENAMED = {"--output": "--out"}
@@ -96,21 +97,21 @@ def to_arguments(args: argparse.Namespace) -> Arguments:
     return Arguments(args.opt, args.launcher, args.auto_resume, args.debug, args.local_rank, tuple(args.force_yml))
 
 
-def read_options(args: Arguments, is_train: bool, join_group: bool = True, needs_network: bool = True) -> Options:
+def read_options(args: Arguments, is_train: bool, join_group: bool = True, needs_network: bool = True) -> RunOptions:
     """Read, complete and check the options; join the processes' group.
 
-    Outputs go below ``path:root``, by default the working directory.
-
-    Without ``needs_network`` it does not matter whether the trained weights are there.
+    Outputs go below ``path:root``, by default the working directory. Without ``needs_network`` it does not matter
+    whether the trained weights are there.
     """
-    opt = read_option_file(args.opt)
+    file = open_option_file(args.opt)
+    opt = deepcopy(file.values)
     force(opt, args.force_yml)
     convert_whole_numbers(opt)
     if not needs_network and isinstance(opt.get("path"), dict):
         opt["path"] = {key: v for key, v in opt["path"].items() if not key.startswith("pretrain_network_")}
     plugins = load_plugins(opt.get("plugins") or [])
     complete(opt, args, output_root(opt).resolve(), is_train)
-    check_options(opt, plugins, needs_network, key_lines(args.opt))
+    check_options(opt, plugins, needs_network, file.lines)
     if join_group:
         start_group(args, opt.get("dist_params"), opt["num_gpu"])
-    return opt
+    return RunOptions.of(file, opt)

@@ -10,7 +10,20 @@ from basicsr.utils.dist_util import get_dist_info
 
 from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli import demo, doctor, export, list_components, memory, prepare, report, restore, study, test, train
+from dfpg_plugin.cli import (
+    demo,
+    doctor,
+    export,
+    list_components,
+    memory,
+    options,
+    prepare,
+    report,
+    restore,
+    study,
+    test,
+    train,
+)
 from dfpg_plugin.cli.arguments import Parser
 from dfpg_plugin.options.checking import OptionsError
 from dfpg_plugin.runs.distribution import LostProcessError, stop_group
@@ -26,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="basicsr", description="Train and test image restoration models of BasicSR.")
     parser.add_argument("--version", action="version", version=f"dfpg_plugin {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (train, test, report, study, prepare, restore, export, demo, list_components, doctor):
+    for module in (train, test, report, study, prepare, restore, export, demo, list_components, options, doctor):
         module.add_parser(commands)
     return parser
 

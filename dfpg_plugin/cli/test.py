@@ -28,5 +28,5 @@ def run(args: argparse.Namespace) -> None:
     from dfpg_plugin.evaluation.image_sources import RESTORED
 
     arguments = to_arguments(args)
-    opt = read_options(arguments, is_train=False, needs_network=args.images == RESTORED)
-    evaluate(opt, args.opt, args.images, args.workers)
+    options = read_options(arguments, is_train=False, needs_network=args.images == RESTORED)
+    evaluate(options, args.images, args.workers)

@@ -25,10 +25,10 @@ def run(args: argparse.Namespace) -> None:
     from dfpg_plugin.training.stock import train_stock
 
     arguments = to_arguments(args)
-    opt = read_options(arguments, is_train=True, join_group=not args.stock)
+    options = read_options(arguments, is_train=True, join_group=not args.stock)
     if args.stock and args.dry_run:
         raise UserError("--dry-run: BasicSR's own loop has none. Leave --stock out.")
     if args.stock:
-        train_stock(opt, arguments)
+        train_stock(options, arguments)
     else:
-        train(opt, args.opt, args.dry_run)
+        train(options, args.dry_run)

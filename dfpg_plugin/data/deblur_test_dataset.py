@@ -1,49 +1,40 @@
 """Test and validation sets as they are published: blurred faces, most with their ground truth."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from basicsr.utils import img2tensor
 from basicsr.utils.registry import DATASET_REGISTRY
+from pydantic import model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dfpg_plugin.checks import UserError, check_choice, check_fields, check_folder, check_keys
-from dfpg_plugin.data.face_blur_dataset import BASICSR_KEYS
+from dfpg_plugin.checks import UserError, check_choice, check_folder
 from dfpg_plugin.data.images import list_images, read_image
 from dfpg_plugin.data.naming import check_stems, list_some, pair_by_name
 from dfpg_plugin.data.sizes import check_sizes
+from dfpg_plugin.options.schema import DataSetKeys
+from dfpg_plugin.options.section import Key, Text
 
 
-@dataclass(frozen=True)
-class FaceDeblurTestOptions:
-    """The keys of ``datasets.*`` that :class:`FaceDeblurTestDataset` reads."""
+class FaceDeblurTestOptions(DataSetKeys):
+    """A published test set."""
 
-    dataroot: str | None = None  # a published folder: holds one folder named ...gt and one named ...blur
-    dataroot_lq: str | None = None  # instead of it: the blurred faces
-    dataroot_gt: str | None = None  # and their ground truth, where there is one
+    dataroot: Text | None = Key(None, "A published folder, with one folder named ...gt and one named ...blur in it.")
+    dataroot_lq: Text | None = Key(None, "Instead of dataroot: the folder of the blurred faces.")
+    dataroot_gt: Text | None = Key(None, "The folder of their ground truth, where there is one.")
 
-    def __post_init__(self) -> None:
-        """Check that the folders are named in one way."""
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
         if (self.dataroot is None) == (self.dataroot_lq is None):
             raise UserError(
-                "datasets: FaceDeblurTestDataset needs either dataroot (with ..._gt and ..._blur in it) or dataroot_lq."
+                "FaceDeblurTestDataset needs either dataroot (with ..._gt and ..._blur in it) or dataroot_lq."
             )
         if self.dataroot is not None and self.dataroot_gt is not None:
-            raise UserError("datasets: dataroot_gt goes with dataroot_lq. Remove it, or dataroot.")
-
-    @classmethod
-    def from_opt(cls, opt: Mapping[str, object]) -> "FaceDeblurTestOptions":
-        """Read BasicSR's dataset options; an unknown key is an error."""
-        known = {f.name for f in fields(cls)}
-        given: dict = {key: value for key, value in opt.items() if key not in BASICSR_KEYS}
-        check_keys(f"datasets: {opt.get('name')}", given, known | BASICSR_KEYS)
-        check_fields(f"datasets: {opt.get('name')}", cls, given)
-        backend = opt.get("io_backend") or {"type": "disk"}
-        check_choice(f"datasets: {opt.get('name')}: io_backend", backend, [{"type": "disk"}])
-        return cls(**given)
+            raise UserError("dataroot_gt goes with dataroot_lq. Remove it, or dataroot.")
+        return self
 
     def folders(self, where: str) -> tuple[Path, Path | None]:
         """Return the folders of the blurred faces and of their ground truth; raise UserError where one is missing."""
@@ -62,11 +53,14 @@ class FaceDeblurTestDataset(Dataset):
     ``lq_path`` alone. Options: :class:`FaceDeblurTestOptions`.
     """
 
+    Options = FaceDeblurTestOptions
+
     def __init__(self, opt: Mapping[str, object]) -> None:
         super().__init__()
         self.opt = opt  # BasicSR reads opt['name'] from it
         where = f"datasets: {opt.get('name')}"
-        lq, gt = FaceDeblurTestOptions.from_opt(opt).folders(where)
+        check_choice(f"{where}: io_backend", opt.get("io_backend") or {"type": "disk"}, [{"type": "disk"}])
+        lq, gt = FaceDeblurTestOptions.of_data_set(where, opt).folders(where)
         self.has_gt = gt is not None
         blurred = list_images(lq)
         sharp = [] if gt is None else list_images(gt)

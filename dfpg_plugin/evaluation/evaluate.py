@@ -10,7 +10,6 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +17,11 @@ import cv2
 import torch
 from basicsr.data.single_image_dataset import SingleImageDataset
 from basicsr.utils import get_root_logger, set_random_seed
-from basicsr.utils.dist_util import get_dist_info
 from torch.multiprocessing import get_context
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dfpg_plugin.checks import UserError, check_positive
+from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.deblur_test_dataset import FaceDeblurTestDataset
 from dfpg_plugin.data.face_blur_dataset import FaceBlurDataset
 from dfpg_plugin.evaluation.image_sources import BLURRED, RESTORED, SHARP, RestoredFolder, why_not_single_images
@@ -33,37 +31,34 @@ from dfpg_plugin.evaluation.set_metrics import Partners, SetOptions, Verificatio
 from dfpg_plugin.evaluation.worker import Chunk, MeasuredChunks, SetPlan
 from dfpg_plugin.files import read_json, whole_file
 from dfpg_plugin.metrics.verification import verify
+from dfpg_plugin.options.completing import RunOptions
 from dfpg_plugin.options.keys import warn_of_idle_keys
 from dfpg_plugin.options.plugins import load_plugins
 from dfpg_plugin.options.reading import Options
+from dfpg_plugin.options.schema import Val
 from dfpg_plugin.runs.building import build_loaders, explained, validate
 from dfpg_plugin.runs.distribution import stop_group
 from dfpg_plugin.runs.lock import locked
 from dfpg_plugin.runs.metric_trials import try_metrics
 from dfpg_plugin.runs.output import prepare_output, run_log
 
-BATCH_SIZE = 16
 MAX_GPU_WORKERS = 4  # of each GPU, whose memory holds the networks of each
 
 
-def evaluate(opt: Options, option_file: str, images: str = RESTORED, workers: int | None = None) -> None:
-    """Measure every ``test`` and ``val`` set of completed and checked options, into ``results/<name>``.
+def evaluate(options: RunOptions, images: str = RESTORED, workers: int | None = None) -> None:
+    """Measure every ``test`` and ``val`` set of the options, into ``results/<name>``.
 
     ``images``: what is measured, :data:`RESTORED` by the network of the options, the sets' own :data:`BLURRED` or
     :data:`SHARP` faces, or a folder of restored ones. ``workers``: processes besides this one; by default one for each
     CPU. An evaluation of the same options that was stopped goes on. Raises UserError.
     """
-    opt["rank"], opt["world_size"] = get_dist_info()
-    set_random_seed(opt["manual_seed"] + opt["rank"])
-    batch_size = opt["val"].setdefault("batch_size", BATCH_SIZE)
-    check_positive("val:batch_size", batch_size)
-    if not isinstance(batch_size, int):
-        raise UserError(f"val:batch_size: expected a whole number, got {batch_size!r}.")
+    opt, val = options.plain, options.sections.val or Val()
+    set_random_seed(opt["manual_seed"] + options.rank)
     stop_group()  # as in BasicSR, the first process tests alone; the others do not wait for it
-    if opt["rank"] != 0:
+    if options.rank != 0:
         return
     with run_log() as open_log:
-        warn_of_idle_keys(opt, option_file)
+        warn_of_idle_keys(opt, options.file)
         loaders = build_loaders(opt, "test") + build_loaders(opt, "val")
         set_metrics = read_set_metrics(opt["val"].get("set_metrics") or {}, opt["val"].get("metrics") or {})
         try_metrics(opt)
@@ -76,19 +71,19 @@ def evaluate(opt: Options, option_file: str, images: str = RESTORED, workers: in
             own_way = f"{opt['model_type']} measures in its own way (it restores no single image: {reason})"
             if set_metrics:
                 raise UserError(f"val:set_metrics: {own_way}. Remove them.")
-            prepare_output(opt, option_file, open_log, new=True)
+            prepare_output(options, open_log, new=True)
             get_root_logger().warning(f"{own_way}, which no report can read.")
             with explained(f"{opt['model_type']} can't validate these sets"):
                 validate(opt, model, loaders, opt["name"], None)
             return
         workers = _default_workers(opt) if workers is None else workers
-        manifest = describe(opt, option_file, images, model, plans, set_metrics, workers)
-        folder = Path(opt["path"]["results_root"])
+        manifest = describe(options, images, model, plans, set_metrics, workers)
+        folder = options.folder
         with locked(folder):
             earlier = read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {"finished": "never"}
             continued = goes_on(earlier, manifest)
-            prepare_output(opt, option_file, open_log, new=not continued)
-            chunks.chunks = plan_chunks(plans, folder, batch_size)
+            prepare_output(options, open_log, new=not continued)
+            chunks.chunks = plan_chunks(plans, folder, val.batch_size)
             _write_manifest(folder, {**manifest, "started": earlier["started"]} if continued else manifest)
             measure_chunks(chunks, folder, workers)
             _write_manifest(folder, {**read_json(folder / MANIFEST), "finished": now()})
@@ -178,14 +173,15 @@ def log_means(folder: Path, plans: Sequence[SetPlan], set_metrics: Mapping[str, 
 
 
 def _verified(pairs: list[tuple[int, float, bool]], options: SetOptions) -> str:
-    settings = asdict(options)
-    legacy_order, seed = settings["legacy_order"], settings["seed"]
+    if not isinstance(options, VerificationOptions):
+        raise TypeError("Only a verification has pairs.")
     in_order = sorted(pairs, key=lambda pair: pair[0])
     distances, same = [d for _, d, _ in in_order], [is_same for _, _, is_same in in_order]
     try:
-        return f"{verify(distances, same, legacy_order=legacy_order, seed=seed).accuracy:.4f} ({len(pairs)} pairs)"
+        result = verify(distances, same, legacy_order=options.legacy_order, seed=options.seed)
     except UserError as error:
         return str(error)
+    return f"{result.accuracy:.4f} ({len(pairs)} pairs)"
 
 
 def _paths(dataset: Dataset) -> tuple[list[str], list[str]]:

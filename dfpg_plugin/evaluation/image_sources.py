@@ -115,15 +115,15 @@ class _SetOfOne(Dataset):
 def _saving_into(folder: str, model: BaseModel) -> Iterator[None]:
     """Let a model save what it validates into ``folder``, and neither measure nor log it, one image as it is."""
     logger = get_root_logger()
-    path, val = model.opt["path"], model.opt["val"]
-    before = path["visualization"], val.get("metrics"), logger.level
-    path["visualization"], val["metrics"] = folder, None
+    opt, level = model.opt, logger.level
+    path, val = {**opt["path"], "visualization": folder}, {**opt["val"], "metrics": None}
+    model.opt = {**opt, "path": path, "val": val}
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        path["visualization"], val["metrics"] = before[:2]
-        logger.setLevel(before[2])
+        model.opt = opt
+        logger.setLevel(level)
 
 
 def _shape(sample: Sample) -> tuple:

@@ -20,7 +20,9 @@ from dfpg_plugin.evaluation.set_metrics import SetOptions, describe_set_metrics
 from dfpg_plugin.evaluation.worker import SetPlan
 from dfpg_plugin.files import sha256_of
 from dfpg_plugin.metrics.batches import better_by_default, settings_of, uses_of
+from dfpg_plugin.options.completing import RunOptions
 from dfpg_plugin.options.reading import Options
+from dfpg_plugin.options.schema import Val
 
 PACKAGES = (
     *("torch", "torchvision", "basicsr", "numpy", "scipy", "numba", "opencv-python", "Pillow", "scikit-image", "lpips"),
@@ -32,8 +34,7 @@ SAME = ("format", "name", "software", "commit", "batch_size", "pictures", "input
 
 
 def describe(
-    opt: Options,
-    option_file: str,
+    options: RunOptions,
     images: str,
     model: BaseModel | None,
     plans: Sequence[SetPlan],
@@ -41,18 +42,19 @@ def describe(
     workers: int,
 ) -> dict:
     """Return the manifest of an evaluation that starts now."""
+    opt, val = options.plain, options.sections.val or Val()
     metrics = {key: _metric(metric) for key, metric in (opt["val"].get("metrics") or {}).items()}
     return {
         "format": FORMAT,
         "name": opt["name"],
         "command": shlex.join(["basicsr", *sys.argv[1:]]),
-        "option_file": {"file": option_file, "sha256": sha256_of(Path(option_file).expanduser())},
+        "option_file": {"file": str(options.file.path), "sha256": sha256_of(options.file.path)},
         "started": now(),
         "finished": None,
         "software": software(),
         "commit": commit(),
         "machine": {"device": _device(opt), "workers": workers},
-        "batch_size": opt["val"]["batch_size"],
+        "batch_size": val.batch_size,
         "pictures": {key: opt["val"][key] for key in ("save_img", "suffix")},
         "inputs": {plan.name: _inputs(plan) for plan in plans},
         "method": _method(opt, images, model),

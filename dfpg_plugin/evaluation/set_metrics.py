@@ -4,18 +4,20 @@ import hashlib
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
-from dfpg_plugin.checks import UserError, check_choice, check_fields, check_file, check_folder, check_keys
+from dfpg_plugin.checks import UserError, check_choice, check_file, check_folder
 from dfpg_plugin.data.images import list_images, read_image
 from dfpg_plugin.evaluation.records import PairDistance
 from dfpg_plugin.files import sha256_of
 from dfpg_plugin.metrics.face_sets import draw_pairs, read_pairs
 from dfpg_plugin.metrics.recognisers import DLIB, load_recogniser
+from dfpg_plugin.options.section import Expected, From0, Key, Section, Text, YesOrNo
 
 DETECTION, VERIFICATION = "detection_rate", "verification_accuracy"
 HIGHER = "higher"
@@ -23,42 +25,40 @@ Partner = tuple[str, bool, int]  # a photograph, whether it shows the same perso
 Embedding = NDArray[np.float64] | None
 
 
-@dataclass(frozen=True)
-class DetectionOptions:
-    """The keys of a set metric of type ``detection_rate``: the share of images in which any face is found."""
-
-    recogniser: str = DLIB  # whose detector; or facexlib
-    weights: str | None = None  # folder of facexlib's files
+RecogniserName = Annotated[Literal["dlib", "facexlib"], Expected("dlib or facexlib")]
 
 
-@dataclass(frozen=True)
-class VerificationOptions:
-    """The keys of a set metric of type ``verification_accuracy``: each image against photographs of sharp faces."""
+class DetectionOptions(Section):
+    """The share of images in which any face is found."""
 
-    recogniser: str = DLIB
-    weights: str | None = None
-    photographs: str | None = None  # their folder; default: the set's own ground truths
-    pairs: str | None = None  # a list of `image photograph 1`, 0 for two people; default: one of each kind is drawn
-    identity: str | None = None  # regular expression: who is on a photograph, by its path; for drawing
-    seed: int = 0  # of the drawing, and of the folds
-    legacy_order: bool = False  # folds as in the published notebook
+    recogniser: RecogniserName = Key(DLIB, "Whose detector finds the faces: dlib or facexlib.")
+    weights: Text | None = Key(None, "The folder of facexlib's files.")
 
-    def __post_init__(self) -> None:
-        """Check that pairs come from one place, and that the expression is one."""
+
+class VerificationOptions(DetectionOptions):
+    """Whether a face is recognised: each image is compared with photographs of sharp faces."""
+
+    photographs: Text | None = Key(None, "The folder of the photographs. By default the set's own ground truths.")
+    pairs: Text | None = Key(None, "A list of `image photograph 1`, or 0 for two people. By default pairs are drawn.")
+    identity: Text | None = Key(None, "A regular expression that finds in a photograph's path who is on it.")
+    seed: From0 = Key(0, "The seed of the drawing, and of the folds.")
+    legacy_order: YesOrNo = Key(False, "Whether the folds are those of the published notebook.")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
         if (self.pairs is None) == (self.identity is None):
             raise UserError(
-                "val:set_metrics: verification_accuracy needs either pairs (a list) or identity (a regular expression "
-                "that finds in a photograph's path who is on it)."
+                "verification_accuracy needs either pairs (a list) or identity (a regular expression that finds in a "
+                "photograph's path who is on it)."
             )
         try:
             re.compile(self.identity or "")
         except re.error as error:
-            raise UserError(f"val:set_metrics: identity: {self.identity!r} is no expression: {error}.") from error
-        if self.seed < 0:
-            raise UserError(f"val:set_metrics: seed: expected a whole number from 0, got {self.seed}.")
+            raise UserError(f"identity: {self.identity!r} is no expression: {error}.") from error
+        return self
 
 
-SET_METRICS = {DETECTION: DetectionOptions, VERIFICATION: VerificationOptions}
+SET_METRICS: dict[str, type[DetectionOptions]] = {DETECTION: DetectionOptions, VERIFICATION: VerificationOptions}
 SetOptions = DetectionOptions | VerificationOptions
 
 
@@ -80,9 +80,7 @@ def read_set_metrics(section: object, image_metrics: Collection[str] = ()) -> di
             raise UserError(f"{where}: val:metrics has a metric of that name, too. Rename one.")
         options = SET_METRICS[given["type"]]
         arguments = {name: value for name, value in given.items() if name not in ("type", "better")}
-        check_keys(where, arguments, [field.name for field in fields(options)])
-        check_fields(where, options, arguments)
-        found[key] = options(**arguments)
+        found[key] = options.read(where, arguments, only_these=True)
     return found
 
 
@@ -92,10 +90,10 @@ def describe_set_metrics(metrics: Mapping[str, SetOptions]) -> dict[str, dict]:
     for key, options in metrics.items():
         recogniser = load_recogniser(options.recogniser, options.weights)
         described[key] = {
-            "type": next(name for name, kind in SET_METRICS.items() if isinstance(options, kind)),
+            "type": next(name for name, kind in SET_METRICS.items() if type(options) is kind),
             "better": HIGHER,
             "of": "set",
-            "settings": asdict(options),
+            "settings": options.model_dump(),
             "uses": {
                 "recogniser": recogniser.name,
                 "weights_sha256": recogniser.weights_sha256,
@@ -107,7 +105,7 @@ def describe_set_metrics(metrics: Mapping[str, SetOptions]) -> dict[str, dict]:
 
 def _digests(options: SetOptions) -> dict[str, str]:
     """Return what the files behind an option's paths hold, so that another file under the same path is noticed."""
-    if isinstance(options, DetectionOptions):
+    if not isinstance(options, VerificationOptions):
         return {}
     found = {} if options.pairs is None else {"pairs_sha256": sha256_of(check_file("pairs", options.pairs))}
     if options.photographs is not None:

@@ -26,7 +26,7 @@ from dfpg_plugin.evaluation.image_sources import (
     to_image,
 )
 from dfpg_plugin.evaluation.records import PairDistance, Record
-from dfpg_plugin.evaluation.set_metrics import DetectionOptions, Partners, SetOptions
+from dfpg_plugin.evaluation.set_metrics import Partners, SetOptions, VerificationOptions
 from dfpg_plugin.metrics.batches import measure
 from dfpg_plugin.metrics.recognisers import load_recogniser
 from dfpg_plugin.models.mended_model import MendedModel
@@ -171,10 +171,10 @@ class MeasuredChunks(Dataset):
             recogniser = load_recogniser(*which)
             if which not in seen:
                 faces = recogniser.find(image)  # type: ignore[arg-type]
-                wanted = len(faces) == 1 and any(not isinstance(o, DetectionOptions) for o in self.set_metrics.values())
+                wanted = len(faces) == 1 and any(isinstance(o, VerificationOptions) for o in self.set_metrics.values())
                 seen[which] = (faces, recogniser.embed(image, faces[0]) if wanted else None)  # type: ignore[arg-type]
             faces, embedding = seen[which]
-            if isinstance(options, DetectionOptions):
+            if not isinstance(options, VerificationOptions):
                 values[key] = float(bool(faces))
             else:
                 pairs[key] = plan.partners[key].distances(name, gt, embedding)

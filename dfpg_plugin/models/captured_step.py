@@ -91,7 +91,7 @@ class CapturedStep:
         self.recorder, self.inputs, self.is_recording = None, None, False
         self.recorded.clear()
         for part in self.parts:
-            part.clear()  # what the recording left in it was never computed
+            part.estimate = None  # what the recording left there was never computed
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         get_root_logger().warning(
             f"train:cuda_graph: the step can't be recorded ({reason}), so that each of its kernels is launched alone, "

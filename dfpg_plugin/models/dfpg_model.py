@@ -6,14 +6,13 @@ from functools import partial
 import torch
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
-from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
-from dfpg_plugin.checks import check_feature_maps, check_positive
 from dfpg_plugin.models.captured_step import CapturedStep
+from dfpg_plugin.models.critic import Critic
 from dfpg_plugin.models.mended_model import MendedModel
-from dfpg_plugin.models.microbatch import Cosines, Losses, Part, frozen, gathering
+from dfpg_plugin.models.microbatch import Cosines, Estimate, Losses, Part, frozen, gathering
 from dfpg_plugin.models.model_checks import (
     check_accumulation,
     check_parts,
@@ -23,8 +22,10 @@ from dfpg_plugin.models.model_checks import (
     check_shapes,
     explaining,
 )
+from dfpg_plugin.models.prior_extractor import PriorExtractor
 from dfpg_plugin.models.priors import RESTORED, is_ours, sized_to_prior
-from dfpg_plugin.speed.acceleration import autocast, channels_last
+from dfpg_plugin.options.schema import Train
+from dfpg_plugin.speed.acceleration import autocast
 
 
 @MODEL_REGISTRY.register()
@@ -56,46 +57,50 @@ class DFPGModel(MendedModel):
 
     def init_training_settings(self) -> None:
         """Build the extractor, the discriminator and the losses, then what BasicSR builds."""
-        train = self.opt["train"]
-        self.cri_prior = self._build_loss("prior_opt")
-        self.cri_gan = self._build_loss("gan_opt")
-        self.cri_feature = self._build_loss("feature_opt")
+        self.train_options = Train.read("train", self.opt["train"])
+        self.cri_prior = self._build_if_given("prior_opt")
+        self.cri_feature = self._build_if_given("feature_opt")
         self.cosines = self.acceleration.compiled(Cosines(), self.device)
-        self.uses_priors = self.cri_prior is not None or self.cri_gan is not None
-        self.generator_estimates = self.uses_priors and train.get("estimated_prior") != RESTORED
+        self.uses_priors = self.cri_prior is not None or self.opt["train"].get("gan_opt") is not None
+        self.generator_estimates = self.uses_priors and self.train_options.estimated_prior != RESTORED
         check_parts(self.opt, self.get_bare_model(self.net_g), self.uses_priors)
-        check_accumulation(train, self.acceleration.accumulate)
-        if (clip := train.get("grad_clip_norm")) is not None:
-            check_positive("train.grad_clip_norm", clip)
-        self.net_prior = self._build_prior()
-        self.net_d = self._build_discriminator()
+        check_accumulation(self.opt["train"], self.acceleration.accumulate)
+        needs_prior = self.uses_priors or self.cri_feature is not None
+        self.prior = self._build_prior() if needs_prior else None
+        self.critic = None if self.opt.get("network_d") is None else self._build_critic()
         super().init_training_settings()
         processes = max(self.opt["num_gpu"], self.opt.get("world_size", 1))
-        networks = [self.get_bare_model(net) for net in (self.net_g, self.net_prior, self.net_d) if net is not None]
-        losses = (self.cri_pix, self.cri_perceptual, self.cri_feature, self.cri_prior, self.cri_gan)
-        modules = [*networks, *(loss for loss in losses if loss is not None)]
-        self.captured = CapturedStep(self.acceleration.recorder(self.device, processes, modules))
+        self.captured = CapturedStep(self.acceleration.recorder(self.device, processes, self._modules()))
 
     def setup_optimizers(self) -> None:
-        """Build ``optim_g`` and, with a discriminator, ``optim_d``."""
+        """Build ``optim_g``, and put the discriminator's optimizer behind it."""
         super().setup_optimizers()
-        if self.net_d is not None:
-            options = dict(self.opt["train"]["optim_d"])
-            self.optimizer_d = self.get_optimizer(options.pop("type"), self.net_d.parameters(), **options)
-            self.optimizers.append(self.optimizer_d)
+        if self.critic is not None:
+            self.optimizers.append(self.critic.optimizer)
+
+    @property
+    def net_d(self) -> nn.Module | None:
+        """The discriminator under BasicSR's name."""
+        return None if self.critic is None else self.critic.net
+
+    @property
+    def net_prior(self) -> nn.Module | None:
+        """The extractor under the name of its options."""
+        return None if self.prior is None else self.prior.net
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One step of D, then one of G (section 4.1). Raises NonFiniteLossError before anything is updated with it."""
         self.check.begin(current_iter)
         parts = self.captured.begin(self.lq, self.gt, self.acceleration.accumulate)
         log: Losses = {}
-        if self.net_d is not None:
-            log.update(self._update(parts, self.net_d, self.optimizer_d, self._discriminator_losses, "norm_d"))
+        if self.critic is not None:
+            terms = partial(self._discriminator_losses, self.critic)
+            log.update(self._update(parts, self.critic.net, self.critic.optimizer, terms, "norm_d"))
         with frozen(self.net_d):
             log.update(self._update(parts, self.net_g, self.optimizer_g, self._generator_losses, "norm_g"))
         self.scaler.update()
         self.check.end()
-        self.output = torch.cat([part.restored.detach() for part in parts])
+        self.output = torch.cat([part.restored for part in parts])
         self.log_dict = self.reduce_loss_dict(log)
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
@@ -104,13 +109,13 @@ class DFPGModel(MendedModel):
         """Save the networks, then the training state. Raises NonFiniteLossError."""
         self.check.settle()
         self.save_generator(current_iter)
-        if self.net_d is not None:
-            self.save_network(self.net_d, "net_d", current_iter)
+        if self.critic is not None:
+            self.save_network(self.critic.net, "net_d", current_iter)
         self.save_training_state(epoch, current_iter)
 
     def extra_state(self) -> dict:
         """Return ``prior``, the record of the prior network where it keeps one, and ``scaler`` for float16."""
-        record = getattr(self.net_prior, "record", None)
+        record = None if self.prior is None else self.prior.record
         state = {} if record is None else {"prior": record}
         return {**state, "scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else state
 
@@ -137,7 +142,7 @@ class DFPGModel(MendedModel):
         losses, others = self.captured.gradients(norm_name, net, compute)
         self.scaler.unscale_(optimizer)
         norm = nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
-        if (clip := self.opt["train"].get("grad_clip_norm")) is not None:
+        if (clip := self.train_options.grad_clip_norm) is not None:
             nn.utils.clip_grads_with_norm_(net.parameters(), clip, norm)
         step = partial(self.scaler.step, optimizer)
         self.check.update(losses, norm, optimizer, step, self.scaler.is_enabled())
@@ -165,96 +170,87 @@ class DFPGModel(MendedModel):
                     sums[name] = sums.get(name, 0) + share * value.detach()
         return losses, others
 
-    def _estimate(self, part: Part) -> None:
-        """Fill in the prior's features, the restored faces and, where a loss needs them, [P^1, P^2, P^3]."""
-        if self.net_prior is not None and not part.target:
-            with torch.no_grad():
-                part.target = self._features(part.gt)
-            check_feature_maps(type(self.net_prior).__name__, part.target)
+    def _estimate(self, part: Part, with_graph: bool) -> Estimate:
+        """Return what the networks make of a part, and keep it there. ``with_graph``: for gradients of the generator.
+
+        What was kept is returned again where it serves: D and G share one forward pass of the generator.
+        """
+        kept = part.estimate
+        if kept is not None and (kept.has_graph or not with_graph):
+            return kept
         bare = self.get_bare_model(self.net_g)
-        with autocast(self.acceleration.amp, self.device), explaining(bare, part.lq):
-            if self.generator_estimates:
-                part.restored, part.estimated = self.net_g(part.lq, return_priors=True)
-            else:
-                part.restored = self.net_g(part.lq)
-        check_restored(part.restored, part.gt.shape, bare)
-        part.restored = part.restored.float()
-        if self.net_prior is not None and not self.generator_estimates:
-            part.estimated = self._features(part.restored)
-        part.estimated = [p.float() for p in part.estimated]
-        check_shapes(part.estimated, part.target)
+        target = kept.target if kept is not None else [] if self.prior is None else self.prior.target(part.gt)
+        estimated: Sequence[Tensor] = ()
+        with torch.set_grad_enabled(with_graph):
+            with autocast(self.acceleration.amp, self.device), explaining(bare, part.lq):
+                if self.generator_estimates:
+                    restored, estimated = self.net_g(part.lq, return_priors=True)
+                else:
+                    restored = self.net_g(part.lq)
+            check_restored(restored, part.gt.shape, bare)
+            restored = restored.float()
+            if self.prior is not None and not self.generator_estimates:
+                estimated = self.prior.features(restored)
+            part.estimate = Estimate(restored, [p.float() for p in estimated], target)
+        check_shapes(part.estimate.estimated, target)
+        return part.estimate
 
-    def _features(self, images: Tensor) -> list[Tensor]:
-        """Return the extractor's [P1, P2, P3]; one of others may rely on the order (B,C,H,W) in memory."""
-        return self.net_prior(images if is_ours(self.net_prior) else images.contiguous())
-
-    def _discriminator_losses(self, part: Part) -> tuple[Losses, Losses]:
+    def _discriminator_losses(self, critic: Critic, part: Part) -> tuple[Losses, Losses]:
         """Eq. 6 on logits: the two terms, and the mean logits."""
-        if part.restored is None:
-            # the only part's graph serves both updates; of several parts, none is kept
-            with torch.set_grad_enabled(len(part.lq) == len(self.lq)):
-                self._estimate(part)
-        real = self.net_d(part.target)
-        fake = self.net_d([p.detach() for p in part.estimated])
-        losses = {
-            "l_d_real": self.cri_gan(real, True, is_disc=True),
-            "l_d_fake": self.cri_gan(fake, False, is_disc=True),
-        }
-        return losses, {"out_d_real": real.mean(), "out_d_fake": fake.mean()}
+        # the graph of a whole batch serves both updates; of several parts, no graph is kept meanwhile
+        estimate = self._estimate(part, with_graph=len(part.lq) == len(self.lq))
+        return critic.losses(estimate.target, estimate.estimated)
 
     def _generator_losses(self, part: Part) -> tuple[Losses, Losses]:
         """The weighted terms of Eq. 10, and those of the ablations; and the cosines of P and its estimate."""
-        if part.restored is None or not part.restored.requires_grad:
-            self._estimate(part)
-        restored = part.restored
+        estimate = self._estimate(part, with_graph=True)
+        restored, estimated, target = estimate.restored, estimate.estimated, estimate.target
         losses: Losses = {}
         if self.cri_pix is not None:
             losses["l_g_pix"] = self.cri_pix(restored, part.gt)
         if self.cri_perceptual is not None:
             percep, style = self.cri_perceptual(restored, part.gt)
             losses.update({k: v for k, v in (("l_g_percep", percep), ("l_g_style", style)) if v is not None})
-        if self.cri_feature is not None:
-            features = self._features(restored) if self.generator_estimates else part.estimated
-            pairs = zip(features, part.target, strict=True)
+        if self.cri_feature is not None and self.prior is not None:
+            features = self.prior.features(restored) if self.generator_estimates else estimated
+            pairs = zip(features, target, strict=True)
             losses["l_g_feature"] = torch.stack([self.cri_feature(p_hat, p) for p_hat, p in pairs]).sum()
         if self.cri_prior is not None:
             with torch.no_grad():
-                weighted_target = self._attend(part.target)
-            losses["l_g_prior"] = self.cri_prior(self._attend(part.estimated), weighted_target)
-        if self.cri_gan is not None:
-            logits = self.get_bare_model(self.net_d)(part.estimated)  # bare: no gradient of D to share out
-            losses["l_g_gan"] = self.cri_gan(logits, True, is_disc=False)
-        return losses, self.cosines(part.estimated, part.target)
+                weighted_target = self._attend(target)
+            losses["l_g_prior"] = self.cri_prior(self._attend(estimated), weighted_target)
+        if self.critic is not None:
+            losses["l_g_gan"] = self.critic.generator_loss(estimated)
+        return losses, self.cosines(estimated, target)
 
     def _attend(self, features: list[Tensor]) -> list[Tensor]:
-        """Weight the channels with the discriminator's attention (Eq. 4), where it has one."""
-        attend = getattr(self.get_bare_model(self.net_d), "attend", None)
-        return features if attend is None else attend(features)
+        return features if self.critic is None else self.critic.attend(features)
 
-    def _build_loss(self, key: str) -> nn.Module | None:
-        options: Mapping | None = self.opt["train"].get(key)
-        if options is None:
-            return None
+    def _modules(self) -> list[nn.Module]:
+        """Return all networks and losses of a step."""
+        networks = [self.get_bare_model(self.net_g)]
+        networks += [] if self.prior is None else [self.prior.net]
+        networks += [] if self.critic is None else [self.critic.bare, self.critic.loss]
+        losses = (self.cri_pix, self.cri_perceptual, self.cri_feature, self.cri_prior)
+        return [*networks, *(loss for loss in losses if loss is not None)]
+
+    def _build_if_given(self, key: str) -> nn.Module | None:
+        options = self.opt["train"].get(key)
+        return None if options is None else self._build_loss(options)
+
+    def _build_loss(self, options: Mapping) -> nn.Module:
         loss = build_loss(options).to(self.device)
         return self.acceleration.compiled(loss, self.device) if is_ours(loss) else loss
 
-    def _build_prior(self) -> nn.Module | None:
-        needed = self.uses_priors or self.cri_feature is not None
-        if self.opt.get("network_prior") is None or not needed:
-            return None
-        net = build_network(self.opt["network_prior"]).to(self.device)
-        if is_ours(net):
-            net = channels_last(net)
-        self.acceleration.compiled(net.requires_grad_(False).eval(), self.device)
-        get_root_logger().info(f"Prior features: {type(net).__name__} from {getattr(net, 'source', 'its options')}.")
-        return net
+    def _build_prior(self) -> PriorExtractor:
+        return PriorExtractor.build(self.opt["network_prior"], self.device, self.acceleration)
 
-    def _build_discriminator(self) -> nn.Module | None:
-        if self.opt.get("network_d") is None:
-            return None
+    def _build_critic(self) -> Critic:
         net = self.model_to_device(build_network(self.opt["network_d"]))
         self.print_network(net)
         path = self.opt["path"]
         if path.get("pretrain_network_d") is not None:
             self.load_network(net, path["pretrain_network_d"], path.get("strict_load_d", True), path.get("param_key_d"))
-        return net.train()
+        options = dict(self.opt["train"]["optim_d"])
+        optimizer = self.get_optimizer(options.pop("type"), net.parameters(), **options)
+        return Critic(net.train(), self._build_loss(self.opt["train"]["gan_opt"]), optimizer)

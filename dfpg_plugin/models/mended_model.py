@@ -22,8 +22,9 @@ from dfpg_plugin.models.nonfinite import StepCheck
 from dfpg_plugin.models.optimizers import build_optimizer, scheduler_class
 from dfpg_plugin.models.resuming import with_given_options
 from dfpg_plugin.models.validation import validate
+from dfpg_plugin.options.schema import Val
 from dfpg_plugin.speed.acceleration import Acceleration, autocast, channels_last
-from dfpg_plugin.speed.tiles import TILE_OVERLAP, check_tiles, restore_in_tiles
+from dfpg_plugin.speed.tiles import restore_in_tiles
 
 BASICSR_SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
 BEST = "best"
@@ -37,11 +38,9 @@ class MendedModel(SRModel):
             # the small initial weights make denormal activations, which are slow on a CPU; threads that start later
             # inherit the flag, hence before the first tensor
             torch.set_flush_denormal(True)
-        train = opt.get("train") or {}
-        keys = ("amp", "accumulate", "compile", "cuda_graph", "tf32")  # named here, where the check of options looks
-        self.acceleration = Acceleration.read({key: train.get(key) for key in keys})
+        self.val_options = Val.read("val", opt.get("val"))
+        self.acceleration = Acceleration.read(opt.get("train") or {})
         self.acceleration.start()
-        check_tiles(opt.get("val") or {})
         super().__init__(opt)
         self.scaler = self.acceleration.scaler(self.device)
         self.check = StepCheck(self.device, opt.get("world_size", 1) if opt["dist"] else 1)
@@ -133,13 +132,12 @@ class MendedModel(SRModel):
         of so many px, which overlap by ``tile_overlap`` (32), ``amp`` computes in ``bfloat16`` or ``float16``.
         """
         net = getattr(self, "net_g_ema", None) or self.get_bare_model(self.net_g)
-        val, scale = self.opt["val"], self.opt.get("scale") or 1
-        multiple = val.get("pad_to") or 1
+        val, scale = self.val_options, self.opt.get("scale") or 1
 
         def restore(image: Tensor) -> Tensor:
             height, width = image.shape[-2:]
-            padded = F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="reflect")
-            with autocast(val.get("amp"), self.device), explaining(net, padded):
+            padded = F.pad(image, (0, -width % val.pad_to, 0, -height % val.pad_to), mode="reflect")
+            with autocast(val.amp, self.device), explaining(net, padded):
                 restored = net(padded)
             check_restored(restored, (*padded.shape[:2], *(scale * side for side in padded.shape[2:])), net)
             return restored[..., : height * scale, : width * scale].float()
@@ -147,11 +145,10 @@ class MendedModel(SRModel):
         was_training = net.training
         net.eval()
         with torch.compiler.set_stance("force_eager"):  # images of many sizes: a compilation for each would take longer
-            if (tile := val.get("tile")) is None:
+            if val.tile is None:
                 self.output = restore(self.lq)
             else:
-                overlap = TILE_OVERLAP if val.get("tile_overlap") is None else int(val["tile_overlap"])
-                self.output = restore_in_tiles(restore, self.lq, int(tile), overlap, scale)
+                self.output = restore_in_tiles(restore, self.lq, val.tile, val.tile_overlap, scale)
         net.train(was_training)
 
     def nondist_validation(self, dataloader: DataLoader, current_iter: int, tb_logger: object, save_img: bool) -> None:

@@ -12,24 +12,39 @@ from torch.nn.parallel import DistributedDataParallel
 Losses = dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What the networks make of some images."""
+
+    restored: Tensor  # (B,3,H,W)
+    estimated: list[Tensor]  # [P^1, P^2, P^3]; empty where no loss needs them
+    target: list[Tensor]  # [P1, P2, P3]; empty likewise
+
+    @property
+    def has_graph(self) -> bool:
+        """Tell whether gradients can flow back to the generator."""
+        return self.restored.requires_grad
+
+
 @dataclass
 class Part:
-    """Some images of a batch, and what the networks make of them; nothing yet where ``restored`` is None."""
+    """Some images of a batch, and what the networks have made of them so far."""
 
     lq: Tensor
     gt: Tensor
-    restored: Tensor | None = None
-    estimated: Sequence[Tensor] = ()  # [P^1, P^2, P^3]
-    target: Sequence[Tensor] = ()  # [P1, P2, P3]
+    estimate: Estimate | None = None
 
     @classmethod
     def of(cls, lq: Tensor, gt: Tensor, count: int) -> list["Part"]:
         """Cut a batch into ``count`` parts."""
         return [cls(*pair) for pair in zip(lq.chunk(count), gt.chunk(count), strict=True)]
 
-    def clear(self) -> None:
-        """Forget what the networks made of the images."""
-        self.restored, self.estimated, self.target = None, (), ()
+    @property
+    def restored(self) -> Tensor:
+        """Return the restored faces, which have been computed before."""
+        if self.estimate is None:
+            raise RuntimeError("The networks have not seen this part yet.")
+        return self.estimate.restored.detach()
 
 
 class Cosines(nn.Module):

@@ -1,6 +1,7 @@
 """Check options before anything is built: component names and arguments, numbers, files and folders."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,18 +15,21 @@ from basicsr.utils.registry import (
     MODEL_REGISTRY,
     Registry,
 )
+from pydantic import ValidationError
 
-from dfpg_plugin.checks import UserError, check_choice, check_file, check_keys, check_positive, close_names
+from dfpg_plugin.checks import UserError, check_choice, check_file, check_keys, close_names
+from dfpg_plugin.options import schema
+from dfpg_plugin.options.completing import section_of_data_set
 from dfpg_plugin.options.curves import check_curves
 from dfpg_plugin.options.keys import unknown_keys
-from dfpg_plugin.options.non_finite import NonFiniteOptions
 from dfpg_plugin.options.reading import Options, with_line
-from dfpg_plugin.options.schema import wrong_kinds
+from dfpg_plugin.options.schema import HIGHER, LOWER
+from dfpg_plugin.options.section import Section, mistakes_in
 
 BASICSR_SUFFIX = "_basicsr"  # BasicSR looks a name up with it, too
 GROUND_TRUTH = "img2"  # what BasicSR calls it in a metric's parameters
 GIVEN = ("img", GROUND_TRUTH)  # to metrics, by the model
-HIGHER, LOWER = "higher", "lower"
+COPIED = {"scale": "scale", "seed": "manual_seed"}  # complete() copies these into the data sets
 PHASES = {True: ("train", "val"), False: ("test", "val")}
 
 
@@ -45,7 +49,7 @@ def check_options(
     ``plugins`` are those loaded; ``needs_network``: whether a test has to have trained weights. ``lines``: those of the
     option file, by key path, to be named in the error.
     """
-    problems = list(wrong_kinds(opt))
+    problems = [*_not_numbers(opt, ""), *_wrong_values(opt)]
     for check in _checks(opt, plugins, needs_network):
         try:
             check()
@@ -57,12 +61,44 @@ def check_options(
         raise OptionsError([with_line(problem, lines or {}) for problem in reversed(of_keys.values())])
 
 
+def _wrong_values(opt: Options) -> Iterator[str]:
+    """Yield a line for every value that the schema does not take, or the class of a data set in its ``Options``."""
+    problems = [*_mistakes_of(schema.Options, opt)]
+    for key, options in opt["datasets"].items():
+        if isinstance(options, dict) and (section := section_of_data_set(options.get("type"))) is not None:
+            problems += _mistakes_of(section, options, "datasets", key)
+    wrong = {problem.split(": ")[0] for problem in problems}
+    for problem in problems:
+        key = problem.split(": ")[0]
+        copied_from = COPIED.get(key.rpartition(":")[2]) if key.startswith("datasets:") else None
+        if copied_from not in wrong:
+            yield problem
+
+
+def _mistakes_of(section: type[Section], values: Mapping, *above: str) -> Iterator[str]:
+    try:
+        section.model_validate(values)
+    except ValidationError as error:
+        yield from mistakes_in(error, *above)
+
+
+def _not_numbers(section: Mapping, prefix: str) -> Iterator[str]:
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _not_numbers(value, f"{prefix}{key}:")
+        elif isinstance(value, float) and math.isnan(value):
+            yield f"{prefix}{key}: expected a value, got nan, which is not a number."
+
+
 def _checks(opt: Options, plugins: Sequence[str], needs_network: bool) -> Iterator[Callable[[], object]]:
     for key, registry, section in _components(opt):
         yield partial(_check_component, key, registry, section, plugins)
     for key, metric in _metrics(opt).items():
         yield partial(_check_direction, key, metric)
-    yield from _number_checks(opt)
+    for phase in opt["datasets"]:
+        yield partial(check_choice, f"datasets:{phase}", phase.split("_")[0], PHASES[opt["is_train"]])
+    if opt["is_train"]:
+        yield from _training_checks(opt)
     yield from _path_checks(opt)
     yield partial(_check_phase, opt, needs_network)
     yield partial(_check_device, opt, plugins)
@@ -168,61 +204,42 @@ def _source(function: object) -> str:
         return ""
 
 
-def _check_direction(key: str, metric: dict) -> None:
+def _check_direction(key: str, metric: object) -> None:
     """Refuse a metric that would be taken for better the wrong way: BasicSR reads all but `lower` as `higher`."""
     if not isinstance(metric, dict):
         return
-    check_choice(f"val:metrics:{key}:better", metric.get("better", HIGHER), (HIGHER, LOWER))
     function = look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric.get("type"))
     own = inspect.signature(function).parameters.get("better")  # type: ignore[arg-type]
     if own is not None and own.default == LOWER and "better" not in metric:
-        raise UserError(f"val:metrics:{key}: better: is missing, which means higher. Add `better: lower`.")
+        raise UserError(f"val:metrics:{key}: better: is missing, which means {HIGHER}. Add `better: {LOWER}`.")
 
 
-def _number_checks(opt: Options) -> Iterator[Callable[[], object]]:
-    for phase in opt["datasets"]:
-        yield partial(check_choice, f"datasets:{phase}", phase.split("_")[0], PHASES[opt["is_train"]])
-    if not opt["is_train"]:
-        return
-    counts: dict = {
-        "train:total_iter": opt["train"]["total_iter"],
-        "datasets:train:batch_size_per_gpu": opt["datasets"]["train"].get("batch_size_per_gpu"),
-        "logger:print_freq": opt["logger"]["print_freq"],
-        "logger:save_checkpoint_freq": opt["logger"]["save_checkpoint_freq"],
-    }
+def _training_checks(opt: Options) -> Iterator[Callable[[], object]]:
+    train_set = opt["datasets"]["train"]
+    yield partial(_check_given, "datasets:train:batch_size_per_gpu", train_set)
     if opt.get("val") is not None:
-        counts["val:val_freq"] = opt["val"].get("val_freq")
-    if (keep := opt["logger"].get("keep_checkpoints")) is not None:
-        counts["logger:keep_checkpoints"] = keep
-    for key, value in counts.items():
-        yield partial(_check_whole, key, value)
+        yield partial(_check_given, "val:val_freq", opt["val"])
     for key, section in opt["train"].items():
-        if key.startswith("optim_"):
-            yield partial(_check_optimizer, f"train:{key}", section)
-    yield partial(NonFiniteOptions.read, opt["train"].get("non_finite"))
+        if key.startswith("optim_") and isinstance(section, dict):
+            yield partial(_check_optimizer, f"train:{key}:type", section.get("type"))
     yield partial(_check_prefetch, opt)
-    yield partial(_check_workers, opt["datasets"]["train"])
+    yield partial(_check_workers, train_set)
     yield partial(check_curves, opt)
 
 
-def _check_whole(key: str, value: object) -> None:
-    check_positive(key, value)
-    if not float(value).is_integer():  # type: ignore[arg-type]
-        raise UserError(f"{key}: expected a whole number, got {value!r}.")
+def _check_given(key: str, section: Mapping) -> None:
+    if section.get(key.rpartition(":")[2]) is None:
+        raise UserError(f"{key}: is missing. A training needs it.")
 
 
-def _check_optimizer(key: str, section: object) -> None:
-    if not isinstance(section, dict):
-        raise UserError(f"{key}: expected options with a `type`, got {section!r}.")
-    known = [name for name, value in vars(torch.optim).items() if isinstance(value, type)]
-    check_choice(f"{key}:type", section.get("type"), known)
-    check_positive(f"{key}:lr", section.get("lr"))
+def _check_optimizer(key: str, name: object) -> None:
+    if name is not None:  # the schema says where it is missing
+        check_choice(key, name, [known for known, value in vars(torch.optim).items() if isinstance(value, type)])
 
 
 def _check_prefetch(opt: Options) -> None:
-    prefetch = opt["datasets"]["train"].get("prefetch_mode")
-    check_choice("datasets:train:prefetch_mode", prefetch, (None, "cuda"))  # `cpu` hangs on a damaged image
-    if prefetch == "cuda" and opt["num_gpu"] == 0:
+    # BasicSR's `cpu` hangs on a damaged image, and the schema does not take it
+    if opt["datasets"]["train"].get("prefetch_mode") == "cuda" and opt["num_gpu"] == 0:
         raise UserError("datasets:train:prefetch_mode: cuda needs a GPU, and none is used here. Remove it.")
 
 

@@ -1,14 +1,14 @@
-"""Which keys options may have: those that BasicSR and this package read, and those in the sources of the components.
+"""Which keys options may have: those of the schema, and those in the sources of the components.
 
 A model or data set of another package reads what it likes from its options. So a key counts as unread only where it
-stands neither in the list below nor, as a string or a field, in a file that defines the component or one of its bases.
-Such a key is a mistake, or it is idle: it changes nothing, and a training only says so.
+stands neither in the schema nor, as a string or a field, in a file that defines the component or one of its bases.
 """
 
 import ast
 import inspect
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
 from functools import cache
 
 import torch
@@ -16,97 +16,112 @@ from basicsr.models import lr_scheduler
 from basicsr.utils.registry import DATASET_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY, Registry
 
 from dfpg_plugin.checks import close_names
-from dfpg_plugin.options.reading import Options, key_lines, with_line
+from dfpg_plugin.options import schema
+from dfpg_plugin.options.reading import OptionFile, Options, with_line
+from dfpg_plugin.options.section import Section
 
-TOP = {
-    *("name", "model_type", "scale", "num_gpu", "manual_seed", "datasets", "path", "train", "val", "logger"),
-    *("dist_params", "plugins", "find_unused_parameters"),
-    # added by BasicSR and by complete():
-    *("is_train", "auto_resume", "debug", "dist", "root_path", "rank", "world_size"),
+# what BasicSR's parser and complete() add to an option file
+ADDED = {"is_train", "auto_resume", "debug", "dist", "root_path", "rank", "world_size"}
+READ_BY_THE_MODEL: dict[str, type[Section]] = {
+    "": schema.Options,
+    "train": schema.Train,
+    "val": schema.Val,
+    "path": schema.PathSection,
 }
-SECTIONS = {
-    "train": {"total_iter", "warmup_iter", "non_finite"},
-    "val": {"val_freq", "save_img", "suffix", "metrics", "set_metrics", "batch_size", "pbar", "winograd"},
-    "path": {
-        *(
-            "root",
-            "resume_state",
-            "ignore_resume_networks",
-            "experiments_root",
-            "results_root",
-            "models",
-            "training_states",
-        ),
-        *("log", "visualization"),
-    },
-}
-CLOSED_SECTIONS = {
-    "logger": {"print_freq", "save_checkpoint_freq", "use_tb_logger", "wandb", "keep_checkpoints"},
-    "dist_params": {"backend", "port", "timeout"},
-    "logger:wandb": {"project", "resume_id"},
+CLOSED_SECTIONS: dict[str, type[Section]] = {
+    "logger": schema.Logger,
+    "logger:wandb": schema.Wandb,
+    "dist_params": schema.DistParams,
+    "train:non_finite": schema.NonFinite,
 }
 OF_A_NETWORK = ("pretrain_network_{}", "param_key_{}", "strict_load_{}")  # in `path`
 NOT_READERS = ("torch", "abc", "typing")
-OF_A_LOADER = {
-    *("name", "type", "phase", "scale", "seed", "batch_size_per_gpu", "num_worker_per_gpu", "dataset_enlarge_ratio"),
-    *("prefetch_mode", "num_prefetch_queue", "pin_memory", "persistent_workers", "io_backend", "use_shuffle"),
-}
+
+
+class Unread(Enum):
+    """What a key means that nothing reads."""
+
+    MISTAKE = "an error: the key is misspelt, or what it asks for would be missed"
+    IDLE = "a warning: the key changes nothing, or its reader can't be seen"
 
 
 def unknown_keys(opt: Options) -> Iterator[str]:
     """Yield a line for every key that nothing reads and that is a mistake, with the names nearest to it."""
-    for section, options, component, known in _of_components(opt):
-        for key, hint in _unread(options, known):
-            if not _is_idle(key, options[key], component):
-                yield f"{_path(section, key)}: unknown key.{hint}"
-    for section, known in CLOSED_SECTIONS.items():
-        *above, last = section.split(":")
-        parent = opt.get(above[0]) if above else opt
-        yield from _unknown(section, parent.get(last) if isinstance(parent, Mapping) else None, known)
+    for path, hint, _ in _unread_keys(opt, Unread.MISTAKE):
+        yield f"{path}: unknown key.{hint}"
+    for path, section in CLOSED_SECTIONS.items():
+        yield from _unknown(path, _section(opt, path), section.model_fields)
     for key, options in (opt.get("train") or {}).items():
         yield from _unknown_to_torch(key, options)
 
 
-def warn_of_idle_keys(opt: Options, option_file: str) -> None:
+def warn_of_idle_keys(opt: Options, file: OptionFile) -> None:
     """Log every key that the model or data set it is meant for does not read, with its line in the option file."""
     # not get_root_logger: called before BasicSR's own loop opens its log, it would leave that without one
-    logger, lines = logging.getLogger("basicsr"), key_lines(option_file)
+    logger = logging.getLogger("basicsr")
+    for path, hint, component in _unread_keys(opt, Unread.IDLE):
+        text = f"{path}: not read by {component.__name__}, as far as its source tells.{hint}"
+        logger.warning(with_line(text, file.lines))
+
+
+def _unread_keys(opt: Options, meaning: Unread) -> Iterator[tuple[str, str, type]]:
+    """Yield (key path, nearest names, component) of every key that nothing reads and that has this meaning."""
     for section, options, component, known in _of_components(opt):
         for key, hint in _unread(options, known):
-            if _is_idle(key, options[key], component):
-                text = f"{_path(section, key)}: not read by {component.__name__}, as far as its source tells.{hint}"
-                logger.warning(with_line(text, lines))
+            if _meaning(key, options[key], component) is meaning:
+                yield _path(section, key), hint, component
+
+
+def _meaning(key: object, value: object, component: type) -> Unread:
+    """Decide what an unread key means.
+
+    - For a component of this package it is a mistake.
+    - For one of BasicSR it is idle if others of BasicSR read the key: BasicSR's own option files hold such keys. A
+      section is a mistake all the same, since a network, loss or optimizer that nothing builds is missed.
+    - For one of another package it is idle: that package may read keys in files that do not define the component.
+    """
+    package = component.__module__.split(".")[0]
+    if package == "basicsr":
+        is_idle = key in _keys_read_in_basicsr() and not isinstance(value, Mapping)
+    else:
+        is_idle = package != __name__.split(".")[0]
+    return Unread.IDLE if is_idle else Unread.MISTAKE
 
 
 def _of_components(opt: Options) -> Iterator[tuple[str, Mapping, type, set[str]]]:
     """Yield (section, its options, the component that reads them, the keys known there) where there is a source."""
     model = _find(MODEL_REGISTRY, opt["model_type"])
-    networks = [key.removeprefix("network_") for key in opt if key.startswith("network_")]
-    of_networks = {form.format(network) for form in OF_A_NETWORK for network in networks}
     if model is not None and (by_model := keys_read_by(model)) is not None:
-        yield "", opt, model, TOP | by_model
-        for section, known in SECTIONS.items():
-            extra = of_networks if section == "path" else set()
-            if isinstance(opt.get(section), Mapping):
-                yield section, opt[section], model, known | extra | by_model
+        for path, section in READ_BY_THE_MODEL.items():
+            options = _section(opt, path)
+            if isinstance(options, Mapping):
+                yield path, options, model, section.known_to(model) | by_model | _of_this_file(opt, path)
     for phase, options in opt["datasets"].items():
         dataset = _find(DATASET_REGISTRY, options.get("type"))
         if dataset is not None and (by_dataset := keys_read_by(dataset)) is not None:
-            yield f"datasets:{phase}", options, dataset, OF_A_LOADER | by_dataset
+            own = getattr(dataset, "Options", None)
+            described = set() if own is None else set(own.model_fields)
+            yield f"datasets:{phase}", options, dataset, schema.DataSet.known_to(dataset) | described | by_dataset
 
 
-def _is_idle(key: object, value: object, component: type) -> bool:
-    package = component.__module__.split(".")[0]
-    if package == "basicsr":
-        # its own option files hold values that only other models or data sets of it read; what none of them reads is
-        # misspelt, and a network, loss or optimizer that nothing builds is missed
-        return key in _keys_read_in_basicsr() and not isinstance(value, Mapping)
-    return package != __name__.split(".")[0]  # others may read keys in files that do not define them
+def _of_this_file(opt: Options, path: str) -> set[str]:
+    """Return the keys that stand in no schema: those that were added, and those of the networks of these options."""
+    networks = [key.removeprefix("network_") for key in opt if key.startswith("network_")]
+    names = {form.format(network) for form in OF_A_NETWORK for network in networks}
+    return {"": ADDED, "path": names}.get(path, set())
+
+
+def _section(opt: Options, path: str) -> object:
+    found: object = opt
+    for key in path.split(":") if path else ():
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 @cache
 def _keys_read_in_basicsr() -> frozenset[str]:
-    keys = {*TOP, *OF_A_LOADER, *(key for section in SECTIONS.values() for key in section)}
+    sections: tuple[type[Section], ...] = (*READ_BY_THE_MODEL.values(), schema.DataSet)
+    keys = ADDED.union(*(section.known_to(None) for section in sections))
     for registry in (MODEL_REGISTRY, DATASET_REGISTRY):
         keys.update(*(keys_read_by(value) or () for _, value in registry if value.__module__.startswith("basicsr.")))
     for _, function in METRIC_REGISTRY:

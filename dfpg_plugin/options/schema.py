@@ -1,113 +1,244 @@
-"""What kind of value each key that BasicSR and this package read may have."""
+"""Every key of an option file that this package or BasicSR defines: type, default and meaning.
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from fnmatch import fnmatchcase
+What a component takes (a network, a loss, a metric) is read from its signature instead, and the keys of a data set from
+its own section.
+"""
 
-from dfpg_plugin.options.reading import Options
-from dfpg_plugin.speed.acceleration import PRECISIONS
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-MOST_SEED = 4_000_000_000  # NumPy takes 32 bits, and each process adds its rank
-Kind = tuple[str, Callable[[object], bool]]  # what is expected, in words, and whether a value is that
+from annotated_types import Ge
+from pydantic import Strict, model_validator
 
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: object, least: int) -> bool:
-    return _is_number(value) and float(value).is_integer() and value >= least  # type: ignore[arg-type, operator]
-
-
-def _texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(part, str) for part in value)
-
-
-YES_OR_NO: Kind = ("true or false", lambda value: isinstance(value, bool))
-TEXT: Kind = ("text", lambda value: isinstance(value, str))
-TEXTS: Kind = ("a list of names", _texts)
-NUMBER: Kind = ("a number", _is_number)
-POSITIVE: Kind = ("a number above 0", lambda value: _is_number(value) and value > 0)  # type: ignore[operator]
-FROM_0: Kind = ("a whole number from 0", lambda value: _is_whole(value, 0))
-FROM_1: Kind = ("a whole number from 1", lambda value: _is_whole(value, 1))
-WHOLE: Kind = ("a whole number", lambda value: _is_whole(value, -(2**63)))
-SEED: Kind = (f"a whole number from 0 to {MOST_SEED}", lambda value: _is_whole(value, 0) and value <= MOST_SEED)  # type: ignore[operator]
-SHARE: Kind = ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)  # type: ignore[operator]
-DEVICES: Kind = ("auto or a whole number from 0", lambda value: value == "auto" or _is_whole(value, 0))
-PRECISION: Kind = (" or ".join(PRECISIONS), lambda value: value in tuple(PRECISIONS))
-SECTION: Kind = ("options as `key: value`", lambda value: isinstance(value, dict))
-
-KINDS: dict[str, Kind] = {
-    "model_type": TEXT, "scale": FROM_1, "num_gpu": DEVICES, "manual_seed": SEED, "find_unused_parameters": YES_OR_NO,
-    "datasets:*": SECTION, "dist_params:backend": TEXT, "dist_params:port": FROM_1,
-    "dist_params:timeout": POSITIVE,
-    "datasets:*:name": TEXT, "datasets:*:type": TEXT, "datasets:*:dataroot_*": TEXT,
-    "datasets:*:batch_size_per_gpu": FROM_1, "datasets:*:num_worker_per_gpu": FROM_0,
-    "datasets:*:dataset_enlarge_ratio": POSITIVE, "datasets:*:pin_memory": YES_OR_NO,
-    "datasets:*:persistent_workers": YES_OR_NO, "datasets:*:num_prefetch_queue": FROM_1,
-    "path:pretrain_network_*": TEXT, "path:param_key_*": TEXT, "path:strict_load_*": YES_OR_NO,
-    "path:resume_state": TEXT, "path:root": TEXT, "path:ignore_resume_networks": TEXTS,
-    "train:warmup_iter": WHOLE, "train:ema_decay": SHARE, "train:grad_clip_norm": POSITIVE, "train:scheduler": SECTION,
-    "train:optim_*": SECTION, "train:*_opt:*_weight": NUMBER, "train:non_finite": SECTION,
-    "train:amp": PRECISION, "train:accumulate": FROM_1, "train:compile": YES_OR_NO, "train:tf32": YES_OR_NO,
-    "train:cuda_graph": YES_OR_NO,
-    "val:amp": PRECISION, "val:tile": FROM_1, "val:tile_overlap": FROM_0, "val:winograd": YES_OR_NO,
-    "val:save_img": YES_OR_NO, "val:suffix": TEXT, "val:pbar": YES_OR_NO, "val:batch_size": FROM_1,
-    "val:pad_to": FROM_1, "val:metrics": SECTION, "val:metrics:*": SECTION,
-    "val:metrics:*:crop_border": FROM_0, "val:set_metrics": SECTION,
-    "val:set_metrics:*": SECTION,
-    "logger:use_tb_logger": YES_OR_NO, "logger:wandb": SECTION, "logger:keep_checkpoints": FROM_1,
-    "logger:wandb:project": TEXT, "logger:wandb:resume_id": TEXT,
-    "train:scheduler:step_size": FROM_1, "train:scheduler:gamma": POSITIVE, "*:type": TEXT,
-}  # fmt: skip
-WHOLE_KINDS = (FROM_0, FROM_1, WHOLE, SEED, DEVICES)
-COUNTS = ("train:total_iter", "val:val_freq", "logger:print_freq", "logger:save_checkpoint_freq")  # BasicSR takes 5e3
-WHOLE_KEYS = (
-    *(form for form, kind in KINDS.items() if kind in WHOLE_KINDS),
-    *("datasets:*:gt_size", "datasets:*:seed", "datasets:*:kernels_per_size"),
-    *("train:non_finite:limit", *COUNTS),
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.options.section import (
+    Expected,
+    From0,
+    From1,
+    Key,
+    Number,
+    Positive,
+    Precision,
+    Section,
+    Seed,
+    Share,
+    Text,
+    Texts,
+    Whole,
+    YesOrNo,
 )
-LEFT_OUT = (None,)  # stands for the default, as in BasicSR
+
+OURS = ("MendedModel",)
+DFPG = ("DFPGModel",)
+BASICSR = ("SRModel",)
+Devices = Annotated[Annotated[int, Strict(), Ge(0)] | Literal["auto"], Expected("auto or a whole number from 0")]
+STOP, SKIP = "stop", "skip"
+HIGHER, LOWER = "higher", "lower"
 
 
-def wrong_kinds(opt: Options) -> Iterator[str]:
-    """Yield a line for every value of the wrong kind, and for everything that is not a number."""
-    for path, value in _walk(opt, ""):
-        if isinstance(value, float) and math.isnan(value):
-            yield f"{path}: expected a value, got nan, which is not a number."
-            continue
-        kind = next((kind for form, kind in KINDS.items() if _fits(path, form)), None)
-        if kind is not None and value not in LEFT_OUT and not kind[1](value):
-            yield f"{path}: expected {kind[0]}, got {value!r}."
+class Component(Section):
+    """A component by its registered name. Its other keys are the arguments of that component."""
+
+    type: Text | None = Key(None, "The registered name. `basicsr list` prints all names.")
 
 
-def convert_whole_numbers(opt: Options, prefix: str = "") -> list[str]:
-    """Replace whole numbers that are written like fractions, ``2.0`` or ``1e3``, in place; return their key paths.
+class Loss(Component):
+    """A loss."""
 
-    Python takes none of these where it counts.
-    """
-    converted = []
-    for key, value in opt.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, dict):
-            converted += convert_whole_numbers(value, f"{path}:")
-        elif isinstance(value, float) and value.is_integer() and any(_fits(path, form) for form in WHOLE_KEYS):
-            opt[key] = int(value)
-            converted.append(path)
-    return converted
+    FORMS: ClassVar = {"*_weight": (Number, "The factor of the loss, or of a part of the loss.")}
 
 
-def _walk(section: Mapping, prefix: str) -> Iterator[tuple[str, object]]:
-    for key, value in section.items():
-        path = f"{prefix}{key}"
-        yield path, value
-        if isinstance(value, Mapping):
-            yield from _walk(value, f"{path}:")
+class Optimizer(Section):
+    """An optimizer of torch.optim. Its other keys are the arguments of that class."""
+
+    type: Text = Key(..., "The name of the class, such as Adam.")
+    lr: Positive = Key(..., "The learning rate at the start.")
 
 
-def _fits(path: str, form: str) -> bool:
-    """Compare key by key: a star stands for a key, or a part of one; before ``type`` for any number of them."""
-    if form == "*:type":
-        return path.endswith(":type")
-    keys, parts = path.split(":"), form.split(":")
-    return len(keys) == len(parts) and all(map(fnmatchcase, keys, parts))
+class Scheduler(Section):
+    """A learning rate scheduler of torch.optim or BasicSR, for all optimizers. It is stepped every iteration."""
+
+    type: Text | None = Key(None, "The name of the class, such as StepLR.")
+    step_size: From1 | None = Key(None, "Iterations between two changes, for StepLR.", read_by=())
+    gamma: Positive | None = Key(None, "The factor of a change.", read_by=())
+
+
+class NonFinite(Section):
+    """What a training does about a step whose losses or gradients are not finite."""
+
+    action: Annotated[Literal["stop", "skip"], Expected("stop or skip")] = Key(
+        STOP, "`stop` ends the training. `skip` leaves the weights as they are and goes on with the next batch."
+    )
+    limit: From0 = Key(10, "Batches that may be skipped in one start of the training.")
+
+
+class DataSet(Section):
+    """A data set, and how its images are loaded. Its other keys are those of the class."""
+
+    FORMS: ClassVar = {"dataroot_*": (Text, "A folder of images.")}
+
+    name: Text | None = Key(None, "The name in logs and in the results' folders. By default the key of the set.")
+    type: Text | None = Key(None, "The registered name of the class.")
+    phase: Text | None = Key(None, "`train`, `val` or `test`. Set from the key of the set.")
+    scale: From1 | None = Key(None, "The factor between lq's and gt's size. Set from the key `scale`.")
+    seed: From0 | None = Key(None, "The seed of the random numbers of the samples. By default manual_seed in training.")
+    batch_size_per_gpu: From1 | None = Key(None, "Images of a batch, for each GPU. Training needs it.")
+    num_worker_per_gpu: From0 = Key(0, "Processes that load images, for each GPU. 0: the training's own process.")
+    dataset_enlarge_ratio: Positive = Key(1, "How often an epoch goes through the images.")
+    prefetch_mode: Annotated[Literal["cuda"], Expected("cuda, or nothing")] | None = Key(
+        None, "`cuda` copies the next batch to the GPU while the GPU still works on this one."
+    )
+    num_prefetch_queue: From1 = Key(1, "Batches that are loaded ahead, for BasicSR's prefetch_mode cpu.")
+    pin_memory: YesOrNo = Key(False, "Whether batches lie in pinned memory, from which copies to a GPU are faster.")
+    persistent_workers: YesOrNo = Key(False, "Whether the loading processes live longer than an epoch.")
+    io_backend: dict[str, Any] | None = Key(None, "`type: disk` or `type: lmdb`: where the images lie.")
+    use_shuffle: YesOrNo = Key(False, "Read by BasicSR's own loaders only.")
+    gt_size: From1 | None = Key(None, "The side of the training crops, in px.", read_by=())
+
+
+class DataSetKeys(Section):
+    """A base for the keys that a data set of this package reads besides those of :class:`DataSet`."""
+
+    @classmethod
+    def of_data_set(cls, where: str, opt: Mapping) -> Self:
+        """Return the keys of a data set's options; raise UserError, beginning with ``where``, for others."""
+        own = {key: value for key, value in opt.items() if key in cls.model_fields or key not in DataSet.model_fields}
+        return cls.read(where, own, only_these=True)
+
+
+class PathSection(Section):
+    """Files and folders."""
+
+    FORMS: ClassVar = {
+        "pretrain_network_*": (Text, "A file of weights that the network starts with, such as pretrain_network_g."),
+        "param_key_*": (Text, "The key in that file under which the weights stand: params or params_ema."),
+        "strict_load_*": (YesOrNo, "Whether the weights' names and the network's must be the same."),
+    }
+
+    root: Text | None = Key(None, "The folder below which a run writes. By default the working directory.")
+    resume_state: Text | None = Key(None, "A training state to go on from.")
+    ignore_resume_networks: Texts = Key([], "Networks whose weights are not loaded when a run goes on.")
+    experiments_root: Text | None = Key(None, "The folder of a training. Set when the options are completed.")
+    results_root: Text | None = Key(None, "The folder of a test. Set when the options are completed.")
+    models: Text | None = Key(None, "The folder of the weights. Set when the options are completed.")
+    training_states: Text | None = Key(None, "The folder of the states. Set when the options are completed.")
+    log: Text | None = Key(None, "The folder of the log. Set when the options are completed.")
+    visualization: Text | None = Key(None, "The folder of saved images. Set when the options are completed.")
+
+
+class Computing(Section):
+    """How a training step is computed."""
+
+    amp: Precision | None = Key(None, "The precision in which the generator computes. By default float32.", OURS)
+    accumulate: From1 = Key(1, "Parts of a batch that are computed one after the other, which takes less memory.", OURS)
+    compile: YesOrNo | None = Key(None, "Whether torch.compile is used. By default on a GPU that can.", OURS)
+    cuda_graph: YesOrNo | None = Key(
+        None, "Whether a GPU's kernels are recorded and launched together. By default where that is safe.", OURS
+    )
+    tf32: YesOrNo | None = Key(None, "Whether a GPU may round factors to TF32. By default as torch does.", OURS)
+
+
+class Train(Computing):
+    """The training."""
+
+    FORMS: ClassVar = {
+        "optim_*": (Optimizer, "The optimizer of a network: optim_g, optim_d."),
+        "*_opt": (Loss, "A loss: pixel_opt (Eq. 7), prior_opt (Eq. 9), gan_opt (Eq. 6 and 8), feature_opt, ..."),
+    }
+
+    total_iter: From1 = Key(..., "The iterations of the whole training.")
+    warmup_iter: Whole = Key(-1, "Iterations in which the learning rate rises from 0 to its start. -1: none.")
+    non_finite: NonFinite = Key(NonFinite(), "What to do about losses and gradients that are not finite.")
+    scheduler: Scheduler | None = Key(None, "The schedule of the learning rates.")
+    ema_decay: Share = Key(0, "The decay of the averaged weights at each iteration. 0: none are kept.", BASICSR)
+    grad_clip_norm: Positive | None = Key(
+        None, "The largest norm of a network's gradient. A larger gradient is scaled down to it.", DFPG
+    )
+    estimated_prior: Annotated[Literal["generator", "restored"], Expected("generator or restored")] = Key(
+        "generator", "The prior that is compared: the generator's own estimate, or the restored face's features.", DFPG
+    )
+
+
+class Metric(Component):
+    """A metric of an image. Its other keys are the arguments of the registered function."""
+
+    better: Annotated[Literal["higher", "lower"], Expected("higher or lower")] | None = Key(
+        None, "Which values are better: higher or lower."
+    )
+    crop_border: From0 | None = Key(None, "px that are cut off at each side before an image is measured.", read_by=())
+
+
+class SetMetric(Component):
+    """A metric of a whole test set: detection_rate or verification_accuracy."""
+
+
+class Val(Section):
+    """Validation and testing."""
+
+    val_freq: From1 | None = Key(None, "Iterations between two validations. Training needs it.")
+    save_img: YesOrNo = Key(False, "Whether restored images are saved. A test without `val` saves them.")
+    suffix: Text | None = Key(None, "What is added to the names of saved images. By default the run's name.")
+    pbar: YesOrNo = Key(False, "Whether a bar shows the progress.")
+    metrics: dict[str, Metric] = Key({}, "Metrics of each image, by names of your choice.")
+    set_metrics: dict[str, SetMetric] = Key({}, "Metrics of a test set, by names of your choice. For `basicsr test`.")
+    batch_size: From1 = Key(16, "Images of a size that `basicsr test` restores together.")
+    winograd: YesOrNo = Key(False, "Whether `basicsr test` on a CPU computes 3x3 convolutions by Winograd's way.")
+    amp: Precision | None = Key(None, "The precision in which images are restored. By default float32.", OURS)
+    pad_to: From1 = Key(1, "Images are padded to multiples of this side before they are restored.", OURS)
+    tile: From1 | None = Key(None, "Larger images are restored in tiles of this side, in px.", OURS)
+    tile_overlap: From0 = Key(32, "px by which tiles overlap.", OURS)
+
+    @model_validator(mode="after")
+    def _check_tiles(self) -> Self:
+        if self.tile is None and "tile_overlap" in self.model_fields_set:
+            raise UserError("tile_overlap: is of no use without tile.")
+        if self.tile is not None and 2 * self.tile_overlap >= self.tile:
+            raise UserError(
+                f"tile: {self.tile} px can't overlap by {self.tile_overlap} px. Raise it, or lower tile_overlap."
+            )
+        return self
+
+
+class Wandb(Section):
+    """Weights & Biases, which is sent what TensorBoard gets."""
+
+    project: Text | None = Key(None, "The project. Without a project nothing is sent.")
+    resume_id: Text | None = Key(None, "The id of the run to go on with.")
+
+
+class Logger(Section):
+    """What is written down while a training runs."""
+
+    print_freq: From1 = Key(100, "Iterations between two lines of the log.")
+    save_checkpoint_freq: From1 = Key(5000, "Iterations between two checkpoints.")
+    use_tb_logger: YesOrNo = Key(False, "Whether TensorBoard's curves are written.")
+    keep_checkpoints: From1 | None = Key(None, "The newest checkpoints that are kept. By default all are.")
+    wandb: Wandb = Key(Wandb(), "Weights & Biases.")
+
+
+class DistParams(Section):
+    """Several processes."""
+
+    backend: Text = Key("nccl", "How GPUs exchange gradients: nccl. Without GPUs it is gloo.")
+    port: From1 | None = Key(None, "The port on which processes meet, under slurm. By default 29500.")
+    timeout: Positive = Key(1800, "Seconds after which a process that waits for another gives up.")
+
+
+class Options(Section):
+    """An option file."""
+
+    FORMS: ClassVar = {"network_*": (Component, "A network: network_g, network_d, network_prior.")}
+
+    name: Text = Key(..., "The name of the run, and of its folder.")
+    model_type: Text = Key(..., "The registered name of the model.")
+    scale: From1 | None = Key(None, "The factor between lq's and gt's size. Deblurring has 1.")
+    num_gpu: Devices = Key("auto", "GPUs that are used. `auto`: all there are.")
+    manual_seed: Seed | None = Key(None, "The seed of all random numbers. By default one is drawn.")
+    plugins: Texts = Key([], "Python packages that register other components.")
+    find_unused_parameters: YesOrNo = Key(False, "For several processes: whether some parameters get no gradient.")
+    datasets: dict[str, DataSet] = Key(..., "The data sets: train, val and test, or val_2 and so on.")
+    path: PathSection = Key(PathSection(), "Files and folders.")
+    train: Train | None = Key(None, "The training. A test has none.")
+    val: Val | None = Key(None, "Validation and testing.")
+    logger: Logger = Key(Logger(), "What is written down while a training runs.")
+    dist_params: DistParams = Key(DistParams(), "Several processes.")

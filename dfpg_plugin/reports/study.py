@@ -21,8 +21,9 @@ from dfpg_plugin.evaluation.image_sources import BLURRED, SHARP
 from dfpg_plugin.evaluation.records import MANIFEST
 from dfpg_plugin.files import read_json, sha256_of
 from dfpg_plugin.models.priors import sized_to_prior
+from dfpg_plugin.options.completing import output_root
 from dfpg_plugin.options.plugins import load_plugins
-from dfpg_plugin.options.reading import output_root, read_option_file
+from dfpg_plugin.options.reading import read_option_file
 from dfpg_plugin.reports.methods import RESULTS
 
 REFERENCES = (BLURRED, SHARP)

@@ -18,7 +18,6 @@ from basicsr.utils import get_time_str
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import load_pytorch, save_whole, sha256_of, whole_file
 from dfpg_plugin.models.resuming import TYPES, types_of
-from dfpg_plugin.options.reading import Options
 from dfpg_plugin.runs.randomness import random_states
 
 STAGING = ".saving"
@@ -34,13 +33,12 @@ def save_checkpoint(model: BaseModel, epoch: int, current_iter: int, keep: int |
     Afterwards no more than ``keep`` sets are left, of BasicSR's too; the best and the latest networks always are.
     Raises UserError where the files can't be written: what was there before is then still there.
     """
-    opt = model.opt
+    rank, folder = model.opt["rank"], Path(model.opt["path"]["experiments_root"])
     states = random_states()
-    with _beside_the_run(opt) as staging:
+    with _beside_the_run(model, folder) as staging:
         model.save(epoch, current_iter)
-        if opt["rank"] != 0:
+        if rank != 0:
             return
-        folder = Path(opt["path"]["experiments_root"])
         _look_through(staging, folder, current_iter)
         if current_iter != LATEST:
             _complete_state(staging / STATES / f"{current_iter}.state", model, states)
@@ -133,17 +131,16 @@ def settle(folder: Path) -> None:
 
 
 @contextmanager
-def _beside_the_run(opt: Options) -> Iterator[Path]:
-    """Let the model write into an empty folder beside its own, on the same disk."""
-    staging = Path(opt["path"]["experiments_root"]) / STAGING
-    places = {key: opt["path"][key] for key in (MODELS, STATES)}
+def _beside_the_run(model: BaseModel, folder: Path) -> Iterator[Path]:
+    """Let the model write into an empty folder within its own, on the same disk."""
+    staging, opt = folder / STAGING, model.opt
     try:
         if opt["rank"] == 0:
             _make_empty(staging)
-        opt["path"].update({key: str(staging / key) for key in places})
+        model.opt = {**opt, "path": {**opt["path"], **{key: str(staging / key) for key in (MODELS, STATES)}}}
         yield staging
     finally:
-        opt["path"].update(places)
+        model.opt = opt
         if opt["rank"] == 0 and not _is_complete(staging):
             shutil.rmtree(staging, ignore_errors=True)
 

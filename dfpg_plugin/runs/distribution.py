@@ -11,7 +11,7 @@ import torch
 from torch import distributed
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.options.reading import Arguments
+from dfpg_plugin.options.completing import Arguments
 
 DEFAULT_PORT = 29500  # torch.distributed's
 LOST = r"connection (closed|reset)|broken pipe|timed out|timeout"

@@ -14,8 +14,8 @@ from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.options import dict2str
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.options.completing import RunOptions
 from dfpg_plugin.options.curves import has_curves
-from dfpg_plugin.options.reading import Options
 from dfpg_plugin.runs.checkpoints import settle
 from dfpg_plugin.runs.lock import locked
 
@@ -75,34 +75,33 @@ def _keep_cause(logger: logging.Logger, error: Exception) -> None:
 
 
 @contextmanager
-def lock_run(opt: Options) -> Iterator[None]:
+def lock_run(options: RunOptions) -> Iterator[None]:
     """Keep other processes out of the run's folder, and remove what a killed one left half done.
 
     Raises UserError where another run is writing into it.
     """
-    if opt["rank"] != 0:
+    if options.rank != 0:
         yield
         return
-    folder = Path(opt["path"]["experiments_root"])
-    with locked(folder):
-        settle(folder)
+    with locked(options.folder):
+        settle(options.folder)
         yield
 
 
-def prepare_output(opt: Options, option_file: str, open_log: Callable[[Path], None], new: bool) -> None:
+def prepare_output(options: RunOptions, open_log: Callable[[Path], None], new: bool) -> None:
     """Make the run's folders, renaming an earlier run of that name as BasicSR does; copy the YAML; open the log."""
-    if opt["rank"] != 0:
+    if options.rank != 0:
         return
-    text = Path(option_file).expanduser().read_text(encoding="utf-8")  # before a rename can move it
-    folders = {key: path for key, path in opt["path"].items() if key in FOLDERS}
+    opt = options.plain
+    kind = "train" if opt["is_train"] else "test"
     if new:
-        make_exp_dirs({"is_train": opt["is_train"], "path": folders.copy()})
+        folders = {key: path for key, path in opt["path"].items() if key in FOLDERS}
+        make_exp_dirs({"is_train": opt["is_train"], "path": folders})
         if opt["is_train"] and has_curves(opt):
             mkdir_and_rename(str(Path(opt["root_path"]) / "tb_logger" / opt["name"]))
-    folder = Path(folders["log"])
     header = f"# GENERATE TIME: {time.asctime()}\n# CMD:\n# {' '.join(sys.argv)}\n\n"  # as BasicSR does
-    (folder / Path(option_file).name).write_text(header + text, encoding="utf-8")
-    open_log(folder / f"{'train' if opt['is_train'] else 'test'}_{opt['name']}_{get_time_str()}.log")
+    (options.folder / options.file.path.name).write_text(header + options.file.text, encoding="utf-8")
+    open_log(options.folder / f"{kind}_{opt['name']}_{get_time_str()}.log")
     logger = get_root_logger()
     logger.info(get_env_info())
     logger.info(dict2str(opt))

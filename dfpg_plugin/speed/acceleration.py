@@ -2,17 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from shutil import which
-from typing import Any
 
 import torch
 from basicsr.utils import get_root_logger
 from torch import nn
 
-from dfpg_plugin.checks import UserError, check_choice, check_fields
+from dfpg_plugin.options.schema import Computing
 from dfpg_plugin.speed.cuda_graphs import CudaRecorder
 
 KNOWN = (__name__.partition(".")[0], "basicsr", "torch")  # packages whose networks decide nothing in Python
@@ -84,13 +83,8 @@ class Acceleration:
     @classmethod
     def read(cls, train: Mapping) -> "Acceleration":
         """Check and read ``train``'s keys; what is None is the default. Raises UserError."""
-        names = [field.name for field in fields(cls)]
-        given: dict[str, Any] = {name: train[name] for name in names if train.get(name) is not None}
-        check_fields("train", cls, given)
-        check_choice("train:amp", given.get("amp"), (None, *PRECISIONS))
-        if given.get("accumulate", 1) < 1:
-            raise UserError(f"train:accumulate: expected a whole number from 1, got {given['accumulate']}.")
-        return cls(**given)
+        keys = Computing.read("train", train)
+        return cls(keys.amp, keys.accumulate, keys.compile, keys.cuda_graph, keys.tf32)
 
     def start(self) -> None:
         """Set what holds for the whole process."""

@@ -1,24 +1,9 @@
 """Restore large images in tiles that overlap, so that memory does not grow with the image and no seam is seen."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-
-from dfpg_plugin.checks import UserError
-
-TILE_OVERLAP = 32  # px
-
-
-def check_tiles(val: Mapping) -> None:
-    """Raise UserError where ``val``'s tiles can't overlap as they should."""
-    size, overlap = val.get("tile"), val.get("tile_overlap")
-    if size is None and overlap is not None:
-        raise UserError("val:tile_overlap: is of no use without val:tile.")
-    if size is not None and 2 * (TILE_OVERLAP if overlap is None else overlap) >= size:
-        raise UserError(
-            f"val:tile: {size} px can't overlap by {overlap or TILE_OVERLAP} px. Raise it, or lower tile_overlap."
-        )
 
 
 def restore_in_tiles(

@@ -9,7 +9,7 @@ from basicsr.utils import get_root_logger
 
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.models.nonfinite import MOST_ITERATIONS, NonFiniteLossError
-from dfpg_plugin.options.non_finite import STOP, NonFiniteOptions
+from dfpg_plugin.options.schema import STOP, NonFinite
 
 MOST_NAMES = 8
 PATHS = ("lq_path", "gt_path")
@@ -18,7 +18,7 @@ PATHS = ("lq_path", "gt_path")
 class Guard:
     """Trains steps, and counts those that were left out."""
 
-    def __init__(self, options: NonFiniteOptions) -> None:
+    def __init__(self, options: NonFinite) -> None:
         self.options = options
         self.skipped = 0
         self.files: deque[tuple[int, str]] = deque(maxlen=MOST_ITERATIONS + 1)  # those that may have to be named

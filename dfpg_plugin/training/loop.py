@@ -8,6 +8,7 @@ where it was, in the data and in every random number.
 import datetime
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from basicsr.data import build_dataloader, build_dataset
@@ -15,14 +16,13 @@ from basicsr.data.prefetch_dataloader import CUDAPrefetcher
 from basicsr.models import build_model
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import AvgTimer, get_root_logger, set_random_seed
-from basicsr.utils.dist_util import get_dist_info
 from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError, check_border
 from dfpg_plugin.models.mended_model import MendedModel
+from dfpg_plugin.options.completing import RunOptions
 from dfpg_plugin.options.keys import warn_of_idle_keys
-from dfpg_plugin.options.non_finite import NonFiniteOptions
-from dfpg_plugin.options.reading import Options
+from dfpg_plugin.options.schema import NonFinite
 from dfpg_plugin.runs.building import build_loaders, explained, keep_out_of_the_random_stream, validate
 from dfpg_plugin.runs.checkpoints import LATEST, save_checkpoint
 from dfpg_plugin.runs.curves import message_logger, open_curves
@@ -38,42 +38,62 @@ from dfpg_plugin.training.stream import EpochSampler, SeededDataset
 from dfpg_plugin.training.summary import summarise
 
 
-def train(opt: Options, option_file: str, dry_run: bool = False) -> None:
-    """Train what completed and checked options describe, to the end. Raises UserError and FloatingPointError.
+@dataclass(frozen=True)
+class Run:
+    """A training that is built."""
+
+    options: RunOptions
+    model: BaseModel
+    sampler: EpochSampler
+    loader: DataLoader
+    val_loaders: list[DataLoader]
+
+    def validate(self, current_iter: int, tb_logger: object) -> None:
+        """Validate on every validation set."""
+        validate(self.options.plain, self.model, self.val_loaders, current_iter, tb_logger)
+
+
+def train(options: RunOptions, dry_run: bool = False) -> None:
+    """Train what the options describe, to the end. Raises UserError and FloatingPointError.
 
     ``dry_run``: build everything and train one step, and leave no file and no folder.
     """
-    opt["rank"], opt["world_size"] = get_dist_info()
-    set_random_seed(opt["manual_seed"] + opt["rank"])
+    set_random_seed(options.plain["manual_seed"] + options.rank)
     with run_log() as open_log, worker_signals() as signals:
-        warn_of_idle_keys(opt, option_file)
-        state = load_resume_state(opt)
-        sampler, loader = build_train_loader(opt, signals)
-        val_loaders = build_loaders(opt, "val")
-        try_metrics(opt)
-        with explained(f"{opt['model_type']} can't be built with these options"):
-            model = build_model(opt)
-        if state is not None:
-            with explained(f"{opt['path']['resume_state']} does not fit these options"):
-                resume(model, state)
-        if opt.get("val"):
-            try_validation(model, val_loaders)
+        warn_of_idle_keys(options.plain, options.file)
+        options, state = load_resume_state(options)
+        run = build(options, state, signals)
         torch.backends.cudnn.benchmark = True  # now, for a search of its own for one image takes seconds
         if dry_run:
-            try_step(opt, model, sampler, loader)
+            try_step(run)
             return
-        with lock_run(opt), telling_lost_processes(), listening() as requests:
-            prepare_output(opt, option_file, open_log, new=state is None)
-            tb_logger = open_curves(opt)
+        with lock_run(options), telling_lost_processes(), listening() as requests:
+            prepare_output(options, open_log, new=state is None)
+            tb_logger = open_curves(options.plain)
             if state is not None:
-                set_aside_later(opt, state["iter"])
-                restore_random_state(state.get("random"), opt["rank"], opt["world_size"])
+                set_aside_later(options, state["iter"])
+                restore_random_state(state.get("random"), options.rank, options.world_size)
             try:
-                first = 0 if state is None else state["iter"]
-                run(opt, model, sampler, loader, val_loaders, tb_logger, first, requests)
+                iterate(run, 0 if state is None else state["iter"], requests, tb_logger)
             finally:
                 if tb_logger:
                     tb_logger.close()
+
+
+def build(options: RunOptions, state: dict | None, signals: WorkerSignals) -> Run:
+    """Build data, metrics and model, and give the model its state, if any. Raises UserError."""
+    opt = options.plain
+    sampler, loader = build_train_loader(options, signals)
+    val_loaders = build_loaders(opt, "val")
+    try_metrics(opt)
+    with explained(f"{opt['model_type']} can't be built with these options"):
+        model = build_model(opt)
+    if state is not None:
+        with explained(f"{opt['path']['resume_state']} does not fit these options"):
+            resume(model, state)
+    if options.sections.val is not None:
+        try_validation(model, val_loaders)
+    return Run(options, model, sampler, loader, val_loaders)
 
 
 def try_validation(model: BaseModel, loaders: Sequence[DataLoader]) -> None:
@@ -93,69 +113,60 @@ def try_validation(model: BaseModel, loaders: Sequence[DataLoader]) -> None:
                 check_border(metric, *data["gt"].shape[-2:])
 
 
-def try_step(opt: Options, model: BaseModel, sampler: EpochSampler, loader: DataLoader) -> None:
+def try_step(run: Run) -> None:
     """Train one step, and say what it took."""
-    logger = get_root_logger()
-    sampler.set_position(0, 0)
-    data = next(iter(batches(loader, opt)))
+    model, logger = run.model, get_root_logger()
+    run.sampler.set_position(0, 0)
+    data = next(iter(batches(run)))
     started = time.time()
-    model.update_learning_rate(1, warmup_iter=opt["train"].get("warmup_iter", -1))
+    model.update_learning_rate(1, warmup_iter=run.options.train.warmup_iter)
     model.feed_data(data)
-    Guard(NonFiniteOptions()).step(model, data, 1, settle=True)
+    Guard(NonFinite()).step(model, data, 1, settle=True)
     losses = ", ".join(f"{name}: {value:.4e}" for name, value in model.get_current_log().items())
     logger.info(f"Dry run: the options, the files and one step of {time.time() - started:.1f} s are in order. {losses}")
 
 
-def run(
-    opt: Options,
-    model: BaseModel,
-    sampler: EpochSampler,
-    loader: DataLoader,
-    val_loaders: list[DataLoader],
-    tb_logger: object,
-    current_iter: int,
-    requests: Requests,
-) -> None:
+def iterate(run: Run, current_iter: int, requests: Requests, tb_logger: object) -> None:
     """Iterate from ``current_iter`` to ``total_iter``, logging, validating and saving; then save and summarise.
 
     Raises StoppedBySignalError, after the iteration and a checkpoint, where that is asked for.
     """
-    logger = get_root_logger()
-    total_iter, per_epoch = int(opt["train"]["total_iter"]), len(loader)
-    log_freq, save_freq = opt["logger"]["print_freq"], opt["logger"]["save_checkpoint_freq"]
-    val_freq = opt["val"]["val_freq"] if opt.get("val") else None
-    guard = Guard(NonFiniteOptions.read(opt["train"].get("non_finite")))
-    messages = message_logger(opt, current_iter + 1, tb_logger)
+    logger, model, train = get_root_logger(), run.model, run.options.train
+    often, val = run.options.sections.logger, run.options.sections.val
+    per_epoch, val_freq = len(run.loader), None if val is None else val.val_freq
+    guard = Guard(train.non_finite)
+    messages = message_logger(run.options.plain, current_iter + 1, tb_logger)
     started = time.time()
-    logger.info(f"Start training at iteration {current_iter} of {total_iter}, {per_epoch} an epoch.")
-    while current_iter < total_iter:
+    logger.info(f"Start training at iteration {current_iter} of {train.total_iter}, {per_epoch} an epoch.")
+    while current_iter < train.total_iter:
         epoch, done = divmod(current_iter, per_epoch)
-        sampler.set_position(epoch, done * loader.batch_size)  # type: ignore[operator]
+        run.sampler.set_position(epoch, done * run.loader.batch_size)  # type: ignore[operator]
         data_timer, iter_timer = AvgTimer(), AvgTimer()
-        for data in batches(loader, opt):
+        for data in batches(run):
             data_timer.record()
             current_iter += 1
-            model.update_learning_rate(current_iter, warmup_iter=opt["train"].get("warmup_iter", -1))
+            is_logged = current_iter % often.print_freq == 0
+            model.update_learning_rate(current_iter, warmup_iter=train.warmup_iter)
             model.feed_data(data)
-            trained = guard.step(model, data, current_iter, settle=current_iter % log_freq == 0)
+            trained = guard.step(model, data, current_iter, settle=is_logged)
             iter_timer.record()
-            if trained and current_iter % log_freq == 0:
+            if trained and is_logged:
                 times = {"time": iter_timer.get_avg_time(), "data_time": data_timer.get_avg_time()}
                 rates = {"epoch": epoch, "iter": current_iter, "lrs": model.get_current_learning_rate()}
                 messages({**rates, **times, **model.get_current_log()})
             requests.tell()
             if val_freq and current_iter % val_freq == 0:
-                validate(opt, model, val_loaders, current_iter, tb_logger)
+                run.validate(current_iter, tb_logger)
             requests.agree()
             requests.tell()
-            if current_iter % save_freq == 0 or requests.save or requests.stop:
+            if current_iter % often.save_checkpoint_freq == 0 or requests.save or requests.stop:
                 guard.settle(model, current_iter)
                 logger.info(f"Saving the networks and the training state of iteration {current_iter}.")
-                save_checkpoint(model, epoch, current_iter, opt["logger"].get("keep_checkpoints"))
+                save_checkpoint(model, epoch, current_iter, often.keep_checkpoints)
                 requests.save = 0
             if requests.stop:
                 raise StoppedBySignalError(requests.stop, current_iter)
-            if current_iter >= total_iter:
+            if current_iter >= train.total_iter:
                 break
             data_timer.start()
             iter_timer.start()
@@ -163,18 +174,18 @@ def run(
     logger.info(f"End of training. Time consumed: {datetime.timedelta(seconds=int(time.time() - started))}")
     save_checkpoint(model, LATEST, LATEST)
     if val_freq and current_iter % val_freq != 0:
-        validate(opt, model, val_loaders, current_iter, tb_logger)
+        run.validate(current_iter, tb_logger)
     stop_group()  # the others do not wait for the summary
-    if val_freq and opt["rank"] == 0 and isinstance(model, MendedModel):
-        summarise(model, val_loaders, opt)
+    if val_freq and run.options.rank == 0 and isinstance(model, MendedModel):
+        summarise(model, run.val_loaders, run.options)
 
 
-def batches(loader: DataLoader, opt: Options) -> Iterator[dict]:
+def batches(run: Run) -> Iterator[dict]:
     """Yield the batches of one epoch, copied ahead to the GPU where ``prefetch_mode: cuda`` asks for it."""
-    if opt["datasets"]["train"].get("prefetch_mode") != "cuda":
-        yield from loader
+    if run.options.sections.datasets["train"].prefetch_mode != "cuda":
+        yield from run.loader
         return
-    prefetcher = CUDAPrefetcher(loader, opt)
+    prefetcher = CUDAPrefetcher(run.loader, run.options.plain)
     while (batch := prefetcher.next()) is not None:
         for value in batch.values():
             # copied in another stream, which may not write over it before it is read
@@ -183,16 +194,16 @@ def batches(loader: DataLoader, opt: Options) -> Iterator[dict]:
         yield batch
 
 
-def build_train_loader(opt: Options, signals: WorkerSignals) -> tuple[EpochSampler, DataLoader]:
+def build_train_loader(options: RunOptions, signals: WorkerSignals) -> tuple[EpochSampler, DataLoader]:
     """Build the training set, its sampler and its loader. Raises UserError where it holds less than one batch."""
-    options = opt["datasets"]["train"]
-    with explained(f"datasets:train: {options['type']} can't be built with these options"):
-        dataset = build_dataset(options)
-    ratio = options.get("dataset_enlarge_ratio", 1)
-    sampler = EpochSampler(dataset, opt["world_size"], opt["rank"], ratio)
+    opt, section = options.plain, options.sections.datasets["train"]
+    of_set = opt["datasets"]["train"]
+    with explained(f"datasets:train: {section.type} can't be built with these options"):
+        dataset = build_dataset(of_set)
+    sampler = EpochSampler(dataset, options.world_size, options.rank, section.dataset_enlarge_ratio)
     seeded = SeededDataset(dataset, opt["manual_seed"])
     with explained("datasets:train: torch's DataLoader can't be built with these options"):
-        loader = build_dataloader(seeded, options, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
+        loader = build_dataloader(seeded, of_set, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
     loader.worker_init_fn = signals.start_worker
     keep_out_of_the_random_stream(loader)
     sampler.batch_size = loader.batch_size  # several GPUs in one process share a larger one

@@ -10,6 +10,7 @@ from basicsr.utils import check_resume, get_root_logger
 from dfpg_plugin.checks import UserError, check_file
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.models.resuming import with_given_options
+from dfpg_plugin.options.completing import RunOptions
 from dfpg_plugin.options.reading import Options
 from dfpg_plugin.runs.checkpoints import (
     MODELS,
@@ -22,22 +23,32 @@ from dfpg_plugin.runs.checkpoints import (
 )
 
 
-def load_resume_state(opt: Options) -> dict | None:
+def load_resume_state(options: RunOptions) -> tuple[RunOptions, dict | None]:
+    """Return the options and the state to go on from: see :func:`find_state`.
+
+    The options name the state and, under ``path:pretrain_network_*``, the networks saved with it.
+    """
+    state, paths = find_state(options.plain)
+    return (options if state is None else options.with_paths(paths)), state
+
+
+def find_state(opt: Options) -> tuple[dict | None, dict]:
     """Return the training state that ``path:resume_state`` or ``--auto_resume`` asks for, or None for a new run.
 
-    Sets ``path:pretrain_network_*`` to the networks saved with it, as BasicSR does. Loads to the CPU; BasicSR needs a
-    GPU (train.py:85) and stops at any other file that ends in ``.state`` (train.py:75). With ``--auto_resume`` a set of
-    which something is missing or damaged is skipped for an older one, and said so; where there are sets and none is
-    whole, UserError is raised rather than begun anew. So it is for a state that is named and not whole.
+    Return the section ``path`` with the state's file and its networks, too, as BasicSR sets them. The state is loaded
+    to the CPU; BasicSR needs a GPU (train.py:85) and stops at any other file that ends in ``.state`` (train.py:75).
+
+    With ``--auto_resume`` a set of which something is missing or damaged is skipped for an older one, and the log says
+    so. Raises UserError where there are sets and none is whole, and for a named state that is not whole.
     """
     if opt["auto_resume"]:
         return _newest_whole_set(opt)
     if not opt["path"].get("resume_state"):
-        return None
+        return None, opt["path"]
     path = check_file("path:resume_state", opt["path"]["resume_state"])
     is_of_a_set = path.parent.name == STATES and re.fullmatch(r"\d+", path.stem)
     state = load_set(path.parent.parent, int(path.stem)) if is_of_a_set else load_state(path)
-    return _chosen(opt, state, path)
+    return state, _paths_of(opt, state, path)
 
 
 def resume(model: BaseModel, state: dict) -> None:
@@ -49,15 +60,15 @@ def resume(model: BaseModel, state: dict) -> None:
         model.best_metric_results = state["best_metric_results"]
 
 
-def set_aside_later(opt: Options, current_iter: int) -> None:
+def set_aside_later(options: RunOptions, current_iter: int) -> None:
     """Put the sets after ``current_iter`` aside and say where: the run has gone back, and they are not its own."""
-    if opt["rank"] == 0 and (folder := set_aside(Path(opt["path"]["experiments_root"]), current_iter)) is not None:
+    if options.rank == 0 and (folder := set_aside(options.folder, current_iter)) is not None:
         get_root_logger().info(
             f"Checkpoints after iteration {current_iter}, of an earlier course, are now in {folder}."
         )
 
 
-def _newest_whole_set(opt: Options) -> dict | None:
+def _newest_whole_set(opt: Options) -> tuple[dict | None, dict]:
     folder = Path(opt["path"]["training_states"]).parent
     # not get_root_logger: called before BasicSR's own loop opens its log, it would leave that without one
     logger = logging.getLogger("basicsr")
@@ -70,14 +81,14 @@ def _newest_whole_set(opt: Options) -> dict | None:
             logger.warning(f"Iteration {current_iter} is skipped for an older one: {error}")
             reasons.append(str(error))
             continue
-        return _chosen(opt, state, folder / STATES / f"{current_iter}.state")
+        return state, _paths_of(opt, state, folder / STATES / f"{current_iter}.state")
     if found:
         raise UserError(
             f"--auto_resume: none of the {len(found)} states in {folder / STATES} is whole. The newest: {reasons[0]} "
             "Restore one of them with its networks, or start without --auto_resume, which puts this run aside."
         )
     logger.info(f"No state to resume in {folder / STATES}: a new run.")
-    return None
+    return None, opt["path"]
 
 
 def _check_networks(opt: Options, folder: Path, current_iter: int) -> None:
@@ -91,12 +102,13 @@ def _check_networks(opt: Options, folder: Path, current_iter: int) -> None:
                 raise UserError(f"{file} is missing.")
 
 
-def _chosen(opt: Options, state: dict, path: Path) -> dict:
+def _paths_of(opt: Options, state: dict, path: Path) -> dict:
+    """Return the section ``path`` that names a state and its networks."""
     if (total_iter := int(opt["train"]["total_iter"])) < state["iter"]:
         raise UserError(
             f"train:total_iter: {total_iter} is below {state['iter']}, the iteration of {path}. Raise it, or name an "
             "earlier state by path:resume_state."
         )
-    opt["path"]["resume_state"] = str(path)
-    check_resume(opt, state["iter"])
-    return state
+    resumed = {**opt, "path": {**opt["path"], "resume_state": str(path)}}
+    check_resume(resumed, state["iter"])
+    return resumed["path"]

@@ -20,7 +20,7 @@ class EpochSampler(EnlargedSampler):
 
     start = 0
 
-    def __init__(self, dataset: Sized, num_replicas: int, rank: int, ratio: int = 1, batch_size: int = 1) -> None:
+    def __init__(self, dataset: Sized, num_replicas: int, rank: int, ratio: float = 1, batch_size: int = 1) -> None:
         super().__init__(dataset, num_replicas, rank, ratio)
         self.batch_size = batch_size
 

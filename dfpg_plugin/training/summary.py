@@ -12,20 +12,20 @@ from torch.utils.data import DataLoader
 from torchvision.utils import make_grid, save_image
 
 from dfpg_plugin.models.mended_model import MendedModel
-from dfpg_plugin.options.reading import Options
+from dfpg_plugin.options.completing import RunOptions
 
 NUM_ROWS = 6
 GAP = 4  # px between pictures
 
 
-def summarise(model: MendedModel, loaders: Sequence[DataLoader], opt: Options) -> None:
+def summarise(model: MendedModel, loaders: Sequence[DataLoader], options: RunOptions) -> None:
     """Log, for every validation set with ground truth, each metric before and after, and save a picture of some faces.
 
     The picture, ``comparison_<set>.png`` in the experiment's folder, shows blurred | restored | sharp.
     """
     for loader in loaders:
         name = loader.dataset.opt["name"]  # type: ignore[attr-defined]
-        metrics = (opt["val"] or {}).get("metrics") or {}
+        metrics = (options.plain["val"] or {}).get("metrics") or {}
         rows: list[Tensor] = []
         totals, count = {key: [0.0, 0.0] for key in metrics}, 0
         shown = set(torch.linspace(0, len(loader) - 1, min(NUM_ROWS, len(loader))).int().tolist())
@@ -42,7 +42,7 @@ def summarise(model: MendedModel, loaders: Sequence[DataLoader], opt: Options) -
                 rows += [blurred, restored, gt]
         if count:
             _log(name, count, {key: [total / count for total in pair] for key, pair in totals.items()})
-            _save_picture(rows, Path(opt["path"]["experiments_root"]) / f"comparison_{name}.png")
+            _save_picture(rows, options.folder / f"comparison_{name}.png")
 
 
 def _restore(model: MendedModel, data: dict) -> tuple[Tensor, Tensor, Tensor]:

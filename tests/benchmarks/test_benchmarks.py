@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from kit import ROOT
 from skimage.data import astronaut
 
 from dfpg_plugin.data.faces import orl_faces

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ROOT, write_yaml
+from kit import ROOT, write_yaml
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli import doctor

@@ -13,11 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from kit import ROOT, photo
 from PIL import Image, ImageCms
 from playwright.sync_api import Page as Tab
 from playwright.sync_api import expect, sync_playwright
-from restoration.conftest import photo
 
 from dfpg_plugin.demo.page import SAMPLES, Page, _keep
 from dfpg_plugin.media.pictures import Picture

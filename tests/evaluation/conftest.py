@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.data.kernels import synthesise_kernels
 from dfpg_plugin.evaluation.evaluate import evaluate
 from dfpg_plugin.options.checking import check_options
-from dfpg_plugin.options.reading import Arguments, complete, force, read_option_file
+from dfpg_plugin.options.completing import Arguments, RunOptions, complete
+from dfpg_plugin.options.reading import force, open_option_file
 
 SIZES = (5, 9)
 NETWORK = {"type": "DFPGNet", "num_feat": 16, "num_block": 1, "num_prior_block": 1, "squeeze_factor": 4}
@@ -41,11 +43,12 @@ class SmallSet:
 
     def run(self, *forced: str, images: str = "restored", workers: int = 0) -> Path:
         """Evaluate in this process, in ``folder``; return the results folder."""
-        opt = read_option_file(str(self.option_file))
+        file = open_option_file(str(self.option_file))
+        opt = deepcopy(file.values)
         force(opt, forced)
         complete(opt, Arguments(str(self.option_file)), self.folder, is_train=False)
         check_options(opt, ["dfpg_plugin"], needs_network=images == "restored")
-        evaluate(opt, str(self.option_file), images, workers)
+        evaluate(RunOptions.of(file, opt), images, workers)
         return Path(opt["path"]["results_root"])
 
 

@@ -17,14 +17,15 @@ from basicsr.models import build_model
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
-from conftest import ROOT
+from kit import ROOT
 from results_folders import method
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.evaluation.records import MANIFEST, Record, append_chunk, read_run, set_file
 from dfpg_plugin.models.dfpg_model import DFPGModel
-from dfpg_plugin.options.reading import Arguments, complete, read_option_file
+from dfpg_plugin.options.completing import Arguments, complete
+from dfpg_plugin.options.reading import read_option_file
 from dfpg_plugin.reports.report import build_report
 from dfpg_plugin.runs.building import build_loaders, validate
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import small_options, write_yaml
+from kit import small_options, write_yaml
 
 pytestmark = pytest.mark.gpu
 

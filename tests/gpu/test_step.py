@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from basicsr.models import build_model
-from conftest import small_options
+from kit import small_options
 from torch.nn import functional as F
 
 from dfpg_plugin.models import captured_step

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import files_of_at_most
+from kit import files_of_at_most
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from dfpg_plugin.checks import UserError

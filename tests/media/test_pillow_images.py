@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from kit import photo
 from PIL import Image, ImageCms
-from restoration.conftest import photo
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.media.pictures import encode_picture

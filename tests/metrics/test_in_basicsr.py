@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import write_yaml
+from kit import write_yaml
 
 METRICS = {
     "ssim_3d": {"type": "calculate_ssim_3d", "better": "higher"},

@@ -27,7 +27,7 @@ def build(options: dict) -> DFPGModel:
 
 def forward(model: DFPGModel) -> Part:
     (part,) = Part.of(model.lq, model.gt, 1)
-    model._estimate(part)
+    model._estimate(part, with_graph=True)
     return part
 
 

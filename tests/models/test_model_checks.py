@@ -103,7 +103,7 @@ def test_a_fault_of_a_network_is_shown_as_such(restored: dict, monkeypatch, erro
 
     monkeypatch.setattr(Quarters, "forward", forward)
     restored["network_g"] = {"type": "Quarters"}
-    where = rf"64x{width} px: test_requirements\.py, line \d+: {error.__name__}: '?its own fault"
+    where = rf"64x{width} px: test_model_checks\.py, line \d+: {error.__name__}: '?its own fault"
     with pytest.raises(UserError, match=where) as caught:
         build(restored, 64, width).test()
     assert "AdaptedNet" not in str(caught.value)

@@ -44,7 +44,7 @@ def reached(net: nn.Module) -> set[str]:
 def test_every_term_passes_the_extractor_and_reaches_the_generator_only(restored: dict, term: str) -> None:
     model = build(restored)
     (part,) = Part.of(model.lq, model.gt, 1)
-    model._estimate(part)
+    model._estimate(part, with_graph=True)
     with frozen(model.net_d):
         model._generator_losses(part)[0][term].backward()
     assert reached(model.net_g) == {name for name, _ in model.net_g.named_parameters()}
@@ -54,7 +54,7 @@ def test_every_term_passes_the_extractor_and_reaches_the_generator_only(restored
 def test_discriminator_terms_reach_the_discriminator_only(restored: dict) -> None:
     model = build(restored)
     (part,) = Part.of(model.lq, model.gt, 1)
-    model._estimate(part)
+    model._estimate(part, with_graph=True)
     torch.stack(list(model._discriminator_losses(part)[0].values())).sum().backward()
     assert reached(model.net_d) == {name for name, _ in model.net_d.named_parameters()}
     assert reached(model.net_g) == reached(model.net_prior) == set()
@@ -64,7 +64,7 @@ def test_the_prior_loss_is_equation_9_on_the_features_of_the_restored_face(resto
     del restored["train"]["gan_opt"], restored["network_d"]
     model = build(restored)
     (part,) = Part.of(model.lq, model.gt, 1)
-    model._estimate(part)
+    model._estimate(part, with_graph=True)
     (loss, log) = model._generator_losses(part)
     unit = []
     for image in (model.net_g(model.lq), model.gt):
@@ -231,7 +231,7 @@ def test_networks_are_sized_to_the_prior(options: dict) -> None:
     model = build(options, size=48)
     model.optimize_parameters(1)
     (part,) = Part.of(model.lq, model.gt, 1)
-    model._estimate(part)
+    model._estimate(part, with_graph=True)
     assert [p.shape[1:] for p in part.estimated] == [(128, 24, 24), (256, 12, 12), (512, 6, 6)]
 
 

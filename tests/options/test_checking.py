@@ -10,13 +10,14 @@ from basicsr.data import realesrgan_dataset
 from basicsr.data.single_image_dataset import SingleImageDataset
 from basicsr.models import realesrgan_model, realesrnet_model
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGISTRY
-from conftest import write_yaml
+from kit import write_yaml
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli.arguments import read_options
 from dfpg_plugin.options.checking import check_options
+from dfpg_plugin.options.completing import Arguments, complete
 from dfpg_plugin.options.keys import unknown_keys, warn_of_idle_keys
-from dfpg_plugin.options.reading import Arguments, complete, key_lines, read_option_file
+from dfpg_plugin.options.reading import open_option_file, read_option_file
 from dfpg_plugin.runs.metric_trials import check_metrics, try_metrics
 from dfpg_plugin.training.stock import train_stock
 
@@ -55,7 +56,7 @@ def set_key(opt: dict, key: str, value: object) -> None:
         ("network_g:num_feats", 3, "network_g: unknown key 'num_feats'. Did you mean num_feat"),
         ("train:prior_opt:weight", 3, "train:prior_opt: unknown key 'weight'"),
         ("network_prior", {"type": "VGGFaceFeatureExtractor"}, "network_prior: the key 'weights' is missing"),
-        ("network_g", "DFPGNet", "network_g: expected options with a `type`, got 'DFPGNet'"),
+        ("network_g", "DFPGNet", "network_g: expected options as `key: value`, got 'DFPGNet'"),
         ("network_g", {"type": "AdaptedNet", "network": {"type": "EDSR"}}, "network_g:network: the key 'num_in_ch' is"),
         ("network_g", {"type": "AdaptedNet", "network": {"type": "EDRS"}}, "network_g:network:type: no arch is called"),
         (
@@ -63,12 +64,12 @@ def set_key(opt: dict, key: str, value: object) -> None:
             {"type": "PriorPerceptualLoss", "network_prior": {"type": "VGGFaceFeatureExtractor", "weight": "x"}},
             "train:perceptual_opt:network_prior: unknown key 'weight'",
         ),
-        ("train:total_iter", 0, "train:total_iter: expected a number above 0, got 0"),
-        ("train:total_iter", "100", "train:total_iter: expected a number above 0, got '100'"),
+        ("train:total_iter", 0, "train:total_iter: expected a whole number from 1, got 0"),
+        ("train:total_iter", "100", "train:total_iter: expected a whole number from 1, got '100'"),
         ("train:total_iter", float("inf"), "train:total_iter: expected a whole number"),
         ("train:total_iter", 1.5, "train:total_iter: expected a whole number"),
         ("manual_seed", 2**32, "manual_seed: expected a whole number from 0 to 4000000000, got 4294967296"),
-        ("val:val_freq", None, "val:val_freq: expected a number"),
+        ("val:val_freq", None, "val:val_freq: is missing"),
         ("datasets:train:batch_size_per_gpu", -1, "batch_size_per_gpu"),
         ("train:optim_d:lr", "fast", "train:optim_d:lr"),
         ("datasets:train:prefetch_mode", "cpu", "prefetch_mode"),
@@ -100,7 +101,7 @@ def test_whole_numbers_may_be_written_like_fractions(demo_options: dict, tmp_pat
     for key, value in {**WHOLE, "train:optim_g:lr": 1.0, "train:scheduler:gamma": 1.0}.items():
         set_key(demo_options, key, value)
     file = write_yaml(tmp_path / "t.yml", demo_options)
-    opt = read_options(Arguments(str(file)), is_train=True)
+    opt = read_options(Arguments(str(file)), is_train=True).plain
     for key, value in WHOLE.items():
         found: object = opt
         for part in key.split(":"):
@@ -165,7 +166,7 @@ def test_all_mistakes_are_named_at_once_with_their_lines(tmp_path: Path, demo_op
 
     opt = complete(read_option_file(str(file)), Arguments(str(file)), tmp_path, is_train=True)
     with pytest.raises(UserError) as caught:
-        check_options(opt, ["dfpg_plugin"], lines=key_lines(str(file)))
+        check_options(opt, ["dfpg_plugin"], lines=open_option_file(str(file)).lines)
     head, *problems = [re.sub(r" or .*|\? Known.*", "?", line) for line in str(caught.value).split("\n  ")]
     assert head == "8 mistakes in the options:"
     assert sorted(problems) == sorted(
@@ -210,7 +211,7 @@ def test_what_a_model_or_data_set_of_others_reads_is_no_mistake(tmp_path: Path, 
 def warnings_of(opt: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     said: list[str] = []
     monkeypatch.setattr(logging.getLogger("basicsr"), "warning", said.append)
-    warn_of_idle_keys(opt, str(write_yaml(tmp_path / "t.yml", opt)))
+    warn_of_idle_keys(opt, open_option_file(str(write_yaml(tmp_path / "t.yml", opt))))
     assert all(re.match(r"line \d+: ", message) for message in said)
     return [message.split(": ", 1)[1] for message in said]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_yaml
+from kit import write_yaml
 
 MARK = "executed"
 

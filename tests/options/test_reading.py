@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, write_yaml
+from kit import ROOT, write_yaml
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.options.reading import Arguments, complete, force, read_option_file, read_yaml
+from dfpg_plugin.options.completing import Arguments, complete
+from dfpg_plugin.options.reading import force, read_option_file, read_yaml
 
 
 @pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("-2E+3", -2000.0), ("1.5e3", 1500.0), ("1.0e-4", 1e-4)])

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import files_of_at_most
+from kit import files_of_at_most
 from PIL import Image
 from scipy.io import savemat
 from scipy.signal import convolve2d

@@ -9,7 +9,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from restoration.conftest import photo
+from kit import photo
 
 
 def test_a_photo_a_folder_and_a_pattern(restore: Callable, tmp_path: Path) -> None:

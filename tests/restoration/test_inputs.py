@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from kit import photo
 from PIL import Image
-from restoration.conftest import photo
 from restoration.test_files import write_video
 
 from dfpg_plugin.checks import UserError

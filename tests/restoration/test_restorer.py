@@ -10,9 +10,8 @@ import pytest
 import torch
 from basicsr.archs import build_network
 from basicsr.utils.registry import ARCH_REGISTRY
-from conftest import write_yaml
+from kit import photo, write_yaml
 from PIL import Image
-from restoration.conftest import photo
 from safetensors.torch import load_file, save_file
 
 from dfpg_plugin.checks import UserError

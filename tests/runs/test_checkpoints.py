@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.models.base_model import BaseModel
-from conftest import files_of_at_most, identity
+from kit import files_of_at_most, identity
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.runs.checkpoints import (

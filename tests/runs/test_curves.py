@@ -6,11 +6,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import write_yaml
+from kit import write_yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.options.curves import check_curves, message_logger, open_curves
+from dfpg_plugin.options.curves import check_curves
+from dfpg_plugin.runs.curves import message_logger, open_curves
 
 TENSORBOARD, WANDB = {"use_tb_logger": True}, {"wandb": {"project": "faces", "resume_id": None}}
 

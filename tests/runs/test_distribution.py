@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, write_yaml
+from kit import ROOT, write_yaml
 from torch import distributed
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.options.reading import Arguments
+from dfpg_plugin.options.completing import Arguments
 from dfpg_plugin.runs.checkpoints import load_set
 from dfpg_plugin.runs.distribution import start_group
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, write_yaml
+from kit import ROOT, write_yaml
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.runs.lock import locked

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from kit import ROOT
 from safetensors import safe_open
 from scipy.stats import mannwhitneyu
 

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from dfpg_plugin.archs.dfpgnet_arch import DFPGNet
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.speed.tiles import check_tiles, restore_in_tiles, starts
+from dfpg_plugin.options.schema import Val
+from dfpg_plugin.speed.tiles import restore_in_tiles, starts
 
 
 @pytest.mark.parametrize("length", [33, 64, 65, 100, 641])
@@ -68,6 +69,6 @@ def test_dfpgnet_shows_no_seam() -> None:
     ],
 )
 def test_tiles_that_can_not_overlap_so_much_are_refused(val: dict, message: str) -> None:
-    check_tiles({"tile": 65})
+    assert Val.read("val", {"tile": 65}).tile_overlap == 32
     with pytest.raises(UserError, match=message):
-        check_tiles(val)
+        Val.read("val", val)

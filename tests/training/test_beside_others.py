@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import small_options, write_yaml
+from kit import small_options, write_yaml
 
 from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.evaluation.records import read_run
@@ -275,7 +275,7 @@ pad = F.pad
 F.pad = lambda *args, **kwargs: pad(*args, **kwargs).contiguous()  # as CUDA's reflection
 from dfpg_plugin.cli.main import main
 from dfpg_plugin.options import checking
-option_checks._check_device = lambda opt, plugins: None
+checking._check_device = lambda opt, plugins: None
 status = main()
 from basicsr.utils.registry import MODEL_REGISTRY
 print("it was", MODEL_REGISTRY.get("RealESRGANModel").__module__)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_yaml
+from kit import write_yaml
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.nonfinite import StepCheck
-from dfpg_plugin.options.non_finite import NonFiniteOptions
+from dfpg_plugin.options.schema import NonFinite
 
 POISONED = (2, 3)
 
@@ -109,13 +109,13 @@ def test_row_20_a_model_of_basicsr_is_stopped_and_nothing_saved(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"action": "ignore"}, "'ignore' is not one of stop, skip"),
+        ({"action": "ignore"}, "action: expected stop or skip, got 'ignore'"),
         ({"limit": -1}, "from 0"),
-        ({"limit": 1.5}, "limit: expected int"),
+        ({"limit": 1.5}, "limit: expected a whole number from 0, got 1.5"),
         ({"limits": 1}, "unknown key 'limits'. Did you mean limit"),
-        ("skip", "expected options such as"),
+        ("skip", "expected options as `key: value`, got 'skip'"),
     ],
 )
 def test_wrong_options_are_named(given: object, message: str) -> None:
     with pytest.raises(UserError, match=f"train:non_finite.*{message}"):
-        NonFiniteOptions.read(given)
+        NonFinite.read("train:non_finite", given, only_these=True)

@@ -17,7 +17,7 @@ from random import Random
 import pytest
 import torch
 import yaml
-from conftest import ROOT, small_options, write_yaml
+from kit import ROOT, small_options, write_yaml
 
 from dfpg_plugin.runs.checkpoints import STAGING
 

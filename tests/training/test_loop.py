@@ -8,10 +8,10 @@ import pytest
 import torch
 from basicsr.models import build_model
 from basicsr.utils.registry import ARCH_REGISTRY
-from conftest import write_yaml
-from training.conftest import for_sr_model
+from kit import for_sr_model, write_yaml
 
-from dfpg_plugin.options.reading import Arguments, complete, force, read_option_file
+from dfpg_plugin.options.completing import Arguments, complete
+from dfpg_plugin.options.reading import force, read_option_file
 from dfpg_plugin.runs.building import build_loaders
 
 METRIC = {"type": "calculate_psnr", "crop_border": 0}

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import small_options, write_yaml
+from kit import small_options, write_yaml
 
 from dfpg_plugin.data.kernels import synthesise_kernels
 

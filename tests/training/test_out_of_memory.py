@@ -10,7 +10,7 @@ import pytest
 import torch
 from basicsr.models.sr_model import SRModel
 from basicsr.utils.registry import ARCH_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
-from conftest import write_yaml
+from kit import write_yaml
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 

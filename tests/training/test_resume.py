@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.training.resume import load_resume_state
+from dfpg_plugin.training.resume import find_state
 
 
 def options(folder: Path, **path: object) -> dict:
@@ -28,12 +28,12 @@ def test_the_newest_state_and_its_networks_are_taken(tmp_path: Path) -> None:
     opt = options(tmp_path)
     for current_iter in (2, 10, 9):
         save(tmp_path, current_iter)
-    assert load_resume_state(opt)["iter"] == 10
+    assert find_state(opt)[0]["iter"] == 10
     assert opt["path"]["pretrain_network_g"] == str(tmp_path / "models" / "net_g_10.pth")
 
 
 def test_without_states_a_run_is_new(tmp_path: Path) -> None:
-    assert load_resume_state(options(tmp_path)) is None
+    assert find_state(options(tmp_path))[0] is None
 
 
 def test_row_32_other_files_are_passed_over(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_row_32_other_files_are_passed_over(tmp_path: Path) -> None:
     save(tmp_path, 2)
     for name in ("latest.state", "6.state.tmp", "backup_3.state"):
         (tmp_path / "training_states" / name).write_bytes(b"")
-    assert load_resume_state(opt)["iter"] == 2
+    assert find_state(opt)[0]["iter"] == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"text"])
@@ -51,7 +51,7 @@ def test_row_31_a_damaged_newest_state_is_skipped(tmp_path: Path, content: bytes
     save(tmp_path, 2)
     save(tmp_path, 4)
     (tmp_path / which).write_bytes(content)
-    assert load_resume_state(opt)["iter"] == 2
+    assert find_state(opt)[0]["iter"] == 2
 
 
 @pytest.mark.parametrize("missing", ["g", "d"])
@@ -61,7 +61,7 @@ def test_a_newest_set_without_one_of_its_networks_is_skipped(tmp_path: Path, mis
         save(tmp_path, current_iter)
         torch.save({"params": {}}, tmp_path / "models" / f"net_d_{current_iter}.pth")
     (tmp_path / "models" / f"net_{missing}_4.pth").unlink()
-    assert load_resume_state(opt)["iter"] == 2
+    assert find_state(opt)[0]["iter"] == 2
     assert opt["path"]["pretrain_network_d"] == str(tmp_path / "models" / "net_d_2.pth")
 
 
@@ -69,25 +69,25 @@ def test_networks_that_a_resumed_run_ignores_need_not_be_there(tmp_path: Path) -
     opt = {**options(tmp_path), "network_prior": {}}
     opt["path"]["ignore_resume_networks"] = ["network_prior"]
     save(tmp_path, 4)
-    assert load_resume_state(opt)["iter"] == 4
+    assert find_state(opt)[0]["iter"] == 4
 
 
 def test_a_run_without_a_readable_state_is_not_started_anew(tmp_path: Path) -> None:
     opt = options(tmp_path)
     save(tmp_path, 2).write_bytes(b"")
     with pytest.raises(UserError, match="none of the 1 states"):
-        load_resume_state(opt)
+        find_state(opt)
 
 
 def test_a_state_named_in_the_options_is_taken_or_the_reason_said(tmp_path: Path) -> None:
     opt = options(tmp_path, resume_state=str(tmp_path / "x.state"))
     with pytest.raises(UserError, match=r"path:resume_state: .*x.state does not exist"):
-        load_resume_state(opt)
+        find_state(opt)
     torch.save({"params": 1}, tmp_path / "x.state")
     with pytest.raises(UserError, match=r"x.state is not a training state"):
-        load_resume_state(opt)
+        find_state(opt)
     opt["path"]["resume_state"] = str(save(tmp_path, 7))
-    assert load_resume_state(opt)["iter"] == 7
+    assert find_state(opt)[0]["iter"] == 7
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -97,6 +97,6 @@ def test_a_training_that_would_end_before_its_state_is_refused(tmp_path: Path, n
     if named:
         opt["auto_resume"], opt["path"]["resume_state"] = False, str(path)
     with pytest.raises(UserError, match=r"train:total_iter: 10 is below 12, the iteration of .*12\.state"):
-        load_resume_state(opt)
+        find_state(opt)
     opt["train"]["total_iter"] = 12
-    assert load_resume_state(opt)["iter"] == 12
+    assert find_state(opt)[0]["iter"] == 12

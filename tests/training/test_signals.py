@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, write_yaml
+from kit import ROOT, for_sr_model, write_yaml
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset
-from training.conftest import for_sr_model
 
 from dfpg_plugin.training import signals
 

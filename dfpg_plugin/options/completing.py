@@ -1,0 +1,188 @@
+"""Complete options: once as the dictionary that BasicSR's classes read, once as typed sections."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import torch
+from basicsr.utils.dist_util import get_dist_info
+from basicsr.utils.registry import DATASET_REGISTRY
+
+from dfpg_plugin.checks import UserError, check_folder, close_names
+from dfpg_plugin.options import schema
+from dfpg_plugin.options.reading import OptionFile, Options
+from dfpg_plugin.options.section import Section, whole_numbers
+
+SECTIONS = ("datasets", "path", "train", "val", "logger", "dist_params")
+OF_THE_LOGGER = ("print_freq", "save_checkpoint_freq", "use_tb_logger")  # BasicSR reads these without a default
+OF_VALIDATION = ("save_img", "suffix")
+DEBUG_PRINTS, DEBUG_SAVES = 1, 8  # BasicSR's frequencies with --debug
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """BasicSR's command-line arguments."""
+
+    opt: str  # path of the YAML
+    launcher: str = "none"  # none, pytorch, slurm
+    auto_resume: bool = False
+    debug: bool = False
+    local_rank: int = 0  # of torch.distributed.launch; LOCAL_RANK in the environment goes before it
+    force_yml: Sequence[str] = ()  # such as train:ema_decay=0.999
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The checked options of a run. Nobody writes into them."""
+
+    file: OptionFile
+    plain: Options  # what BasicSR's classes are given
+    sections: schema.Options  # the same, typed
+    rank: int  # of this process
+    world_size: int
+
+    @classmethod
+    def of(cls, file: OptionFile, opt: Options) -> Self:
+        """Return completed and checked options, with this process's rank. Raises UserError."""
+        rank, world_size = get_dist_info()
+        plain = {**opt, "rank": rank, "world_size": world_size}
+        return cls(file, plain, schema.Options.read(str(file.path), opt), rank, world_size)
+
+    def with_paths(self, paths: dict) -> Self:
+        """Return the same options with other values under ``path``."""
+        plain = {**self.plain, "path": paths}
+        return replace(self, plain=plain, sections=schema.Options.read(str(self.file.path), plain))
+
+    @property
+    def train(self) -> schema.Train:
+        """Return the section of the training. Raises UserError where there is none."""
+        if self.sections.train is None:
+            raise UserError(f"{self.file.path}: the key 'train' is missing.")
+        return self.sections.train
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder that the run writes to: ``experiments/<name>`` or ``results/<name>``."""
+        path = self.plain["path"]
+        return Path(path["experiments_root"] if self.plain["is_train"] else path["results_root"])
+
+
+def convert_whole_numbers(opt: Options) -> list[str]:
+    """Replace whole numbers that are written like fractions, ``2.0`` or ``1e3``, in place; return their key paths.
+
+    Python takes none of these where it counts.
+    """
+    found = [*whole_numbers(schema.Options, opt)]
+    sets = opt.get("datasets")
+    for name, options in sets.items() if isinstance(sets, dict) else ():
+        if isinstance(options, dict) and (section := section_of_data_set(options.get("type"))) is not None:
+            found += whole_numbers(section, options, f"datasets:{name}:")
+    for _, options, key, number in found:
+        options[key] = number
+    return [path for path, *_ in found]
+
+
+def section_of_data_set(name: object) -> type[schema.DataSetKeys] | None:
+    """Return the keys that a registered data set describes in its ``Options``; None for those of others."""
+    return getattr(dict(iter(DATASET_REGISTRY)).get(name), "Options", None)
+
+
+def output_root(opt: Options) -> Path:
+    """Return the folder that a run writes below: ``path:root``, or the working directory. Raises UserError."""
+    path = opt.get("path")
+    given = path.get("root") if isinstance(path, dict) else None
+    return check_folder("path:root", given) if isinstance(given, str) else Path()
+
+
+def complete(opt: Options, args: Arguments, root: Path, is_train: bool) -> Options:
+    """Add what BasicSR's parser adds: phase, seed, device count, output paths under ``root``, debug mode, defaults.
+
+    Unlike BasicSR's, the seed of ``--force_yml`` counts, and optional keys may be left out. Raises UserError for keys
+    that are missing.
+    """
+    _check_outline(opt, args.opt)
+    opt.update(is_train=is_train, auto_resume=args.auto_resume, dist=args.launcher != "none", root_path=str(root))
+    opt["debug"] = args.debug
+    if args.debug and not opt["name"].startswith("debug"):
+        opt["name"] = f"debug_{opt['name']}"
+    if opt.get("manual_seed") is None:
+        opt["manual_seed"] = random.randint(1, 10000)
+    if opt.setdefault("num_gpu", "auto") == "auto":
+        opt["num_gpu"] = torch.cuda.device_count()
+    for name, dataset in opt["datasets"].items():
+        _complete_dataset(opt, name, dataset)
+    opt["path"] = _complete_paths(opt.get("path") or {})
+    if opt.get("val") is not None:
+        _set_defaults(opt["val"], schema.Val, OF_VALIDATION)
+    (_complete_training if is_train else _complete_test)(opt, root)
+    return opt
+
+
+def _check_outline(opt: Options, source: str) -> None:
+    """Raise UserError where the keys are missing, or sections are none, without which nothing else can be looked at."""
+    for key in ("name", "model_type", "datasets"):
+        if not opt.get(key):
+            raise UserError(f"{source}: the key {key!r} is missing.{close_names(key, opt)}")
+    for key in SECTIONS:
+        if opt.get(key) is not None and not isinstance(opt[key], dict):
+            raise UserError(f"{source}: {key}: expected options as `key: value`, got {opt[key]!r}.")
+    if not isinstance(opt["name"], str) or "/" in opt["name"]:
+        raise UserError(f"{source}: name: expected text without a slash, got {opt['name']!r}.")
+
+
+def _set_defaults(values: dict, section: type[Section], keys: Sequence[str]) -> None:
+    """Write the schema's defaults for keys that BasicSR reads without one."""
+    for key in keys:
+        values.setdefault(key, section.model_fields[key].default)
+
+
+def _complete_paths(path: dict) -> dict:
+    given = {key: value for key, value in path.items() if value is not None}
+    for key, value in given.items():
+        if isinstance(value, str) and ("pretrain_network" in key or key == "resume_state"):
+            given[key] = str(Path(value).expanduser())
+    return {"resume_state": None, **given}
+
+
+def _complete_dataset(opt: Options, name: str, dataset: object) -> None:
+    if not isinstance(dataset, dict):
+        raise UserError(f"datasets:{name}: expected the data set's options, got {dataset!r}.")
+    dataset["phase"] = name.split("_")[0]
+    dataset.setdefault("name", name)
+    if "scale" in opt:
+        dataset["scale"] = opt["scale"]
+    for key in ("dataroot_gt", "dataroot_lq"):
+        if isinstance(dataset.get(key), str):
+            dataset[key] = str(Path(dataset[key]).expanduser())
+    if dataset["phase"] == "train":
+        dataset.setdefault("seed", opt["manual_seed"])
+
+
+def _complete_training(opt: Options, root: Path) -> None:
+    for key, section in (("train", opt["datasets"]), ("train", opt), ("total_iter", opt.get("train") or {})):
+        if section.get(key) is None:
+            raise UserError(f"options: the key {key!r} is missing.{close_names(key, section)}")
+    folder = root / "experiments" / opt["name"]
+    opt["path"].update(
+        experiments_root=str(folder),
+        models=str(folder / "models"),
+        training_states=str(folder / "training_states"),
+        log=str(folder),
+        visualization=str(folder / "visualization"),
+    )
+    logger = opt["logger"] = opt.get("logger") or {}
+    _set_defaults(logger, schema.Logger, OF_THE_LOGGER)
+    _set_defaults(opt["datasets"]["train"], schema.DataSet, ("num_worker_per_gpu",))
+    if opt["debug"]:  # not by the name, as in BasicSR, for which "undebugged" is one
+        logger.update(print_freq=DEBUG_PRINTS, save_checkpoint_freq=DEBUG_SAVES)
+        if opt.get("val") is not None:
+            opt["val"]["val_freq"] = DEBUG_SAVES
+
+
+def _complete_test(opt: Options, root: Path) -> None:
+    folder = root / "results" / opt["name"]
+    opt["path"].update(results_root=str(folder), log=str(folder), visualization=str(folder / "visualization"))
+    if opt.get("val") is None:
+        opt["val"] = {"save_img": True, "suffix": None}

@@ -1,0 +1,225 @@
+"""The base of all option sections: each key's type, default and meaning in one line.
+
+A section is a frozen pydantic model. A key that is left out, or has no value, has its default.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from annotated_types import Ge, Gt, Le
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+
+from dfpg_plugin.checks import UserError, check_keys
+
+MOST_SEED = 4_000_000_000  # NumPy takes 32 bits, and each process adds its rank
+SECTION = "options as `key: value`"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a key takes, in words. Whole numbers may be written like fractions, ``2.0`` or ``1e3``."""
+
+    text: str
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Check as the type does, and say :attr:`text` where a value does not fit."""
+
+        def check(value: object, of_type: core_schema.ValidatorFunctionWrapHandler) -> object:
+            try:
+                return of_type(as_whole_number(value) if int in _types_in(source) else value)
+            except ValidationError as error:
+                raise _mistake(self.text) from error
+
+        return core_schema.no_info_wrap_validator_function(check, handler(source))
+
+
+YesOrNo = Annotated[bool, Strict(), Expected("true or false")]
+Text = Annotated[str, Strict(), Expected("text")]
+Texts = Annotated[list[str], Strict(), Expected("a list of names")]
+Number = Annotated[float, Strict(), Expected("a number")]
+Positive = Annotated[float, Strict(), Gt(0), Expected("a number above 0")]
+NotNegative = Annotated[float, Strict(), Ge(0), Expected("a number from 0")]
+Share = Annotated[float, Strict(), Ge(0), Le(1), Expected("a number from 0 to 1")]
+Whole = Annotated[int, Strict(), Expected("a whole number")]
+From0 = Annotated[int, Strict(), Ge(0), Expected("a whole number from 0")]
+From1 = Annotated[int, Strict(), Ge(1), Expected("a whole number from 1")]
+Seed = Annotated[int, Strict(), Ge(0), Le(MOST_SEED), Expected(f"a whole number from 0 to {MOST_SEED}")]
+Precision = Annotated[Literal["bfloat16", "float16"], Expected("bfloat16 or float16")]
+
+
+def as_whole_number(value: object) -> object:
+    """Return a float without a fraction as an int, and anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def Key(  # noqa: N802 reads like pydantic's Field
+    default: Any,  # noqa: ANN401 as pydantic's
+    meaning: str,
+    read_by: tuple[str, ...] | None = None,
+) -> Any:  # noqa: ANN401
+    """Describe a key of a section. ``...`` as the default: the key is needed.
+
+    ``read_by``: the classes that read the key, with their subclasses. None: BasicSR or this package reads the key
+    whatever the component. An empty tuple: some components do, and their sources say which.
+    """
+    extra: dict[str, Any] = {"read_by": None if read_by is None else list(read_by)}
+    return Field(default, description=meaning, json_schema_extra=extra)
+
+
+class Section(BaseModel):
+    """Options as ``key: value``."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    # keys whose names have a part of the user's choice, such as optim_*: their type and meaning
+    FORMS: ClassVar[Mapping[str, tuple[Any, str]]] = {}
+
+    @classmethod
+    def read(cls, where: str, given: object, only_these: bool = False) -> Self:
+        """Return the section; raise UserError, beginning with ``where``, for the first mistake in it.
+
+        ``only_these``: whether a key that the section does not have is a mistake.
+        """
+        if only_these and isinstance(given, Mapping):
+            check_keys(where, given, cls.model_fields)
+        try:
+            return cls.model_validate({} if given is None else given)
+        except ValidationError as error:
+            raise UserError(f"{where}: {next(mistakes_in(error))}") from error
+
+    @classmethod
+    def kind_of(cls, key: str) -> object:
+        """Return the type of a key; None for a key that the section does not know."""
+        if key in cls.model_fields:
+            return cls.model_fields[key].annotation
+        return next((kind for form, (kind, _) in cls.FORMS.items() if fnmatchcase(key, form)), None)
+
+    @classmethod
+    def known_to(cls, component: type | None) -> set[str]:
+        """Return the keys that a component can have in this section, without those that only its source tells."""
+        bases = {base.__name__ for base in getattr(component, "__mro__", ())}
+        readers = {key: readers_of(field) for key, field in cls.model_fields.items()}
+        return {key for key, classes in readers.items() if classes is None or bases & set(classes)}
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_all(cls, given: object, of_fields: core_schema.ValidatorFunctionWrapHandler) -> Self:
+        """Leave out what has no value, and check the keys of :attr:`FORMS` beside the fields."""
+        if isinstance(given, cls):
+            return given
+        if not isinstance(given, Mapping):
+            raise _mistake(SECTION)
+        values = {str(key): value for key, value in given.items() if value is not None}
+        problems: list[InitErrorDetails] = []
+        for key, value in values.items():
+            if key not in cls.model_fields and (kind := cls.kind_of(key)) is not None:
+                try:
+                    values[key] = _adapter(kind).validate_python(value)
+                except ValidationError as error:
+                    problems += _details(error, key)
+        try:
+            section = of_fields(values)
+        except ValidationError as error:
+            problems = [*_details(error), *problems]
+        if problems:
+            raise ValidationError.from_exception_data(cls.__name__, problems)
+        return section
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict:
+        """Add the keys of :attr:`FORMS` as patterns."""
+        described = handler.resolve_ref_schema(handler(schema))
+        for form, (kind, meaning) in cls.FORMS.items():
+            pattern = f"^{form.replace('*', '.+')}$"
+            described.setdefault("patternProperties", {})[pattern] = {
+                **handler(_adapter(kind).core_schema),
+                "description": meaning,
+            }
+        for key in described.get("properties", {}).values():
+            key.pop("read_by", None)
+        return described
+
+
+def mistakes_in(error: ValidationError, *above: str) -> Iterator[str]:
+    """Yield a line for each mistake, such as "train:optim_g:lr: expected a number above 0, got -1.".
+
+    ``above``: the keys of the section that was read, such as ``train``.
+    """
+    for problem in error.errors(include_url=False):
+        where = ":".join(map(str, (*above, *problem["loc"])))
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, UserError):
+            text = str(cause)
+        elif problem["type"] == "missing":
+            text = "is missing."
+        else:
+            text = f"expected {_in_words(problem)}, got {problem['input']!r}."
+        yield f"{where}: {text}" if where else text
+
+
+def whole_numbers(section: type[Section], values: Mapping, prefix: str = "") -> Iterator[tuple[str, dict, str, int]]:
+    """Yield (key path, options, key, whole number) of each whole number that is written like a fraction."""
+    for key, value in values.items():
+        kind = section.kind_of(str(key))
+        inner = inner_section(kind)
+        if inner is not None and isinstance(value, dict):
+            yield from whole_numbers(inner, value, f"{prefix}{key}:")
+        elif isinstance(value, float) and value.is_integer() and int in _types_in(kind):
+            yield f"{prefix}{key}", values, str(key), int(value)  # type: ignore[misc]
+
+
+def inner_section(kind: object) -> type[Section] | None:
+    """Return the section that a key holds, or each value of the mapping that the key holds."""
+    return next((part for part in _types_in(kind) if isinstance(part, type) and issubclass(part, Section)), None)
+
+
+def _types_in(kind: object) -> set:
+    parts = get_args(kind)
+    return {kind} if not parts else set().union(*map(_types_in, parts))
+
+
+def readers_of(field: FieldInfo) -> list[str] | None:
+    """Return the classes that read a key, or None where the key does not depend on the component: see :func:`Key`."""
+    extra = field.json_schema_extra
+    return extra["read_by"] if isinstance(extra, dict) else None  # type: ignore[return-value]
+
+
+def _in_words(problem: Mapping) -> str:
+    return SECTION if problem["type"] in ("dict_type", "model_type") else str(problem["msg"])
+
+
+def _mistake(expected: str) -> PydanticCustomError:
+    return PydanticCustomError("expected", "{text}", {"text": expected})
+
+
+def _details(error: ValidationError, *above: str) -> list[InitErrorDetails]:
+    """Return the mistakes of a validation, to be raised again with the keys ``above`` before theirs."""
+    details = []
+    for problem in error.errors(include_url=False):
+        kind: str | PydanticCustomError = problem["type"]
+        if kind == "value_error":
+            kind = PydanticCustomError("value_error", "{error}", problem["ctx"])
+        elif kind != "missing":
+            kind = _mistake(_in_words(problem))
+        details.append(InitErrorDetails(type=kind, loc=(*above, *problem["loc"]), input=problem["input"]))
+    return details
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter:  # noqa: ANN401 any type
+    return TypeAdapter(kind)
