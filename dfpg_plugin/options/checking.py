@@ -169,7 +169,7 @@ def _source(function: object) -> str:
 
 
 def _check_direction(key: str, metric: dict) -> None:
-    """Refuse a metric that would be taken for better the wrong way: BasicSR reads all but `lower` as `higher`."""
+    """Refuse a metric that would be taken for better the wrong way: BasicSR reads all but `higher` as `lower`."""
     if not isinstance(metric, dict):
         return
     check_choice(f"val:metrics:{key}:better", metric.get("better", HIGHER), (HIGHER, LOWER))

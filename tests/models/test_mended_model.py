@@ -1,4 +1,4 @@
-"""Each defect of BasicSR's base model that a subclass mends, by the row of the list of defects."""
+"""Each defect of BasicSR's base model that a subclass mends: docs/basicsr_defects.md."""
 
 import copy
 from pathlib import Path
