@@ -2,7 +2,8 @@
 
 What a subclass can mend is mended there (``models/mended_model.py``, ``data/``), what only an own loop can mend is
 mended in ``training/``. What is left stands here: each patch names its defect, the versions it applies to and the
-condition under which it can be removed, and does nothing where the defect is absent.
+condition under which it can be removed, and does nothing where the defect is absent. ``docs/basicsr_defects.md`` lists
+every defect that is mended, wherever that is.
 """
 
 import functools
@@ -54,7 +55,7 @@ def provide_stylegan2_ops() -> None:
     """Give the networks of StyleGAN2, and so of GFPGAN, what BasicSR's CUDA extensions compute, in plain torch.
 
     pip builds none of them. The activation then fails everywhere (``ops/fused_act/fused_act.py:65``), the resampling on
-    GPUs, for on CPUs BasicSR has one of its own (``ops/upfirdn2d/upfirdn2d.py:144``). The functions that call these
+    GPUs, for on CPUs BasicSR has one of its own (``ops/upfirdn2d/upfirdn2d.py:154``). The functions that call these
     bring both derivatives along. Does nothing for an extension that is there.
     """
     for function, (name, extension) in zip((fused_bias_act, upfirdn2d), EXTENSIONS.items(), strict=True):
@@ -146,7 +147,7 @@ def _jpeg_quality_is_mended() -> bool:
 def allow_numpy_numbers() -> None:
     """Let torch's safe load read NumPy's float64 numbers, which are plain data and execute nothing.
 
-    GFPGAN's landmark files hold them (``gfpgan/data/ffhq_degradation_dataset.py:53``), and since torch 2.6 such a load
+    GFPGAN's landmark files hold them (``gfpgan/data/ffhq_degradation_dataset.py:49``), and since torch 2.6 such a load
     is the default.
     """
     import numpy as np
@@ -168,7 +169,7 @@ def _numpy_numbers_are_allowed() -> bool:
 def mend_loading(load_network: Callable) -> None:
     """Let BasicSR's models load what other trainings have saved, and say in one line what does not fit.
 
-    ``BaseModel.load_network`` (``models/base_model.py:276``) takes off no wrapper but ``module.``, and without
+    ``BaseModel.load_network`` (``models/base_model.py:277``) takes off no wrapper but ``module.``, and without
     ``strict_load`` it loads nothing without an error. ``load_network`` replaces that method.
     """
     from basicsr.models.base_model import BaseModel
@@ -247,7 +248,7 @@ PATCHES = (
     ),
     Patch(
         name="numpy_numbers",
-        defect="GFPGAN's landmark file can't be loaded (gfpgan/data/ffhq_degradation_dataset.py:53)",
+        defect="GFPGAN's landmark file can't be loaded (gfpgan/data/ffhq_degradation_dataset.py:49)",
         applies_to="gfpgan <= 1.3.8 with torch >= 2.6",
         remove_when="gfpgan ships landmarks without NumPy's numbers",
         active=_numpy_numbers_are_allowed,

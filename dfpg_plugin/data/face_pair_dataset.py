@@ -21,9 +21,10 @@ from dfpg_plugin.data.stream import EpochCounter
 class FacePairDataset(PairedImageDataset):
     """BasicSR's PairedImageDataset, with its options, in the same order on every disk and with damaged pairs named.
 
-    BasicSR takes the order of the directory (defect 55), stops at a bad file without naming it (51), and with workers
-    draws the same crops in every epoch (17). Outside of training it cuts a ground truth of another size to fit, which
-    then shows something else (paired_image_dataset.py:96): here that is an error, of files when the set is built.
+    BasicSR takes the order of the directory, stops at a bad file without naming it, and with workers draws the same
+    crops in every epoch (docs/basicsr_defects.md#data). Outside of training it cuts a ground truth of another size to
+    fit, which then shows something else (paired_image_dataset.py:96): here that is an error, of files when the set is
+    built.
     Option ``seed``: of crops and flips, by default the one that was set.
     """
 

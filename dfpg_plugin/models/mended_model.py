@@ -1,6 +1,6 @@
 """BasicSR's SRModel without the defects that a subclass can mend, under its own training loop and under ours.
 
-Each method names what it mends in BasicSR 1.4.2.
+Each method names what it mends in BasicSR 1.4.2; ``docs/basicsr_defects.md`` says what a user sees of it.
 """
 
 import os
@@ -111,7 +111,7 @@ class MendedModel(SRModel):
 
     @torch.no_grad()
     def reduce_loss_dict(self, loss_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Average over the processes; BasicSR waits for the GPU besides (base_model.py:384)."""
+        """Average over the processes; BasicSR waits for the GPU besides (base_model.py:378)."""
         values = torch.stack([value.detach().float().mean() for value in loss_dict.values()])
         if self.opt["dist"]:
             distributed.all_reduce(values)
@@ -217,7 +217,7 @@ class MendedModel(SRModel):
     def resume_training(self, resume_state: dict) -> None:
         """Go on from a state with the given options and the best metrics so far.
 
-        BasicSR takes the earlier options from it and forgets the best metrics (base_model.py:357).
+        BasicSR takes the earlier options from it and forgets the best metrics (base_model.py:350-353).
         """
         self.check_extra_state(resume_state)
         super().resume_training(state := with_given_options(self, resume_state))

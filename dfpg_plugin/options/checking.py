@@ -205,7 +205,7 @@ def _source(function: object) -> str:
 
 
 def _check_direction(key: str, metric: object) -> None:
-    """Refuse a metric that would be taken for better the wrong way: BasicSR reads all but `lower` as `higher`."""
+    """Refuse a metric that would be taken for better the wrong way: BasicSR reads all but `higher` as `lower`."""
     if not isinstance(metric, dict):
         return
     function = look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric.get("type"))

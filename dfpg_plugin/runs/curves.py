@@ -29,5 +29,5 @@ def open_curves(opt: Options) -> "SummaryWriter | None":
 def message_logger(opt: Options, first_iter: int, tb_logger: object) -> MessageLogger:
     """Build BasicSR's logger of iterations, which writes for TensorBoard where there is a writer."""
     logger = {**opt["logger"], "use_tb_logger": tb_logger is not None}
-    name = opt["name"].replace("debug", "DEBUG")  # it looks for that (utils/logger.py:109) and shows five letters
+    name = opt["name"].replace("debug", "DEBUG")  # it looks for that (utils/logger.py:110) and shows five letters
     return MessageLogger({**opt, "name": name, "logger": logger}, first_iter, tb_logger)

@@ -28,7 +28,8 @@ def run_log() -> Iterator[Callable[[Path], None]]:
     """Hold BasicSR's log records back until the run is built; give a function that opens the log file and lets them go.
 
     So a mistake in the options is answered by its one line, not below hundreds, and a failed start leaves no file or
-    folder (defects 40 and 72).
+    folder (docs/basicsr_defects.md#a-start-that-fails-puts-the-earlier-run-aside). Each run has a log file of its own
+    (docs/basicsr_defects.md#a-second-run-of-a-process-logs-into-the-first-ones-file).
     """
     logger = get_root_logger()
     screens = list(logger.handlers)

@@ -265,7 +265,7 @@ def test_an_lmdb_is_read_like_the_folder_it_was_made_of(tmp_path: Path, workers:
     indices = [EpochIndex(i, 0) for i in range(8)]
     folder = stream(DataLoader(FaceBlurDataset(options), 4, sampler=indices))
     lmdb = FaceBlurDataset({**options, "dataroot_gt": root, "io_backend": {"type": "lmdb"}})
-    lmdb[indices[0]]  # open here too, as validation does: row 57
+    lmdb[indices[0]]  # open here too, as by validation, which LMDB forbids in one process
     assert torch.equal(folder, stream(DataLoader(lmdb, 4, sampler=indices, num_workers=workers)))
     with pytest.raises(UserError, match="is an LMDB"):
         FaceBlurDataset({**options, "dataroot_gt": root})

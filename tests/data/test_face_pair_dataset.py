@@ -31,7 +31,7 @@ def options(tmp_path: Path) -> dict:
     }  # fmt: skip
 
 
-def test_row_55_the_order_is_that_of_the_names(options: dict) -> None:
+def test_the_order_is_that_of_the_names(options: dict) -> None:
     assert [Path(p["gt_path"]).stem for p in FacePairDataset(options).paths] == sorted(NAMES)
 
 
@@ -45,7 +45,7 @@ def test_validation_samples_are_basicsrs(options: dict) -> None:
         assert torch.equal(ours[sample["gt_path"]]["gt"], sample["gt"])
 
 
-def test_row_17_crops_depend_on_seed_epoch_and_index(options: dict) -> None:
+def test_crops_depend_on_seed_epoch_and_index(options: dict) -> None:
     dataset = FacePairDataset(options)
     crop = dataset[EpochIndex(1, 0)]["lq"]
     assert torch.equal(crop, dataset[EpochIndex(1, 0)]["lq"])
@@ -53,7 +53,7 @@ def test_row_17_crops_depend_on_seed_epoch_and_index(options: dict) -> None:
     assert not torch.equal(crop, FacePairDataset({**options, "seed": 2})[EpochIndex(1, 0)]["lq"])
 
 
-def test_row_17_under_basicsrs_sampler_crops_change_each_epoch_with_workers(options: dict) -> None:
+def test_under_basicsrs_sampler_crops_change_each_epoch_with_workers(options: dict) -> None:
     loader = DataLoader(FacePairDataset(options), batch_size=4, num_workers=2)
     epochs = [next(iter(loader))["lq"] for _ in range(3)]
     assert not torch.equal(epochs[0], epochs[1])
@@ -61,7 +61,7 @@ def test_row_17_under_basicsrs_sampler_crops_change_each_epoch_with_workers(opti
 
 
 @pytest.mark.parametrize("content", [b"", b"text"])
-def test_row_51_a_damaged_file_is_named(options: dict, tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_named(options: dict, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "lq" / "a.png").write_bytes(content)
     with pytest.raises(UserError, match=r"lq/a.png and .*gt/a.png: not a usable pair"):
         FacePairDataset(options)[0]
@@ -74,7 +74,7 @@ def test_missing_options_are_named(options: dict, key: str) -> None:
         FacePairDataset(options)
 
 
-def test_row_51_sizes_that_differ_are_named(options: dict, tmp_path: Path) -> None:
+def test_sizes_that_differ_are_named(options: dict, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "lq" / "a.png"), np.zeros((20, 20, 3), np.uint8))
     with pytest.raises(UserError, match=r"lq/a.png and .*gt/a.png.*is not 1x multiplication of LQ \(20, 20\)\)"):
         FacePairDataset(options)[0]

@@ -40,7 +40,7 @@ def test_a_plain_index_counts_its_draws() -> None:
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-def test_row_17_workers_under_a_plain_sampler_never_repeat_an_epoch(persistent: bool) -> None:
+def test_workers_under_a_plain_sampler_never_repeat_an_epoch(persistent: bool) -> None:
     loader = DataLoader(Epochs(), batch_size=1, num_workers=2, persistent_workers=persistent)
     epochs = [int(e) for _ in range(3) for e in loader]
     assert len(set(epochs)) == 12

@@ -1,4 +1,4 @@
-"""Each defect of BasicSR's base model that a subclass mends, by the row of the list of defects."""
+"""Each defect of BasicSR's base model that a subclass mends: docs/basicsr_defects.md."""
 
 import copy
 from pathlib import Path
@@ -73,7 +73,7 @@ def step(model: MendedModel, current_iter: int = 1) -> None:
     model.optimize_parameters(current_iter)
 
 
-def test_row_18_ema_follows_the_buffers(tmp_path: Path) -> None:
+def test_ema_follows_the_buffers(tmp_path: Path) -> None:
     model = build(tmp_path, ema_decay=0.9)
     weights = [model.net_g.up.weight.detach().clone()]
     for current_iter in range(1, 4):
@@ -98,7 +98,7 @@ def test_row_18_ema_follows_the_buffers(tmp_path: Path) -> None:
     ids=["MultiStepLR", "StepLR", "ExponentialLR", "none"],
 )
 @pytest.mark.parametrize("warmup", [-1, 4])
-def test_rows_19_and_22_any_scheduler_and_a_warm_up_that_ends(tmp_path: Path, scheduler, expected, warmup: int) -> None:
+def test_any_scheduler_has_a_warm_up_that_ends(tmp_path: Path, scheduler, expected, warmup: int) -> None:
     model = build(tmp_path, scheduler=scheduler)
     rates = []
     for current_iter in range(1, 9):
@@ -109,7 +109,7 @@ def test_rows_19_and_22_any_scheduler_and_a_warm_up_that_ends(tmp_path: Path, sc
     assert rates == pytest.approx(want)
 
 
-def test_row_19_warm_up_survives_a_resume(tmp_path: Path) -> None:
+def test_warm_up_survives_a_resume(tmp_path: Path) -> None:
     model, resumed = build(tmp_path), build(tmp_path)
     for current_iter in (1, 2):
         model.update_learning_rate(current_iter, 4)
@@ -125,11 +125,11 @@ def test_row_19_warm_up_survives_a_resume(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["AdamW", "SGD", "Adam", "RMSprop"])
-def test_row_21_any_optimizer(tmp_path: Path, name: str) -> None:
+def test_any_optimizer_can_be_named(tmp_path: Path, name: str) -> None:
     assert type(build(tmp_path, optim_g={"type": name, "lr": 1e-3}).optimizer_g).__name__ == name
 
 
-def test_rows_21_22_unknown_names_are_answered(tmp_path: Path) -> None:
+def test_unknown_optimizers_and_schedulers_are_answered_with_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'AdmaW'.*Did you mean AdamW"):
         build(tmp_path, optim_g={"type": "AdmaW", "lr": 1e-3})
     with pytest.raises(UserError, match="'ReduceLROnPlateau' is not"):
@@ -139,7 +139,7 @@ def test_rows_21_22_unknown_names_are_answered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(9, 11), (8, 8)])
-def test_row_27_other_sizes_are_padded_and_cropped(tmp_path: Path, height: int, width: int) -> None:
+def test_other_sizes_are_padded_and_cropped(tmp_path: Path, height: int, width: int) -> None:
     opt = options(tmp_path)
     opt["network_g"] = {"type": "BufferedNet", "stride": 4}
     opt["val"]["pad_to"] = 4
@@ -237,7 +237,7 @@ def test_logged_values_are_means_over_the_processes(tmp_path: Path) -> None:
     assert reduced(1) == {"l_a": 4, "l_b": 6}
 
 
-def test_row_47_validation_uses_the_network_below_the_wrapper(tmp_path: Path) -> None:
+def test_validation_uses_the_network_below_the_wrapper(tmp_path: Path) -> None:
     model = build(tmp_path)
 
     class Wrapper(torch.nn.DataParallel):
@@ -250,7 +250,7 @@ def test_row_47_validation_uses_the_network_below_the_wrapper(tmp_path: Path) ->
     assert model.output.shape == (1, 3, 8, 8)
 
 
-def test_row_45_several_processes_on_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_on_cpus_share_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dfpg_plugin.models import mended_model
 
     wrapped = []
@@ -293,9 +293,7 @@ def test_a_subclass_adds_to_the_state_and_checks_it_before_anything_is_loaded(tm
     assert loaded == []
 
 
-def test_rows_31_and_36_a_save_that_fails_is_an_error_and_leaves_the_last_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_save_that_fails_is_an_error_and_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(tmp_path)
     model.save(0, 1)
     before = {p: p.read_bytes() for p in tmp_path.glob("*/*")}
@@ -323,7 +321,7 @@ def test_rows_31_and_36_a_save_that_fails_is_an_error_and_leaves_the_last_one(
     ],
     ids=["params", "params_ema", "state_dict", "bare", "module."],
 )
-def test_row_35_every_usual_layout_loads(tmp_path: Path, wrap) -> None:
+def test_every_usual_layout_loads(tmp_path: Path, wrap) -> None:
     source = BufferedNet()
     torch.save(wrap(source.state_dict()), tmp_path / "net.pth")
     model = build(tmp_path)
@@ -331,7 +329,7 @@ def test_row_35_every_usual_layout_loads(tmp_path: Path, wrap) -> None:
     torch.testing.assert_close(model.net_g.state_dict(), source.state_dict())
 
 
-def test_row_35_what_does_not_fit_or_would_execute_is_refused_by_name(tmp_path: Path) -> None:
+def test_what_does_not_fit_or_would_execute_is_refused_by_name(tmp_path: Path) -> None:
     model = build(tmp_path)
     torch.save({"params": nn.Conv2d(1, 1, 1).state_dict()}, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"other.pth does not fit BufferedNet"):

@@ -317,7 +317,7 @@ def test_names_with_basicsrs_suffix_are_found_without_it(demo_options: dict, tmp
     check(demo_options, tmp_path)
 
 
-def test_row_67_testing_needs_weights(demo_options: dict, tmp_path: Path) -> None:
+def test_testing_needs_weights(demo_options: dict, tmp_path: Path) -> None:
     demo_options["datasets"] = {"test": demo_options["datasets"]["val"]}
     with pytest.raises(UserError, match="path:pretrain_network_g: missing"):
         check(demo_options, tmp_path, is_train=False)

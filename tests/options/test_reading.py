@@ -12,7 +12,7 @@ from dfpg_plugin.options.reading import force, read_option_file, read_yaml
 
 
 @pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("-2E+3", -2000.0), ("1.5e3", 1500.0), ("1.0e-4", 1e-4)])
-def test_row_64_numbers_with_an_exponent_are_numbers(text: str, value: float) -> None:
+def test_numbers_with_an_exponent_are_numbers(text: str, value: float) -> None:
     assert read_yaml(text, "t") == value
 
 
@@ -29,7 +29,7 @@ def test_other_values_are_yamls(text: str, value: object) -> None:
         "x: !!python/name:os.system",
     ],
 )
-def test_row_68_yaml_executes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_yaml_executes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "evil.yml"
     file.write_text(f"name: t\n{text}\n")
@@ -76,7 +76,7 @@ def test_forced_values_are_read_as_yaml() -> None:
         "name:sub=3",
     ],
 )
-def test_rows_69_70_forcing_executes_nothing_and_needs_a_section(tmp_path: Path, monkeypatch, entry: str) -> None:
+def test_forcing_executes_nothing_and_needs_a_section(tmp_path: Path, monkeypatch, entry: str) -> None:
     monkeypatch.chdir(tmp_path)
     opt: dict = {"name": "a", "train": {"total_iter": 1}}
     try:
@@ -111,7 +111,7 @@ def test_completed_options_equal_basicsrs(tmp_path: Path, demo_options: dict, mo
     assert {k: v for k, v in got["val"].items() if k not in ours} == dict(expected["val"])
 
 
-def test_row_25_optional_keys_may_be_left_out(tmp_path: Path) -> None:
+def test_optional_keys_may_be_left_out(tmp_path: Path) -> None:
     opt = {"name": "t", "model_type": "M", "datasets": {"train": {"type": "D"}}, "train": {"total_iter": 3}}
     complete(opt, Arguments("t.yml"), tmp_path, is_train=True)
     assert opt["logger"] == {"print_freq": 100, "save_checkpoint_freq": 5000, "use_tb_logger": False}
@@ -133,7 +133,7 @@ def test_a_name_with_debug_in_it_changes_no_frequency(tmp_path: Path, demo_optio
 
 
 @pytest.mark.parametrize("name", ["a/b", ["a"], 3])
-def test_row_66_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, demo_options: dict, name: object) -> None:
+def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, demo_options: dict, name: object) -> None:
     with pytest.raises(UserError, match="name: expected text without a slash"):
         complete({**demo_options, "name": name}, Arguments("t.yml"), tmp_path, is_train=True)
 

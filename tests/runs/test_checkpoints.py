@@ -159,7 +159,7 @@ def test_a_missing_network_is_named(tmp_path: Path) -> None:
         load_set(tmp_path, 8)
 
 
-def test_row_36_what_cant_be_written_leaves_the_earlier_set(tmp_path: Path, monkeypatch) -> None:
+def test_what_cant_be_written_leaves_the_earlier_set(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # BasicSR waits a second after each try
     model = StockModel(tmp_path)
     save_checkpoint(model, 0, 8)
@@ -185,7 +185,7 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_row_41_a_read_only_folder_is_named(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
     model = StockModel(tmp_path)
     save_checkpoint(model, 0, 8)
     tmp_path.chmod(0o555)

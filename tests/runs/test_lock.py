@@ -33,7 +33,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
         pass
 
 
-def test_row_40_a_second_run_of_one_name_ends_before_it_touches_anything(
+def test_a_second_run_of_one_name_ends_before_it_touches_anything(
     command: Callable, demo_options: dict, tmp_path: Path, capsys
 ) -> None:
     file = write_yaml(tmp_path / "small.yml", {**demo_options, "train": {**demo_options["train"], "total_iter": 1}})

@@ -91,7 +91,7 @@ def test_more_than_the_limit_stop_it(command: Callable, poisoned: Callable, caps
     assert "l_d_real is nan at iteration 3" in capsys.readouterr().err
 
 
-def test_row_20_a_model_of_basicsr_is_stopped_and_nothing_saved(
+def test_a_model_of_basicsr_is_stopped_and_nothing_saved(
     command: Callable, demo_options: dict, tmp_path: Path, capsys
 ) -> None:
     demo_options.update(model_type="SRModel", path={})

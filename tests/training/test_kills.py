@@ -199,7 +199,7 @@ def test_five_kills_of_two_processes(trainings: Trainings) -> None:
 
 
 @pytest.mark.slow
-def test_row_38_a_signal_ends_it_after_a_checkpoint(trainings: Trainings) -> None:
+def test_a_signal_ends_a_training_after_a_checkpoint(trainings: Trainings) -> None:
     trainings.finish("whole")
     for number in (signal.SIGTERM, signal.SIGINT):
         name = f"stopped_{number}"

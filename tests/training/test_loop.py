@@ -90,7 +90,7 @@ def test_the_plain_pipeline_runs_without_our_command(basicsr: Callable, option_f
 
 
 @pytest.mark.parametrize(("batch", "total"), [(3, 7), (8, 3)])
-def test_rows_14_16_exactly_total_iter_iterations(
+def test_a_training_makes_exactly_total_iter_iterations(
     command: Callable, option_file: Path, tmp_path: Path, batch: int, total: int
 ) -> None:
     forced = [f"datasets:train:batch_size_per_gpu={batch}", f"train:total_iter={total}", f"val:val_freq={total}"]
@@ -102,14 +102,12 @@ def test_rows_14_16_exactly_total_iter_iterations(
     assert re.findall(r"Best: .* @ (\d+) iter", log.read_text()) == [str(total)] * 2
 
 
-def test_row_15_less_than_a_batch_is_an_error(command: Callable, option_file: Path, capsys) -> None:
+def test_less_than_a_batch_is_an_error(command: Callable, option_file: Path, capsys) -> None:
     assert command("train", "-opt", option_file, "--force_yml", "datasets:train:batch_size_per_gpu=9") == 2
     assert "8 images an epoch are less than one batch of 9" in capsys.readouterr().err
 
 
-def test_row_40_a_failed_start_leaves_an_earlier_run_alone(
-    command: Callable, option_file: Path, tmp_path: Path
-) -> None:
+def test_a_failed_start_leaves_an_earlier_run_alone(command: Callable, option_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "experiments" / "small"
     assert command("train", "-opt", option_file, "--force_yml", "train:total_iter=1") == 0
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
@@ -281,9 +279,7 @@ def test_a_validation_before_the_first_iteration_draws_no_number_of_the_training
     assert torch.equal(with_validation[1][1], without[1][0])
 
 
-def test_row_30_a_run_is_found_from_any_folder(
-    command: Callable, option_file: Path, tmp_path: Path, monkeypatch
-) -> None:
+def test_a_run_is_found_from_any_folder(command: Callable, option_file: Path, tmp_path: Path, monkeypatch) -> None:
     part = ["train", "-opt", option_file, "--auto_resume", "--force_yml", f"path:root={tmp_path}"]
     assert command(*part, "train:total_iter=2") == 0
     (tmp_path / "elsewhere").mkdir()

@@ -36,7 +36,7 @@ def test_without_states_a_run_is_new(tmp_path: Path) -> None:
     assert find_state(options(tmp_path))[0] is None
 
 
-def test_row_32_other_files_are_passed_over(tmp_path: Path) -> None:
+def test_other_files_are_passed_over(tmp_path: Path) -> None:
     opt = options(tmp_path)
     save(tmp_path, 2)
     for name in ("latest.state", "6.state.tmp", "backup_3.state"):
@@ -46,7 +46,7 @@ def test_row_32_other_files_are_passed_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"text"])
 @pytest.mark.parametrize("which", ["training_states/4.state", "models/net_g_4.pth"])
-def test_row_31_a_damaged_newest_state_is_skipped(tmp_path: Path, content: bytes, which: str) -> None:
+def test_a_damaged_newest_state_is_skipped(tmp_path: Path, content: bytes, which: str) -> None:
     opt = options(tmp_path)
     save(tmp_path, 2)
     save(tmp_path, 4)

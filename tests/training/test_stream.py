@@ -51,7 +51,7 @@ def test_repeats_in_an_enlarged_epoch_count_as_epochs_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_row_17_samples_depend_on_seed_epoch_and_index_alone(workers: int) -> None:
+def test_samples_depend_on_seed_epoch_and_index_alone(workers: int) -> None:
     def epoch(number: int, seed: int = 1) -> dict[int, tuple]:
         sampler = EpochSampler(Draws(), 1, 0, 1)
         sampler.set_position(number, 0)
