@@ -1,4 +1,4 @@
-"""Test and validation sets as they are published: blurred faces, most with their ground truth."""
+"""Published test and validation sets: folders of blurred faces, most with a folder of their ground truths."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -21,12 +21,12 @@ from dfpg_plugin.data.sizes import check_sizes
 class FaceDeblurTestOptions:
     """The keys of ``datasets.*`` that :class:`FaceDeblurTestDataset` reads."""
 
-    dataroot: str | None = None  # a published folder: holds one folder named ...gt and one named ...blur
-    dataroot_lq: str | None = None  # instead of it: the blurred faces
-    dataroot_gt: str | None = None  # and their ground truth, where there is one
+    dataroot: str | None = None  # a published set: holds one folder named ...gt and one named ...blur
+    dataroot_lq: str | None = None  # the folder of the blurred faces, instead of dataroot
+    dataroot_gt: str | None = None  # the folder of their ground truths, if there is one; needs dataroot_lq
 
     def __post_init__(self) -> None:
-        """Check that the folders are named in one way."""
+        """Raise UserError unless either ``dataroot`` or ``dataroot_lq``, with or without ``dataroot_gt``, is given."""
         if (self.dataroot is None) == (self.dataroot_lq is None):
             raise UserError(
                 "datasets: FaceDeblurTestDataset needs either dataroot (with ..._gt and ..._blur in it) or dataroot_lq."
@@ -36,7 +36,7 @@ class FaceDeblurTestOptions:
 
     @classmethod
     def from_opt(cls, opt: Mapping[str, object]) -> "FaceDeblurTestOptions":
-        """Read BasicSR's dataset options; an unknown key is an error."""
+        """Read BasicSR's dataset options. Raise UserError for an unknown key, or a value of the wrong type."""
         known = {f.name for f in fields(cls)}
         given: dict = {key: value for key, value in opt.items() if key not in BASICSR_KEYS}
         check_keys(f"datasets: {opt.get('name')}", given, known | BASICSR_KEYS)
@@ -46,7 +46,10 @@ class FaceDeblurTestOptions:
         return cls(**given)
 
     def folders(self, where: str) -> tuple[Path, Path | None]:
-        """Return the folders of the blurred faces and of their ground truth; raise UserError where one is missing."""
+        """Return the folder of the blurred faces and, if there is one, the folder of their ground truths.
+
+        Raises UserError for a missing folder. The message begins with ``where``.
+        """
         if self.dataroot is not None:
             root = check_folder(f"{where}: dataroot", self.dataroot)
             return _only_folder(root, "blur", where), _only_folder(root, "gt", where)
@@ -56,15 +59,15 @@ class FaceDeblurTestOptions:
 
 @DATASET_REGISTRY.register()
 class FaceDeblurTestDataset(Dataset):
-    """Blurred faces and, in ``has_gt`` sets, the sharp face of each, paired by name: see :func:`pair_by_name`.
+    """Blurred faces. If ``has_gt`` is true, each has a sharp face, found by :func:`pair_by_name`.
 
-    Names, and every file's header, are checked when it is built. Without ground truth a sample is ``lq`` and
-    ``lq_path`` alone. Options: :class:`FaceDeblurTestOptions`.
+    The constructor checks all names and the header of every file. A sample without ground truth has only the keys
+    ``lq`` and ``lq_path``. Options: :class:`FaceDeblurTestOptions`.
     """
 
     def __init__(self, opt: Mapping[str, object]) -> None:
         super().__init__()
-        self.opt = opt  # BasicSR reads opt['name'] from it
+        self.opt = opt  # BasicSR reads dataset.opt['name']
         where = f"datasets: {opt.get('name')}"
         lq, gt = FaceDeblurTestOptions.from_opt(opt).folders(where)
         self.has_gt = gt is not None
@@ -72,20 +75,24 @@ class FaceDeblurTestDataset(Dataset):
         sharp = [] if gt is None else list_images(gt)
         try:
             check_stems(blurred, "would be saved under the same name")
-            names = [(name, None) for name in blurred] if gt is None else pair_by_name(blurred, sharp)
-            self.paths = [(lq / name, None if gt is None else gt / str(of)) for name, of in names]
+            self.paths: list[tuple[Path, Path | None]]
+            if gt is None:
+                self.paths = [(lq / name, None) for name in blurred]
+            else:
+                self.paths = [(lq / name, gt / gt_name) for name, gt_name in pair_by_name(blurred, sharp)]
             check_sizes(self.paths)
         except UserError as error:
-            raise UserError(f"{where}: {lq if gt is None else f'{lq} and {gt}'}: {error}") from error
+            folders = str(lq) if gt is None else f"{lq} and {gt}"
+            raise UserError(f"{where}: {folders}: {error}") from error
 
     def __len__(self) -> int:
         """Return the number of blurred faces."""
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
-        """Return ``lq`` and, in ``has_gt`` sets, ``gt``, float RGB (3,H,W) in [0,1], and their paths.
+        """Return ``lq`` and, if ``has_gt`` is true, ``gt``: float RGB (3,H,W) in [0,1], and their paths.
 
-        Raises UserError, naming the file, where one is damaged.
+        Raises UserError, naming the file, for a damaged file.
         """
         lq, gt = self.paths[index]
         sample: dict[str, Tensor | str] = {"lq": _read(lq), "lq_path": str(lq)}
