@@ -46,10 +46,7 @@ class FaceDeblurTestOptions:
         return cls(**given)
 
     def folders(self, where: str) -> tuple[Path, Path | None]:
-        """Return the folder of the blurred faces and, if there is one, the folder of their ground truths.
-
-        Raises UserError for a missing folder. The message begins with ``where``.
-        """
+        """Return the folders of the blurred faces and of the ground truths. Raise UserError if one is missing."""
         if self.dataroot is not None:
             root = check_folder(f"{where}: dataroot", self.dataroot)
             return _only_folder(root, "blur", where), _only_folder(root, "gt", where)
@@ -75,10 +72,8 @@ class FaceDeblurTestDataset(Dataset):
         sharp = [] if gt is None else list_images(gt)
         try:
             check_stems(blurred, "would be saved under the same name")
-            self.paths: list[tuple[Path, Path | None]]
-            if gt is None:
-                self.paths = [(lq / name, None) for name in blurred]
-            else:
+            self.paths: list[tuple[Path, Path | None]] = [(lq / name, None) for name in blurred]
+            if gt is not None:
                 self.paths = [(lq / name, gt / gt_name) for name, gt_name in pair_by_name(blurred, sharp)]
             check_sizes(self.paths)
         except UserError as error:

@@ -71,10 +71,7 @@ def _convolution() -> Callable:
 
 
 def add_noise(image: Image, sigma: float, rng: np.random.Generator) -> Image:
-    """Add Gaussian noise to an image in [0,1]. Its standard deviation is ``sigma`` grey levels of 255.
-
-    Nothing is clipped, as in MSPL's training code.
-    """
+    """Add Gaussian noise of ``sigma`` grey levels (of 255) to an image in [0,1], without clipping, as MSPL does."""
     # torch draws normal numbers in half of NumPy's time
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     noise: Image = torch.randn(image.shape, generator=generator).numpy()

@@ -19,15 +19,15 @@ from dfpg_plugin.data.stream import EpochCounter
 
 @DATASET_REGISTRY.register()
 class FacePairDataset(PairedImageDataset):
-    """BasicSR's PairedImageDataset with four faults mended. Options: BasicSR's, and ``seed``.
+    """BasicSR's PairedImageDataset with four faults mended.
 
-    - BasicSR keeps the order of the directory, which differs between disks. Here the pairs are sorted.
-    - BasicSR stops at a damaged file without naming it. Here the error names both files.
-    - BasicSR's workers draw the same crops and flips in every epoch. Here they depend on (``seed``, epoch, index);
-      ``seed`` is torch's initial seed by default.
-    - Outside of training, BasicSR crops a ground truth of another size to fit, so that it shows another part
-      (paired_image_dataset.py:96). Here that is an error: for files when the data set is built, for an LMDB when the
-      sample is read.
+    - The pairs are sorted. BasicSR keeps the order of the directory, which differs between disks.
+    - An error names both files. BasicSR stops at a damaged file without naming it.
+    - Crops and flips depend on (``seed``, epoch, index). BasicSR's workers repeat them in every epoch.
+    - Outside of training, a ground truth of another size is an error: for files when the data set is built, for an LMDB
+      when the sample is read. BasicSR crops such a ground truth, so it shows another part (paired_image_dataset.py:96).
+
+    Options: BasicSR's, and ``seed``, by default torch's initial seed.
     """
 
     def __init__(self, opt: Mapping[str, object]) -> None:

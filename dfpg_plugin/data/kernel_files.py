@@ -74,7 +74,7 @@ def _normalise(path: Path, stack: NDArray) -> NDArray[np.float64]:
     if not good.all():
         number = int(np.argmin(good))
         raise UserError(
-            f"{path}: kernel {number} of {len(stack)} has negative or infinite values, NaN, or only zeros. Remove it."
+            f"{path}: kernel {number} of {len(stack)} holds negative or infinite values, NaN, or only zeros. Remove it."
         )
     return stack / sums
 
