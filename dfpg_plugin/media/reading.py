@@ -49,9 +49,9 @@ def decode_picture(content: bytes, name: str, most: int = MOST_PIXELS) -> Pictur
         notes = _note_others(image, name)
         try:
             picture = read_pillow(image) if _needs_pillow(image, content) else _read_opencv(image, content, name)
-        except (OSError, SyntaxError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
+        except UserError:
+            raise
+        except (OSError, SyntaxError, ValueError, cv2.error) as error:
             raise UserError(f"{name}: not an image that can be read, or damaged.") from error
     metadata = ((EXIF, exif), *picture.metadata) if exif else picture.metadata
     return replace(picture, orientation=orientation, metadata=metadata, notes=(*picture.notes, *notes))
@@ -126,10 +126,7 @@ def _white_value(image: PillowImage.Image, content: bytes, name: str) -> int | N
 
 
 def _read_opencv(image: PillowImage.Image, content: bytes, name: str) -> Picture:
-    try:
-        pixels, kinds, parts = cv2.imdecodeWithMetadata(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise UserError(f"{name}: not an image that can be read, or damaged.") from error
+    pixels, kinds, parts = cv2.imdecodeWithMetadata(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise UserError(f"{name}: not an image that can be read, or damaged.")
     if pixels.dtype.name not in DEPTHS or pixels.shape[2:] not in ((), (3,), (4,)):

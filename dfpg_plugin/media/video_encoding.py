@@ -176,10 +176,7 @@ def _parameters(encoder: str, carried: dict[str, bytes]) -> dict[str, str]:
 
 
 def _mastering_display(content: bytes) -> str:
-    """Return FFmpeg's AVMasteringDisplayMetadata as x264 and x265 read it.
-
-    Chromaticities are in units of 0.00002, brightness in units of 0.0001 cd/m2.
-    """
+    """Return FFmpeg's AVMasteringDisplayMetadata for x264 and x265: colours in 0.00002, brightness in 0.0001 cd/m2."""
     numbers = struct.unpack("=20i", content[:80])
     values = [top / max(1, bottom) for top, bottom in zip(numbers[::2], numbers[1::2], strict=True)]
     red_x, red_y, green_x, green_y, blue_x, blue_y, white_x, white_y = (round(50_000 * v) for v in values[:8])

@@ -6,9 +6,7 @@ from dfpg_plugin.data.images import IMAGE_SUFFIXES
 
 KEPT_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".m4v")  # a restored video keeps these
 OTHER_SUFFIX = ".mkv"  # of all other restored videos: Matroska holds every kind of sound and subtitle
-READ_ONLY_SUFFIXES = (
-    ".avi", ".mpg", ".mpeg", ".m2ts", ".3gp", ".3g2", ".wmv", ".asf", ".flv", ".ogv", ".vob", ".mxf",
-)  # fmt: skip
+READ_ONLY_SUFFIXES = (".avi", ".mpg", ".mpeg", ".m2ts", ".3gp", ".3g2", ".wmv", ".asf", ".flv", ".ogv", ".vob", ".mxf")
 VIDEO_SUFFIXES = (*KEPT_SUFFIXES, *READ_ONLY_SUFFIXES)  # without .ts and .mts, which TypeScript uses too
 COMPANION = b"\x00\x05\x16\x07"  # first bytes of macOS's attribute files
 VIDEO_SIGNATURES = {  # by their offset in the file

@@ -69,9 +69,8 @@ class Layout:
         """
         frame.make_writable()
         most = 2 ** frame.format.components[0].bits - 1
-        old_planes = _planes(self._frame_of(before))
-        new_planes = _planes(self._frame_of(after))
-        for plane, old, new in zip(_planes(frame), old_planes, new_planes, strict=True):
+        frames = (frame, self._frame_of(before), self._frame_of(after))
+        for plane, old, new in zip(*map(_planes, frames), strict=True):
             change = new.astype(np.int32) - old
             plane[:] = (plane + change).clip(0, most)
 

@@ -28,10 +28,7 @@ def main_film(source: "av.container.InputContainer") -> "av.VideoStream":
 def copy_streams(
     source: "av.container.InputContainer", target: "av.container.OutputContainer", film: "av.VideoStream"
 ) -> tuple[dict[int, "av.stream.Stream"], list[str]]:
-    """Add copies of all streams except ``film`` to the target.
-
-    Returns the new streams by their numbers in the source, and notes on what was left out.
-    """
+    """Copy all streams except ``film`` to the target; return the copies by source number, and notes on losses."""
     copied, notes = {}, []
     for stream in source.streams:
         if stream.index == film.index:
