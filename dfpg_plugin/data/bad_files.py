@@ -1,4 +1,4 @@
-"""Damaged images among a training set's: named, skipped, and too many only past a stated share."""
+"""Damaged images of a training set: the log names them, the training skips them, and too many stop it."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,9 +13,10 @@ Sample = TypeVar("Sample")
 
 
 class BadFiles:
-    """Which of ``count`` images of the data set ``name`` can't be used; all worker processes share the knowledge.
+    """The images of the data set ``name`` that can't be used, out of ``count``.
 
-    One is always allowed, more up to the ``share`` of all.
+    All worker processes share this list. One bad image is always allowed. More are allowed up to ``share`` of all
+    images, a number from 0 to below 1.
     """
 
     def __init__(self, name: str, count: int, share: float) -> None:
@@ -26,10 +27,10 @@ class BadFiles:
         self._bad = torch.zeros(count, dtype=torch.bool).share_memory_()
 
     def read(self, read: Callable[[int], Sample], index: int, rng: np.random.Generator) -> Sample:
-        """Return ``read(index)``, or, where that raises UserError, ``read`` of another index that ``rng`` draws.
+        """Return ``read(index)``. If ``read`` raises UserError, ``rng`` draws another index, which is read instead.
 
-        Every bad image is logged once, by the process of rank 0: BasicSR silences the loggers of the others.
-        Raises UserError where more than the share are bad.
+        The process of rank 0 logs every bad image once. BasicSR silences the loggers of the other ranks.
+        Raises UserError if more images are bad than ``share`` allows.
         """
         index = int(index)
         while True:

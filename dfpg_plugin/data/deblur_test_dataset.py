@@ -1,4 +1,4 @@
-"""Test and validation sets as they are published: blurred faces, most with their ground truth."""
+"""Published test and validation sets: folders of blurred faces, most with a folder of their ground truths."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +37,7 @@ class FaceDeblurTestOptions(DataSetKeys):
         return self
 
     def folders(self, where: str) -> tuple[Path, Path | None]:
-        """Return the folders of the blurred faces and of their ground truth; raise UserError where one is missing."""
+        """Return the folders of the blurred faces and of the ground truths. Raise UserError if one is missing."""
         if self.dataroot is not None:
             root = check_folder(f"{where}: dataroot", self.dataroot)
             return _only_folder(root, "blur", where), _only_folder(root, "gt", where)
@@ -47,17 +47,17 @@ class FaceDeblurTestOptions(DataSetKeys):
 
 @DATASET_REGISTRY.register()
 class FaceDeblurTestDataset(Dataset):
-    """Blurred faces and, in ``has_gt`` sets, the sharp face of each, paired by name: see :func:`pair_by_name`.
+    """Blurred faces. If ``has_gt`` is true, each has a sharp face, found by :func:`pair_by_name`.
 
-    Names, and every file's header, are checked when it is built. Without ground truth a sample is ``lq`` and
-    ``lq_path`` alone. Options: :class:`FaceDeblurTestOptions`.
+    The constructor checks all names and the header of every file. A sample without ground truth has only the keys
+    ``lq`` and ``lq_path``. Options: :class:`FaceDeblurTestOptions`.
     """
 
     Options = FaceDeblurTestOptions
 
     def __init__(self, opt: Mapping[str, object]) -> None:
         super().__init__()
-        self.opt = opt  # BasicSR reads opt['name'] from it
+        self.opt = opt  # BasicSR reads dataset.opt['name']
         where = f"datasets: {opt.get('name')}"
         check_choice(f"{where}: io_backend", opt.get("io_backend") or {"type": "disk"}, [{"type": "disk"}])
         lq, gt = FaceDeblurTestOptions.of_data_set(where, opt).folders(where)
@@ -66,20 +66,22 @@ class FaceDeblurTestDataset(Dataset):
         sharp = [] if gt is None else list_images(gt)
         try:
             check_stems(blurred, "would be saved under the same name")
-            names = [(name, None) for name in blurred] if gt is None else pair_by_name(blurred, sharp)
-            self.paths = [(lq / name, None if gt is None else gt / str(of)) for name, of in names]
+            self.paths: list[tuple[Path, Path | None]] = [(lq / name, None) for name in blurred]
+            if gt is not None:
+                self.paths = [(lq / name, gt / gt_name) for name, gt_name in pair_by_name(blurred, sharp)]
             check_sizes(self.paths)
         except UserError as error:
-            raise UserError(f"{where}: {lq if gt is None else f'{lq} and {gt}'}: {error}") from error
+            folders = str(lq) if gt is None else f"{lq} and {gt}"
+            raise UserError(f"{where}: {folders}: {error}") from error
 
     def __len__(self) -> int:
         """Return the number of blurred faces."""
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
-        """Return ``lq`` and, in ``has_gt`` sets, ``gt``, float RGB (3,H,W) in [0,1], and their paths.
+        """Return ``lq`` and, if ``has_gt`` is true, ``gt``: float RGB (3,H,W) in [0,1], and their paths.
 
-        Raises UserError, naming the file, where one is damaged.
+        Raises UserError, naming the file, for a damaged file.
         """
         lq, gt = self.paths[index]
         sample: dict[str, Tensor | str] = {"lq": _read(lq), "lq_path": str(lq)}

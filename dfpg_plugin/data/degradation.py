@@ -1,4 +1,4 @@
-"""Blur and noise: pure functions of an image and a random generator."""
+"""Blur, noise and rounding. All are pure functions; the noise is drawn from the given generator."""
 
 from collections.abc import Callable
 from functools import cache
@@ -15,10 +15,10 @@ GREY_LEVELS = 255.0
 
 
 def blur(image: NDArray, kernel: NDArray) -> NDArray:
-    """Convolve (H,W,3) with an odd kernel (k,k), channel by channel, after padding by reflection; same shape and range.
+    """Convolve each channel of an image (H,W,3) with a kernel (k,k), k odd. Shape and range stay the same.
 
-    Reflection does not repeat the edge pixel, as in MSPL's training code. Both are float32, or both float64; the sums
-    are taken in a fixed order, so that every machine gives the same bits.
+    The image is padded by reflection that does not repeat the edge pixel, as in MSPL's training code. Image and kernel
+    are both float32 or both float64. The order of the sums is fixed, so every machine returns the same bits.
     """
     height, width, channels = image.shape
     half = len(kernel) // 2
@@ -30,15 +30,16 @@ def blur(image: NDArray, kernel: NDArray) -> NDArray:
 
 @cache
 def _convolution() -> Callable:
-    """Compile, or load, once a process, a convolution that visits only the cells of a kernel that are not 0.
+    """Return a convolution that visits only the nonzero cells of a kernel. Each process compiles or loads it once.
 
-    Motion kernels are strokes: 40 to 100 of 169 to 729 cells. That is what makes it faster than OpenCV's and SciPy's.
+    A motion kernel is a stroke: 40 to 100 of its 169 to 729 cells are not 0. Skipping the zeros makes this convolution
+    faster than OpenCV's and SciPy's.
     """
 
     @compiled
     def convolve(padded, kernel, channels, blurred):  # noqa: ANN001, ANN202 - numba finds the types
         size, width = len(kernel), blurred.shape[1]
-        # eight cells at a time; those that are missing at the end weigh 0
+        # a row is visited once for every eight cells; the last eight are filled up with cells of weight 0
         rows, columns = np.zeros(size * size + 7, np.int64), np.zeros(size * size + 7, np.int64)
         weights = np.zeros(size * size + 7, kernel.dtype)
         count = 0
@@ -70,7 +71,7 @@ def _convolution() -> Callable:
 
 
 def add_noise(image: Image, sigma: float, rng: np.random.Generator) -> Image:
-    """Add Gaussian noise of ``sigma`` grey levels (of 255) to an image in [0,1]; no clipping, as in MSPL's training."""
+    """Add Gaussian noise of ``sigma`` grey levels (of 255) to an image in [0,1], without clipping, as MSPL does."""
     # torch draws normal numbers in half of NumPy's time
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     noise: Image = torch.randn(image.shape, generator=generator).numpy()
@@ -78,5 +79,5 @@ def add_noise(image: Image, sigma: float, rng: np.random.Generator) -> Image:
 
 
 def quantise(image: Image) -> Image:
-    """Round an image in [0,1] to 8 bits, as saving it as PNG does, clipping what lies outside."""
+    """Round an image to the 8-bit levels in [0,1], as saving a PNG does. Values outside [0,1] are clipped."""
     return np.clip(np.rint(image * GREY_LEVELS), 0, GREY_LEVELS).astype(np.float32) / np.float32(GREY_LEVELS)

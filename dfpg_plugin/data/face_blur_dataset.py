@@ -1,4 +1,4 @@
-"""Pairs of blurred and sharp faces, blurred while they are read."""
+"""Pairs of blurred and sharp faces. The faces are blurred when they are read."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,11 +29,11 @@ STEP_STREAM, KERNEL_STREAM = 1, 2  # what is drawn besides the samples
 class FaceBlurDataset(Dataset):
     """Sharp faces, blurred on the fly with motion kernels and noise.
 
-    Sample i of epoch e depends on (seed, e, i) alone, and the blur size of a step on (seed, step), where the sampler
-    tells epoch and step: see :class:`EpochCounter`. A training image that is damaged or too small is named in the log
-    and replaced by another, up to ``max_bad_share``. In the phases ``val`` and ``test`` nothing is augmented or
-    replaced, every index always gives the same pair, and the blurred face is rounded to 8 bits. Options:
-    :class:`FaceBlurOptions`, and BasicSR's ``io_backend`` (disk or lmdb).
+    Sample i of epoch e depends only on (seed, e, i). The blur size of a step depends only on (seed, step). Both need a
+    sampler that tells epoch and step, see :class:`EpochCounter`. A training image that is damaged or too small is named
+    in the log and replaced by another, up to ``max_bad_share``. In the phases ``val`` and ``test`` nothing is augmented
+    or replaced, each index always returns the same pair, and the blurred face is rounded to 8 bits.
+    Options: :class:`FaceBlurOptions`, and BasicSR's ``io_backend`` (disk or lmdb).
     """
 
     Options = FaceBlurOptions
@@ -60,10 +60,10 @@ class FaceBlurDataset(Dataset):
         return len(self.source.names)
 
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
-        """Return ``lq`` and ``gt``, float RGB (3,H,W) in [0,1] (``lq`` may leave it a little), and their paths.
+        """Return ``lq`` and ``gt``, float RGB (3,H,W) in [0,1], and their paths.
 
-        Raises UserError, naming the file, for a validation image that can't be read, and for too many such training
-        images.
+        Noise may carry a training ``lq`` a little outside of [0,1]. Raises UserError, naming the file, for a validation
+        image that can't be read, or for more unreadable training images than ``max_bad_share``.
         """
         epoch, step = self.epochs.position_of(index) if self.is_train else (0, 0)
         rng = np.random.default_rng([self.seed, epoch, index])
@@ -144,5 +144,5 @@ class FaceBlurDataset(Dataset):
 
 
 def _flat(name: str) -> str:
-    """Return what BasicSR names the restored image after: the path below the root, as one file name."""
+    """Return a path as one file name, after which BasicSR names the restored image: ``s33/1.pgm`` -> ``s33_1.png``."""
     return f"{Path(name).with_suffix('').as_posix().replace('/', '_')}.png"

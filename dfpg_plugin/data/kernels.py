@@ -1,4 +1,4 @@
-"""Synthesis of motion blur kernels: after Chakrabarti, as MSPL's are, and after Boracchi and Foi, as Shen's are."""
+"""Synthesise motion blur kernels by Chakrabarti's method, as MSPL, or by Boracchi and Foi's, as Shen."""
 
 from functools import cache
 
@@ -7,26 +7,27 @@ from numpy.typing import NDArray
 
 from dfpg_plugin.checks import UserError, check_choice
 
-NUM_CONTROLS = 6  # points that Chakrabarti's trajectory passes
-NUM_SAMPLES = 5000 * NUM_CONTROLS  # of it
-NUM_STEPS = 2000  # of Boracchi and Foi's; numT in their code
+NUM_CONTROLS = 6  # points that Chakrabarti's spline passes through
+NUM_SAMPLES = 5000 * NUM_CONTROLS  # points at which the spline is evaluated
+NUM_STEPS = 2000  # positions of Boracchi and Foi's particle; numT in their code
 CHAKRABARTI, BORACCHI_FOI = METHODS = ("chakrabarti", "boracchi-foi")
 
 Kernels = NDArray[np.float32]
 
 
 def synthesise_kernels(size: int, count: int, rng: np.random.Generator, method: str = CHAKRABARTI) -> Kernels:
-    """Return ``count`` random motion kernels, float32 (count, size, size), non-negative, each of sum 1 and centred.
+    """Return ``count`` random motion kernels, float32 (count,size,size), non-negative and centred, each with sum 1.
 
-    ``chakrabarti``: "A neural approach to blind motion deblurring", ECCV 2016 (ayanc/ndeblur), with its parameters psz
-    and mxsz both ``size``: a cubic spline through 6 random points of the square, on whose cells the weights are random;
-    drawn again until its centroid, rounded, is the middle. MSPL's kernels are of this kind.
-    ``boracchi-foi``: "Modeling the performance of image restoration from motion blur", IEEE TIP 2012: the path of a
-    particle of constant speed, pushed by Gaussian impulses, drawn back to its start, sometimes turning back abruptly;
-    its length is uniform in [0.5, 1.5] ``size`` px, and it is drawn again until it fits. Most are nearly sharp.
+    ``chakrabarti``: "A neural approach to blind motion deblurring", ECCV 2016 (ayanc/ndeblur). Its parameters psz and
+    mxsz are both ``size``. A cubic spline passes through 6 random points of the square, and each cell that the spline
+    touches gets a random weight. It is drawn again until its rounded centroid is the middle cell. MSPL's method.
+    ``boracchi-foi``: "Modeling the performance of image restoration from motion blur", IEEE TIP 2012. A particle moves
+    at constant speed. Gaussian impulses push it, a force pulls it back to its start, and sometimes it turns back
+    abruptly. Its path is 0.5 to 1.5 times ``size`` px long (uniform) and is drawn again until it fits into the square.
+    Most of these kernels are nearly sharp.
 
-    A function of all arguments and the state of ``rng``. Raises UserError for an unknown method, and unless ``size`` is
-    odd and at least 3.
+    The result depends only on the arguments and the state of ``rng``. Raises UserError for an unknown method, and
+    unless ``size`` is odd and at least 3.
     """
     check_choice("kernel method", method, METHODS)
     check_size(size)
@@ -40,14 +41,14 @@ def synthesise_kernels(size: int, count: int, rng: np.random.Generator, method: 
 
 
 def check_size(size: int) -> None:
-    """Raise UserError unless ``size`` can be a kernel's."""
+    """Raise UserError unless ``size``, a kernel's side in px, is odd and at least 3."""
     if size < 3 or size % 2 == 0:
         raise UserError(f"kernel size: expected an odd number of at least 3 px, got {size}.")
 
 
 @cache
 def _spline_basis() -> NDArray[np.float64]:
-    """Return the (30000,6) matrix that maps control values to a not-a-knot cubic spline through them."""
+    """Return the matrix (30000,6) that maps 6 control values to the not-a-knot cubic spline through them."""
     from scipy.interpolate import CubicSpline
 
     spline = CubicSpline(np.linspace(0, 1, NUM_CONTROLS), np.eye(NUM_CONTROLS), bc_type="not-a-knot")
@@ -55,7 +56,7 @@ def _spline_basis() -> NDArray[np.float64]:
 
 
 def _draw_spline(size: int, rng: np.random.Generator) -> Kernels | None:
-    """Draw one trajectory and its weights; None where its centroid is not the middle cell of the square."""
+    """Draw one spline and its weights. Return None if its centroid is not the middle cell of the square."""
     controls = rng.integers(1, size + 1, (NUM_CONTROLS, 2))
     cells = np.rint(np.clip(_spline_basis() @ controls, 1, size)).astype(int) - 1
     touched = np.zeros((size, size), bool)
@@ -74,9 +75,10 @@ def _draw_spline(size: int, rng: np.random.Generator) -> Kernels | None:
 
 
 def _draw_shake(size: int, rng: np.random.Generator) -> Kernels | None:
-    """Draw one camera shake, its mean in the middle, splatted bilinearly; None where it leaves the square."""
-    path = _shake(size * rng.uniform(0.5, 1.5), rng)
-    path = path - path.mean() + (size - 1) / 2 * (1 + 1j)
+    """Draw one camera shake, centre its mean and splat it bilinearly. Return None if it leaves the square."""
+    path = _shake_path(size * rng.uniform(0.5, 1.5), rng)
+    middle = (size - 1) / 2
+    path = path - path.mean() + complex(middle, middle)
     x, y = path.real, path.imag
     if min(x.min(), y.min()) < 0 or max(x.max(), y.max()) > size - 1:
         return None
@@ -93,12 +95,13 @@ def _draw_shake(size: int, rng: np.random.Generator) -> Kernels | None:
     return (kernel / len(path)).astype(np.float32)
 
 
-def _shake(length: float, rng: np.random.Generator) -> NDArray[np.complex128]:
-    """Return a path of ``length`` px as 2000 complex positions."""
+def _shake_path(length: float, rng: np.random.Generator) -> NDArray[np.complex128]:
+    """Return a path of ``length`` px as 2000 positions x + iy."""
     anxiety, centripetal, gaussian, big_jump = np.array([0.1, 0.7, 10.0, 0.2]) * rng.random(4)
     speed = length / (NUM_STEPS - 1)
     velocity = np.exp(2j * np.pi * rng.random()) * (anxiety if anxiety > 0 else 1.0) * speed
-    jumps, turns = rng.random(NUM_STEPS) < big_jump * anxiety, np.exp(1j * (np.pi + rng.random(NUM_STEPS) - 0.5))
+    jumps = rng.random(NUM_STEPS) < big_jump * anxiety
+    turns = np.exp(1j * (np.pi + rng.random(NUM_STEPS) - 0.5))
     pushes = gaussian * (rng.standard_normal(NUM_STEPS) + 1j * rng.standard_normal(NUM_STEPS))
     position, path = 0j, np.zeros(NUM_STEPS, complex)
     for t in range(1, NUM_STEPS):

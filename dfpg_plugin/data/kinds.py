@@ -1,4 +1,4 @@
-"""What a file is, by its content: which pictures can be read, and what the others are."""
+"""Tell by a file's content whether it is a picture that can be read, and if not, why."""
 
 import io
 import warnings
@@ -11,23 +11,23 @@ from PIL import UnidentifiedImageError
 
 from dfpg_plugin.checks import UserError
 
-# Pillow's names of what OpenCV reads, at least as far as Pillow does
+# Pillow's names of the formats that OpenCV reads too
 READABLE = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "SUN", "TIFF", "WEBP")
-HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")  # of an iPhone's photographs, say
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")  # an iPhone's photographs, for example
 UNKNOWN = "not of a kind that can be read"
-SUBFILE_TYPE, IS_REDUCED = 254, 1  # TIFF's tag and its bit of a page that is a smaller copy of another
+SUBFILE_TYPE, IS_REDUCED = 254, 1  # TIFF's tag, and its bit for a page that is a smaller copy of another page
 
 
 class SeveralPagesError(UserError):
-    """A file holds several pictures of equal rank: which one is meant is unknown."""
+    """A file holds several pictures, and none of them is the main one."""
 
 
 @contextmanager
 def open_head(file: str | Path | bytes) -> Iterator[PillowImage.Image]:
-    """Open a picture, a path or a file's content, and decode nothing yet.
+    """Open a picture, given as a path or as a file's content, without decoding its pixels.
 
-    Pillow warns of more than 89 megapixels, which photographs have: who opens one looks at its size. Raises what Pillow
-    raises, DecompressionBombError among it.
+    Pillow's warning about more than 89 megapixels is silenced, because photographs can be that large. Callers check the
+    size. Raises Pillow's errors, such as DecompressionBombError.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
@@ -36,9 +36,9 @@ def open_head(file: str | Path | bytes) -> Iterator[PillowImage.Image]:
 
 
 def why_unreadable(path: Path) -> str | None:
-    """Return why a file can't be read as a picture, by its head; None where it can."""
-    if not path.is_file():  # a pipe would be waited for
-        return "no file" if path.exists() else "a link to what is not there"
+    """Return why a file can't be read as a picture; None if it can. Only the head of the file is read."""
+    if not path.is_file():  # opening a pipe would wait for its writer
+        return "no file" if path.exists() else "a link to a missing file"
     try:
         with path.open("rb") as file:
             head = file.read(12)
@@ -48,22 +48,22 @@ def why_unreadable(path: Path) -> str | None:
             return "HEIC, which can't be read: convert it to JPEG or PNG"
         with open_head(path) as image:
             kind = image.format
-    except PillowImage.DecompressionBombError:  # a picture, and what is wrong is said when it is read
+    except PillowImage.DecompressionBombError:  # a picture; reading it will say that it is too large
         return None
     except UnidentifiedImageError:
         return UNKNOWN
     except OSError as error:
         return f"can't be read ({error.strerror or error})"
-    except Exception:  # Pillow raises a dozen kinds for what only begins like a picture
+    except Exception:  # Pillow raises many kinds of error for a file that only begins like a picture
         return UNKNOWN
     return None if kind in READABLE else f"{kind}, which can't be read: convert it to PNG"
 
 
 def other_pictures(image: PillowImage.Image, name: str) -> list[str]:
-    """Return the sizes, such as ``160x120 px``, of what an opened file holds besides its main picture, the first one.
+    """Return the sizes, such as ``160x120 px``, of the pictures in a file after the first one, the main picture.
 
-    Cameras add previews and depth to a photograph (MPO), programs smaller copies (TIFF). Raises
-    SeveralPagesError, naming ``name``, for pages or frames that are none of these.
+    Cameras add previews and depth maps to a photograph (MPO). Programs add smaller copies (TIFF). Raises
+    SeveralPagesError, naming ``name``, for any other pages or frames.
     """
     count = getattr(image, "n_frames", 1)
     others = []

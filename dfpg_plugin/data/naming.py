@@ -1,6 +1,7 @@
-"""The published names of blurred faces, and which sharp face each belongs to.
+"""The published names of blurred faces, and the sharp face of each.
 
-``{gt}_ker{id}_blur_k{size}``, as in Shen's and MSPL's test sets; some sets append a suffix such as ``_random``.
+Shen's and MSPL's test sets name a blurred face ``{gt}_ker{id}_blur_k{size}``, such as ``00001_ker11_blur_k13.png``.
+Some sets append a suffix such as ``_random``.
 """
 
 import re
@@ -15,18 +16,18 @@ NUM_LISTED = 20
 
 
 class BlurredName(NamedTuple):
-    """What a published name says: 00001_ker11_blur_k13 is ("00001", 11, 13, "")."""
+    """The parts of a published name: ``00001_ker11_blur_k13`` is ("00001", 11, 13, "")."""
 
     gt_stem: str
     kernel_id: int
-    size: int  # px of the kernel's side
-    suffix: str  # what follows, such as `_random`
+    size: int  # px, the side of the kernel
+    suffix: str  # text after the size, such as `_random`
 
 
 def parse_blurred_name(name: str) -> BlurredName | None:
-    """Read a blurred file's name or path, with its extension; None where it isn't in the published form.
+    """Read the name or path, with extension, of a blurred file. Return None for a name of another form.
 
-    Markers count in any letter case, and the last ones where a face's own name contains them.
+    Letter case does not matter. If ``_ker`` and ``_blur_k`` occur twice, the last ones count.
     """
     match = PUBLISHED.fullmatch(PurePath(name).stem)
     if match is None:
@@ -35,9 +36,9 @@ def parse_blurred_name(name: str) -> BlurredName | None:
 
 
 def blurred_name(gt_stem: str, kernel_id: int, size: int, suffix: str = "") -> str:
-    """Return the published file name: ("00001", 11, 13) gives 00001_ker11_blur_k13.png.
+    """Return the published file name: ("00001", 11, 13) gives ``00001_ker11_blur_k13.png``.
 
-    Raises UserError where :func:`parse_blurred_name` would read something else from it.
+    Raises UserError if :func:`parse_blurred_name` would read other parts from the name.
     """
     name = f"{gt_stem}_ker{kernel_id:02d}_blur_k{size}{suffix}.png"
     if parse_blurred_name(name) != (gt_stem, kernel_id, size, suffix):
@@ -46,29 +47,28 @@ def blurred_name(gt_stem: str, kernel_id: int, size: int, suffix: str = "") -> s
 
 
 def pair_by_name(blurred: Sequence[str], sharp: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (blurred, sharp) for every blurred file, sorted; of paths, the file names alone are compared.
+    """Return (blurred, sharp) for every blurred file, sorted. Folders and extensions are ignored.
 
-    A blurred stem belongs to the ground truth of the same stem, or of the published name's, with its suffix before
-    without it. Letter case is ignored only where no ground truth matches with it. Raises UserError, naming the files,
-    for ground truths of the same stem, for a blurred file without or with several ground truths, and for a ground truth
-    without any blurred file.
+    The ground truth of ``7_ker01_blur_k13_x`` is ``7_ker01_blur_k13_x``, else ``7_x``, else ``7``. Letter case is
+    ignored only if no ground truth matches exactly. Raises UserError, naming the files, for ground truths of the same
+    stem, for a blurred file with no or several ground truths, and for a ground truth without any blurred file.
     """
     check_stems(sharp, "would be the ground truth of the same blurred files")
-    pairs, lonely, unclear = [], [], []
+    pairs, without_gt, ambiguous = [], [], []
     used: set[str] = set()
     for name, found in match_by_name(sorted(blurred), sharp).items():
         used.update(found)
         if len(found) == 1:
             pairs.append((name, found[0]))
         elif found:
-            unclear.append(f"{name} ({' or '.join(found)})")
+            ambiguous.append(f"{name} ({' or '.join(found)})")
         else:
-            lonely.append(name)
+            without_gt.append(name)
     unused = [name for name in sorted(sharp) if name not in used]
     problems = {
-        "blurred files without ground truth": lonely,
+        "blurred files without ground truth": without_gt,
         "ground truths without a blurred file": unused,
-        "blurred files with several ground truths": unclear,
+        "blurred files with several ground truths": ambiguous,
     }
     if any(problems.values()):
         text = "; ".join(f"{what} ({len(names)}): {list_some(names)}" for what, names in problems.items() if names)
@@ -77,13 +77,13 @@ def pair_by_name(blurred: Sequence[str], sharp: Sequence[str]) -> list[tuple[str
 
 
 def list_some(names: Sequence[str]) -> str:
-    """Return the first names, separated by commas, and how many more there are."""
+    """Return the first 20 names, separated by commas, and the number of the others: ``a, b and 3 more``."""
     more = len(names) - NUM_LISTED
     return ", ".join(names[:NUM_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def check_stems(names: Sequence[str], problem: str) -> None:
-    """Raise UserError, saying ``problem`` of both, where two files' names differ in folder or extension only."""
+    """Raise UserError for two files whose names differ only in folder or extension. ``problem`` ends the sentence."""
     seen: dict[str, str] = {}
     for name in names:
         first = seen.setdefault(PurePath(name).stem, name)
@@ -92,18 +92,18 @@ def check_stems(names: Sequence[str], problem: str) -> None:
 
 
 def match_by_name(blurred: Sequence[str], sharp: Sequence[str]) -> dict[str, list[str]]:
-    """Return for each blurred file the ground truths that its name means, by the rules of :func:`pair_by_name`.
+    """Return the possible ground truths of each blurred file, by the rules of :func:`pair_by_name`.
 
-    Of ground truths with the same stem, the last one counts.
+    If several ground truths have the same stem, the last one counts.
     """
     exact = {PurePath(name).stem: name for name in sharp}
     folded: dict[str, list[str]] = {}
     for stem, name in sorted(exact.items()):
         folded.setdefault(stem.casefold(), []).append(name)
-    return {name: _find(name, exact, folded) for name in blurred}
+    return {name: _ground_truths_of(name, exact, folded) for name in blurred}
 
 
-def _find(name: str, exact: dict[str, str], folded: dict[str, list[str]]) -> list[str]:
+def _ground_truths_of(name: str, exact: dict[str, str], folded: dict[str, list[str]]) -> list[str]:
     stems = [PurePath(name).stem]
     parsed = parse_blurred_name(name)
     if parsed is not None:
@@ -111,4 +111,7 @@ def _find(name: str, exact: dict[str, str], folded: dict[str, list[str]]) -> lis
     for stem in stems:
         if stem in exact:
             return [exact[stem]]
-    return next((folded[stem.casefold()] for stem in stems if stem.casefold() in folded), [])
+    for stem in stems:
+        if stem.casefold() in folded:
+            return folded[stem.casefold()]
+    return []

@@ -1,6 +1,7 @@
-"""Sizes of blurred and sharp images, compared by their files' headers before anything is decoded."""
+"""Compare the sizes of blurred and sharp images by the headers of their files, without decoding the pixels."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from PIL import ExifTags
@@ -15,20 +16,26 @@ Size = tuple[int, int]  # width, height
 
 
 def fits(lq: Size, gt: Size, scale: int = 1) -> bool:
-    """Tell whether ``gt`` is ``scale`` times ``lq``; less than ``scale`` px more are the rest of a division."""
+    """Tell whether ``gt`` is ``scale`` times ``lq``. Up to ``scale`` - 1 px more fit too: 257 px for 64 px, scale 4."""
     return (gt[0] // scale, gt[1] // scale) == lq
 
 
 def check_sizes(pairs: Sequence[tuple[Path, Path | None]], scale: int = 1) -> None:
-    """Raise UserError, naming them, for files that are no images and for pairs of different sizes; decode none."""
-    # one after the other: threads wait for each other's interpreter and take four times as long
-    found = {path: _size_or_error(path) for path in dict.fromkeys(p for pair in pairs for p in pair if p is not None)}
-    unusable = [(path, size) for path, size in found.items() if isinstance(size, UserError)]
+    """Raise UserError, naming the files, for files that are no images and for pairs of different sizes."""
+    sizes: dict[Path, Size] = {}
+    unusable: dict[Path, UserError] = {}
+    # no threads: they would wait for Python's lock and take four times as long
+    for path in dict.fromkeys(chain.from_iterable(pairs)):
+        if path is not None:
+            try:
+                sizes[path] = _header_size(path) or read_image(path).shape[1::-1]
+            except UserError as error:
+                unusable[path] = error
     if unusable:
-        raise UserError(f"can't be used: {list_some([path.name for path, _ in unusable])}. The first: {unusable[0][1]}")
-    sizes = {path: size for path, size in found.items() if not isinstance(size, UserError)}
+        first = next(iter(unusable.values()))
+        raise UserError(f"can't be used: {list_some([path.name for path in unusable])}. The first: {first}")
     differing = [
-        f"{lq.name} ({in_words(sizes[lq])}) and {gt.name} ({in_words(sizes[gt])})"
+        f"{lq.name} ({describe_size(sizes[lq])}) and {gt.name} ({describe_size(sizes[gt])})"
         for lq, gt in pairs
         if gt is not None and not fits(sizes[lq], sizes[gt], scale)
     ]
@@ -40,25 +47,18 @@ def check_sizes(pairs: Sequence[tuple[Path, Path | None]], scale: int = 1) -> No
         )
 
 
-def in_words(size: Size) -> str:
-    """Return a size as messages say it: ``92x112 px``."""
+def describe_size(size: Size) -> str:
+    """Return a size as messages show it: ``92x112 px``."""
     return f"{size[0]}x{size[1]} px"
 
 
-def _size_or_error(path: Path) -> Size | UserError:
-    try:
-        return _header_size(path) or read_image(path).shape[1::-1]
-    except UserError as error:
-        return error
-
-
 def _header_size(path: Path) -> Size | None:
-    """Return the size; None where decoding has to tell: an unknown header, or one that says to rotate."""
+    """Return the size by the header. Return None for a rotated image or an unknown header: those must be decoded."""
     try:
         with open_head(path) as image:
             has_exif = "exif" in image.info or image.format == "TIFF"
             if has_exif and image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT:
                 return None
             return image.size
-    except Exception:  # Pillow raises what comes; OpenCV, which reads the pixels, has the last word
+    except Exception:  # Pillow raises many kinds of error; OpenCV decides whether the file can be read
         return None

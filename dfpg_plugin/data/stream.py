@@ -1,4 +1,4 @@
-"""Where in the stream a sample is drawn: what makes a data stream a function of (seed, epoch, index)."""
+"""The epoch and the step of a sample. They make the data stream a function of (seed, epoch, index)."""
 
 from collections import Counter
 
@@ -6,9 +6,10 @@ from torch.utils.data import get_worker_info
 
 
 class EpochIndex(int):
-    """A sample's index that also carries its epoch and its step, the number of the batch in the whole training.
+    """The index of a sample, with its epoch and its step.
 
-    The batches that several processes take at once are one step. Data sets that know nothing of it see an ordinary int.
+    A step is the number of a batch, counted over the whole training. The batches that several processes take at the
+    same time are one step. To other data sets, an ``EpochIndex`` is an ordinary int.
     """
 
     epoch: int
@@ -22,19 +23,21 @@ class EpochIndex(int):
         return self
 
     def __reduce__(self) -> tuple:
-        """Travel to worker processes with epoch and step."""
+        """Keep epoch and step when the index is pickled for a worker process."""
         return EpochIndex, (int(self), self.epoch, self.step)
 
 
 class EpochCounter:
-    """Tell a sample's epoch and step, under a sampler that gives :class:`EpochIndex` and under BasicSR's own.
+    """Tell the epoch and the step of a sample.
 
-    Under BasicSR's the numbers are made up. Without workers: how often this index was drawn before, which is the epoch
-    where every index is drawn once an epoch, and how many batches of ``batch_size`` were. With workers: numbers that no
-    other epoch and batch of the run have, so that no epoch repeats another as under BasicSR, which seeds its workers
-    alike each time (data/__init__.py:99); then the stream depends on the number of workers. With several GPUs the ranks
-    differ in the blur size of a step, and a batch that several GPUs of one process share holds several sizes;
-    ``basicsr train`` mends both.
+    An :class:`EpochIndex` tells both numbers. BasicSR's sampler gives no such index, so the numbers are made up:
+
+    - Without workers, the epoch counts the earlier draws of the index, which is right if each index is drawn once per
+      epoch. The step counts the complete batches of ``batch_size`` before this draw.
+    - With workers, both numbers are unique in the run, so no epoch repeats another. (BasicSR gives its workers the same
+      seeds in every epoch, data/__init__.py:99.) The stream then depends on the number of workers.
+    - With several GPUs, the ranks of a step have different blur sizes. A batch that one process shares between several
+      GPUs has several blur sizes. ``basicsr train`` mends both.
     """
 
     def __init__(self, batch_size: int = 1) -> None:
@@ -43,7 +46,7 @@ class EpochCounter:
         self._total = 0
 
     def position_of(self, index: int) -> tuple[int, int]:
-        """Return (epoch, step) of a draw of ``index``, counted as a draw."""
+        """Return (epoch, step) of ``index``, and count the draw."""
         if isinstance(index, EpochIndex):
             return index.epoch, index.step
         step = self._total // self._batch_size
@@ -51,7 +54,7 @@ class EpochCounter:
         self._draws[index] += 1
         worker = get_worker_info()
         if worker is not None:
-            # the seed is new each epoch, and each worker's own; persistent workers keep it, hence the count. A worker
-            # gets whole batches.
-            return (worker.seed << 32) + self._total, (worker.seed << 32) + step
+            # each worker has its own seed, new in each epoch; persistent workers keep theirs, so the draws are counted
+            base = worker.seed << 32
+            return base + self._total, base + step  # a worker gets whole batches
         return self._draws[index] - 1, step

@@ -1,8 +1,8 @@
-"""Geometric and photometric augmentation of sharp faces, each step a function of an image and a random generator.
+"""Geometric and photometric augmentation of sharp faces. Each step is a function of an image and a random generator.
 
-Images are uint8 (H,W,3), BGR. The steps and their order are those of MSPL's training code, which takes them from
-Pillow; here they come from OpenCV, torch and mmcv, which agree with Pillow up to the rounding of single grey levels.
-Only the rotation differs more: OpenCV's bicubic has the coefficient -0.75, Pillow's has -1.
+Images are uint8 (H,W,3), BGR. The steps and their order are those of MSPL's training code, which uses Pillow. Here
+OpenCV, torch and mmcv are used. Their results differ from Pillow's by the rounding of single grey levels. Only the
+rotation differs more, because OpenCV's bicubic has the coefficient -0.75 and Pillow's has -1.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 Window = tuple[slice, slice]
-GREY_OF_BGR = np.array([0.114, 0.587, 0.299])  # ITU-R 601, as Pillow and OpenCV have it
-TRUNCATE = -0.499  # added before OpenCV rounds, because Pillow's ImageEnhance cuts the fraction off
+GREY_OF_BGR = np.array([0.114, 0.587, 0.299])  # ITU-R 601, as in Pillow and OpenCV
+TRUNCATE = -0.499  # added before OpenCV rounds, because Pillow's ImageEnhance drops the fraction
 
 
 def resize(image: Image, size: int, interpolation: str) -> Image:
-    """Resize to ``size`` x ``size`` with Pillow's antialiasing ``bilinear`` or ``bicubic``."""
+    """Resize to ``size`` x ``size`` px, antialiased as by Pillow. ``interpolation``: ``bilinear`` or ``bicubic``."""
     if image.shape[:2] == (size, size):
         return image
     batch = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
@@ -28,17 +28,17 @@ def resize(image: Image, size: int, interpolation: str) -> Image:
 
 
 def scale_brightness(image: Image, factor: float) -> Image:
-    """Multiply by ``factor``, as Pillow's ImageEnhance.Brightness."""
+    """Multiply all values by ``factor``, like Pillow's ImageEnhance.Brightness."""
     return np.asarray(cv2.convertScaleAbs(image, alpha=factor, beta=TRUNCATE), np.uint8)
 
 
 def scale_contrast(image: Image, factor: float, mean: int) -> Image:
-    """Move away from the grey level ``mean``, or towards it, by ``factor``, as Pillow's ImageEnhance.Contrast."""
+    """Multiply the distance to the grey level ``mean`` by ``factor``, like Pillow's ImageEnhance.Contrast."""
     return np.asarray(cv2.addWeighted(image, factor, image, 0, mean * (1 - factor) + TRUNCATE), np.uint8)
 
 
 def scale_saturation(image: Image, factor: float) -> Image:
-    """Move away from each pixel's grey, or towards it, by ``factor``, as Pillow's ImageEnhance.Color."""
+    """Multiply each pixel's distance to its own grey by ``factor``, like Pillow's ImageEnhance.Color."""
     towards_grey = factor * np.eye(3) + (1 - factor) * np.tile(GREY_OF_BGR, (3, 1))
     offset = np.full((3, 1), TRUNCATE)
     return np.asarray(cv2.transform(image, np.hstack([towards_grey, offset])), np.uint8)
@@ -47,8 +47,8 @@ def scale_saturation(image: Image, factor: float) -> Image:
 def jitter(image: Image, strengths: Sequence[float], window: Window, rng: np.random.Generator) -> Image:
     """Scale brightness, then contrast, then saturation, and return the ``window`` of the result.
 
-    Each factor is uniform in [1 - strength, 1 + strength]; a strength of 0 leaves that step out. The mean that contrast
-    needs is the whole image's; the rest is only computed for the window.
+    Each factor is uniform in [1 - strength, 1 + strength]. A step of strength 0 is left out. Contrast needs the mean of
+    the whole image; contrast and saturation are computed for the window only.
     """
     brightness, contrast, saturation = (rng.uniform(1 - s, 1 + s) if s else 1.0 for s in strengths)
     if brightness != 1:
@@ -61,7 +61,7 @@ def jitter(image: Image, strengths: Sequence[float], window: Window, rng: np.ran
 
 
 def random_window(shape: Sequence[int], size: int | None, rng: np.random.Generator) -> Window:
-    """Return a ``size`` x ``size`` window at a random place of (H,W,...) with H, W >= size; all of it for None."""
+    """Return a random window of ``size`` x ``size`` px in an image (H,W,...), H, W >= size. None: the whole image."""
     if size is None:
         return slice(None), slice(None)
     top, left = rng.integers(shape[0] - size + 1), rng.integers(shape[1] - size + 1)
@@ -76,10 +76,10 @@ def random_hflip(image: Image, rng: np.random.Generator) -> Image:
 
 
 def random_rotation(image: Image, max_degrees: float, rng: np.random.Generator) -> Image:
-    """Rotate around the centre by an angle uniform in [-max_degrees, max_degrees], bicubic; corners become black."""
+    """Rotate around the centre, bicubic. The angle is uniform in [-max_degrees, max_degrees]. Corners become black."""
     import mmcv
 
     angle = rng.uniform(-max_degrees, max_degrees)
-    # OpenCV is faster with float, and rounds and clips when it adds
+    # OpenCV rotates float faster, and its add rounds and clips
     rotated = mmcv.imrotate(image.astype(np.float32), angle, interpolation="bicubic")
     return np.asarray(cv2.add(rotated, np.zeros(1), dtype=cv2.CV_8U), np.uint8)

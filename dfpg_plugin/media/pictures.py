@@ -1,4 +1,4 @@
-"""Photographs as they are, and how to write them: their size, depth, transparency, orientation and colour profile."""
+"""Photographs with size, depth, transparency, orientation and colour profile as stored, and how to write them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,13 +13,13 @@ from dfpg_plugin.files import whole_file
 
 LOSSLESS = (".png", ".tif", ".tiff", ".bmp")
 LOSSY = (".jpg", ".jpeg")
-DEEP = (".png", ".tif", ".tiff")  # hold 16 bits
+DEEP = (".png", ".tif", ".tiff")  # can hold 16 bits
 TRANSPARENT = (*DEEP, ".bmp")
-WITHOUT_METADATA = (".tif", ".tiff", ".bmp")  # OpenCV writes none there
+WITHOUT_METADATA = (".tif", ".tiff", ".bmp")  # OpenCV writes no metadata into these
 JPEG_QUALITY = 95
 ORIENTATION = 0x0112  # EXIF's tag
-DEPTHS = {"uint8": 255.0, "uint16": 65535.0}
-# what makes a picture of each EXIF orientation upright, and the inverse
+DEPTHS = {"uint8": 255.0, "uint16": 65535.0}  # the value of white
+# for each EXIF orientation: make a stored picture upright, and undo that
 TURNS: dict[int, tuple[Callable, Callable]] = {
     1: (lambda a: a, lambda a: a),
     2: (lambda a: a[:, ::-1], lambda a: a[:, ::-1]),
@@ -34,51 +34,55 @@ TURNS: dict[int, tuple[Callable, Callable]] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A photograph: its pixels as they are stored, uint8 or uint16, (H,W), (H,W,3) BGR or (H,W,4) BGRA."""
+    """A photograph. ``pixels`` are as stored: uint8 or uint16, (H,W) grey, (H,W,3) BGR or (H,W,4) BGRA."""
 
     pixels: NDArray
     orientation: int = 1  # EXIF's, 1 to 8
-    metadata: tuple[tuple[int, bytes], ...] = ()  # OpenCV's kinds (EXIF, XMP, ICC) and contents
-    notes: tuple[str, ...] = ()  # what its file held that it does not, and what was converted
+    metadata: tuple[tuple[int, bytes], ...] = ()  # (OpenCV's number for EXIF, XMP or ICC, content)
+    notes: tuple[str, ...] = ()  # sentences about what was converted or left out of the file
 
     def colours(self) -> NDArray[np.float32]:
-        """Return what is seen, upright: RGB (H,W,3) in [0,1], without transparency."""
+        """Return the upright picture as RGB (H,W,3) in [0,1]. Grey becomes three channels; transparency is dropped."""
         pixels = TURNS[self.orientation][0](self.pixels)
         if pixels.ndim == 2:
             pixels = np.repeat(pixels[..., None], 3, axis=2)
         return pixels[..., 2::-1].astype(np.float32) / np.float32(DEPTHS[self.pixels.dtype.name])
 
     def with_changes(self, change: NDArray[np.float32], where: NDArray[np.bool_]) -> "Picture":
-        """Add a change to what is seen, upright RGB (H,W,3), where a mask (H,W) says; all else stays bit for bit.
+        """Add ``change``, upright RGB (H,W,3) with 1 as white, where the upright mask ``where`` (H,W) is true.
 
-        Of grey pictures the mean of the three changes counts.
+        All other pixels, and transparency, stay bit for bit. A grey picture gets the mean of the three channels.
         """
         turn, turn_back = TURNS[self.orientation]
         pixels = np.ascontiguousarray(turn(self.pixels)).copy()
-        most = DEPTHS[pixels.dtype.name]
+        white = DEPTHS[pixels.dtype.name]
         selected = change[where]
         if pixels.ndim == 2:
-            changed = pixels[where] + most * selected.mean(axis=1)
-            pixels[where] = np.rint(changed).clip(0, most).astype(pixels.dtype)
+            changed = pixels[where] + white * selected.mean(axis=1)
+            pixels[where] = np.rint(changed).clip(0, white).astype(pixels.dtype)
         else:
-            changed = pixels[where][:, :3] + most * selected[:, ::-1]
-            pixels[where, :3] = np.rint(changed).clip(0, most).astype(pixels.dtype)
+            changed = pixels[where][:, :3] + white * selected[:, ::-1]
+            pixels[where, :3] = np.rint(changed).clip(0, white).astype(pixels.dtype)
         return replace(self, pixels=np.ascontiguousarray(turn_back(pixels)))
 
     def array(self, colours: str) -> NDArray:
-        """Return the pixels as they are stored, in the order of ``colours``: ``bgr`` or ``rgb``."""
+        """Return the stored pixels with their channels in the order ``colours``: ``bgr`` or ``rgb``."""
         return self.pixels if colours == "bgr" else swap_red_and_blue(self.pixels)
 
 
 def swap_red_and_blue(pixels: NDArray) -> NDArray:
-    """Exchange red and blue of (H,W,3) or (H,W,4); (H,W) stays as it is."""
+    """Exchange red and blue in (H,W,3) or (H,W,4). Grey (H,W) is returned as it is."""
     if pixels.ndim == 2:
         return pixels
-    return np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
+    order = [2, 1, 0, 3][: pixels.shape[2]]
+    return np.ascontiguousarray(pixels[..., order])
 
 
 def encode_picture(picture: Picture, suffix: str) -> bytes:
-    """Encode as a file of a kind, ``.png`` say; TIFF and BMP upright. Raises UserError where it can't hold it."""
+    """Return the content of a file with ``suffix``, such as ``.png``. TIFF and BMP are upright, without metadata.
+
+    Raises UserError if such a file can't hold the picture's depth, transparency or size.
+    """
     pixels = picture.pixels
     if pixels.dtype != np.uint8 and suffix not in DEEP:
         raise UserError(f"{suffix} holds no 16 bits. Use .png.")
@@ -88,20 +92,20 @@ def encode_picture(picture: Picture, suffix: str) -> bytes:
     if suffix in WITHOUT_METADATA:
         pixels, metadata = np.ascontiguousarray(TURNS[picture.orientation][0](pixels)), ()
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in LOSSY else []
-    kinds, contents = [kind for kind, _ in metadata], [part for _, part in metadata]
+    kinds = [kind for kind, _ in metadata]
+    contents = [np.frombuffer(content, np.uint8) for _, content in metadata]
     try:
-        done, encoded = cv2.imencodeWithMetadata(
-            suffix, pixels, kinds, [np.frombuffer(part, np.uint8) for part in contents], quality
-        )
+        done, encoded = cv2.imencodeWithMetadata(suffix, pixels, kinds, contents, quality)
     except cv2.error as error:
-        raise UserError(f"{suffix}: OpenCV can't write such a picture as it ({str(error).strip()[-100:]}).") from error
+        reason = str(error).strip()[-100:]
+        raise UserError(f"{suffix}: OpenCV can't write this picture in this format ({reason}).") from error
     if not done or len(encoded) == 0:
-        raise UserError(f"{suffix}: OpenCV can't write such a picture as it. Use .png.")
+        raise UserError(f"{suffix}: OpenCV can't write this picture in this format. Use .png.")
     return np.asarray(encoded).tobytes()
 
 
 def write_picture(path: Path, picture: Picture) -> None:
-    """Write a file, whole or not at all. Raises UserError, naming it."""
+    """Write a picture into a file, whole or not at all. Raises UserError if that is impossible."""
     content = encode_picture(picture, path.suffix.lower())
     with whole_file(path) as file:
         file.write(content)

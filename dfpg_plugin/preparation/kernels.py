@@ -1,8 +1,10 @@
-"""`basicsr prepare kernels`: a folder of synthesised kernels in MSPL's layout, the same on every machine."""
+"""`basicsr prepare kernels`: synthesise kernels in MSPL's layout, with equal values on every machine."""
 
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -19,19 +21,18 @@ from dfpg_plugin.data.kernels import METHODS, Kernels, check_size, synthesise_ke
 from dfpg_plugin.files import read_json, whole_file
 
 MANIFEST = "kernels.json"
-NUM_SHOWN = 16  # of each size, on the contact sheet
-ENLARGE = 3  # px a cell
+NUM_SHOWN = 16  # kernels of each size on the contact sheet
+ENLARGE = 3  # px of the contact sheet for each cell of a kernel
 
 
 def prepare_kernels(
     folder: Path, sizes: Sequence[int], count: int, seed: int, method: str, workers: int = 0
 ) -> dict[int, str]:
-    """Write ``blur_k13.mat`` (``blurs_k13``, (k,k,count)) and so on, ``kernels.json`` and ``contact_sheet.jpg``.
+    """Write a file for each size, ``kernels.json`` and ``contact_sheet.jpg``. Return the :func:`checksum` of each size.
 
-    Kernel n of a size depends on (seed, size, n) and ``method`` alone: more kernels begin with the same ones. Sizes
-    that the folder has already, of the same settings and unchanged, are kept; one that was interrupted begins anew.
-    Returns the SHA-256 of each size's values. Raises UserError where the folder holds kernels of other settings, or was
-    changed.
+    The file of 13 px is ``blur_k13.mat`` and holds ``blurs_k13`` (13,13,count). Kernel n of a size depends only on
+    (seed, size, n) and ``method``, so a larger ``count`` begins with the same kernels. Finished sizes are kept. A size
+    that was interrupted begins anew. Raises UserError if the folder holds kernels of other settings, or changed ones.
     """
     check_choice("--method", method, METHODS)
     settings = {"method": method, "seed": seed, "count": count, "dfpg_plugin": __version__}
@@ -52,7 +53,7 @@ def prepare_kernels(
 
 
 def checksum(kernels: Kernels) -> str:
-    """Return the SHA-256 of kernels' values, rounded to 1e-5: what is the same on every machine."""
+    """Return the SHA-256 of kernels after rounding to 1e-5, which makes it the same on every machine."""
     return hashlib.sha256(np.rint(kernels.astype(np.float64) * 1e5).astype("<i4").tobytes()).hexdigest()
 
 
@@ -83,33 +84,26 @@ def _file(folder: Path, size: int | str) -> Path:
 
 
 def _synthesise(size: int, count: int, seed: int, method: str, workers: int) -> Kernels:
-    jobs = [(size, seed, number, method) for number in range(count)]
-    with tqdm(total=count, desc=f"{size} px", unit="kernel") as progress:
-        if workers == 0:
-            kernels = [_synthesise_one(job) for job in jobs if progress.update() or True]
-            return np.stack(kernels)
-        with Pool(workers) as pool:
-            kernels = []
-            for kernel in pool.imap(_synthesise_one, jobs, chunksize=16):
-                kernels.append(kernel)
-                progress.update()
-    return np.stack(kernels)
+    task, numbers = partial(_synthesise_one, size=size, seed=seed, method=method), range(count)
+    with Pool(workers) if workers else nullcontext() as pool:
+        kernels = map(task, numbers) if pool is None else pool.imap(task, numbers, chunksize=16)
+        return np.stack(list(tqdm(kernels, desc=f"{size} px", unit="kernel", total=count)))
 
 
-def _synthesise_one(job: tuple[int, int, int, str]) -> Kernels:
-    size, seed, number, method = job
+def _synthesise_one(number: int, *, size: int, seed: int, method: str) -> Kernels:
     return synthesise_kernels(size, 1, np.random.default_rng([seed, size, number]), method)[0]
 
 
 def _save_contact_sheet(folder: Path, sizes: Sequence[int]) -> None:
-    """Save a picture of the first kernels, a row a size, each as bright as it can be."""
+    """Save a picture of the first kernels of each size, one row per size. The maximum of each kernel is white."""
     largest = max(sizes)
     cells = []
     for size in sizes:
         kernels = read_kernel_file(_file(folder, size))
-        for number in range(NUM_SHOWN):
-            kernel = kernels[number] / kernels[number].max() if number < len(kernels) else np.zeros((size, size))
-            cells.append(np.pad(kernel, (largest - size) // 2))
+        shown = np.zeros((NUM_SHOWN, size, size))
+        for number, kernel in enumerate(kernels[:NUM_SHOWN]):
+            shown[number] = kernel / kernel.max()
+        cells += [np.pad(kernel, (largest - size) // 2) for kernel in shown]
     picture = torch.from_numpy(np.stack(cells)).float()[:, None]
     picture = picture.repeat_interleave(ENLARGE, 2).repeat_interleave(ENLARGE, 3)
     with whole_file(folder / "contact_sheet.jpg") as file:

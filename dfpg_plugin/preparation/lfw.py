@@ -1,8 +1,9 @@
-"""`basicsr prepare faces --lfw`: Labeled Faces in the Wild as training faces in FFHQ's framing."""
+"""`basicsr prepare faces --lfw`: cut training faces in FFHQ's framing from Labeled Faces in the Wild."""
 
 import tarfile
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -14,37 +15,37 @@ from dfpg_plugin.data.images import IMAGE_SUFFIXES, Image, decode_image, list_im
 from dfpg_plugin.data.naming import check_stems, list_some
 from dfpg_plugin.preparation.face_folder import FACE_SIDE, Cut, FaceFormat, Photograph, Written, write_faces
 
-PICTURE_SIDE = 250  # px, of LFW's pictures
-# FFHQ's square, from dlib's landmarks on 197 deep funneled pictures: 172 px wide, x 37 to 209, y 32 to 204 (medians).
-# These 215 px have the same middle, and hold it in the central 128 of 160 px.
-ROWS, COLUMNS = (11, 226), (16, 231)  # from, to before
+PICTURE_SIDE = 250  # px, the side of LFW's pictures
+# FFHQ's square is 172 px wide, x 37 to 209, y 32 to 204: medians from dlib's landmarks on 197 deep funneled pictures.
+# The 215 px below have the same middle. Scaled to 160 px, FFHQ's square is the central 128 px.
+ROWS, COLUMNS = (11, 226), (16, 231)  # start, stop
 SETTINGS = {"source": "lfw", "rows": list(ROWS), "columns": list(COLUMNS), "side": FACE_SIDE}
-BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error)  # what reading a damaged archive raises
+ARCHIVE_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error)  # raised by reading a damaged archive
 
 
 def prepare_lfw(source: Path, target: Path, file_format: FaceFormat) -> Written:
-    """Write LFW's faces, 160x160 px each, as :func:`write_faces` does; return how many.
+    """Write LFW's faces of 160x160 px with :func:`write_faces`; return their number by split.
 
-    ``source``: LFW's deep funneled pictures, a folder or a ``.tar`` or ``.tgz`` of it, with ``Person/Person_0001.jpg``
-    at any depth. Raises UserError, naming the file, for a source that is missing, damaged or holds no such picture, for
-    a picture that is not 250x250 px, and for pictures of the same name.
+    ``source`` is a folder, ``.tar`` or ``.tgz`` of LFW's deep funneled pictures, with ``Person/Person_0001.jpg`` at any
+    depth. Raises UserError, naming the file, for a source that is missing, damaged or without pictures, for a picture
+    that is not 250x250 px, and for pictures of the same name.
     """
     names, photographs = open_lfw(source)
     check_stems(names, "would be the same face")
-    kept = [_short(PurePosixPath(name)) for name in names]
-    return write_faces(target, photographs, kept, lambda p: _cut(source, p), file_format, SETTINGS)
+    short_names = [_short(PurePosixPath(name)) for name in names]
+    return write_faces(target, photographs, short_names, partial(_cut, source), file_format, SETTINGS)
 
 
 def open_lfw(source: Path) -> tuple[list[str], Iterator[Photograph]]:
-    """Return the paths of LFW's pictures below ``source``, a folder, ``.tar`` or ``.tgz``, and the pictures.
+    """Return the paths of LFW's pictures in ``source``, a folder, ``.tar`` or ``.tgz``, and the pictures.
 
-    Raises UserError for a source that is missing, damaged or holds no such picture.
+    Raises UserError for a source that is missing, damaged or without pictures.
     """
     source = source.expanduser()
     if source.is_dir():
         images = list_images(source)
-        names = [name for name in images if len(PurePosixPath(name).parts) > 1]
-        _tell(source, [name for name in images if len(PurePosixPath(name).parts) == 1])
+        names = [name for name in images if "/" in name]
+        _log_unused(source, [name for name in images if "/" not in name])
         photographs = _from_folder(source, names)
     elif source.is_file():
         names, photographs = _names_in(source), _from_archive(source)
@@ -59,9 +60,9 @@ def open_lfw(source: Path) -> tuple[list[str], Iterator[Photograph]]:
 
 
 def frame_lfw(picture: Image) -> Image:
-    """Return rows 11 to 225 and columns 16 to 230 of (250,250,3), averaged over areas to (160,160,3).
+    """Return rows 11 to 225 and columns 16 to 230 of a picture (250,250,3), scaled by area averages to (160,160,3).
 
-    FFHQ's square is in the central 128 px.
+    The central 128 px of the result are FFHQ's square.
     """
     part = picture[slice(*ROWS), slice(*COLUMNS)]
     return np.asarray(cv2.resize(part, (FACE_SIDE, FACE_SIDE), interpolation=cv2.INTER_AREA), np.uint8)
@@ -79,7 +80,7 @@ def _cut(source: Path, photograph: Photograph) -> Cut:
 
 
 def _short(path: PurePosixPath) -> str:
-    """Return ``Person/Person_0001.jpg``, the same for the folder and for the archive of it."""
+    """Return ``Person/Person_0001.jpg``, the same for a folder and for its archive."""
     return f"{path.parent.name}/{path.name}"
 
 
@@ -94,20 +95,20 @@ def _from_folder(source: Path, names: list[str]) -> Iterator[Photograph]:
 
 
 def _names_in(source: Path) -> list[str]:
-    """Return the names of an archive's pictures that lie in a person's folder, in its order."""
+    """Return the names of the pictures in persons' folders, in the order of the archive."""
     try:
         with tarfile.open(source) as archive:
             files = [member for member in archive if not member.isdir()]
-    except BROKEN as error:
+    except ARCHIVE_ERRORS as error:
         raise _not_readable(source, error) from error
     names = [member.name for member in files if _is_picture(member)]
-    _tell(source, [member.name for member in files if not _is_picture(member)])
+    _log_unused(source, [member.name for member in files if not _is_picture(member)])
     return names
 
 
-def _tell(source: Path, left_out: list[str]) -> None:
+def _log_unused(source: Path, left_out: list[str]) -> None:
     if left_out:
-        text = f"{source}: {len(left_out)} not used, for they are no pictures in a person's folder"
+        text = f"{source}: {len(left_out)} not used, because they are not pictures in a person's folder"
         get_root_logger().warning(f"{text}: {list_some(left_out)}")
 
 
@@ -116,7 +117,7 @@ def _is_picture(member: tarfile.TarInfo) -> bool:
     return (
         member.isfile()
         and path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.name.startswith(".")  # macOS' archives hold ._ files
+        and not path.name.startswith(".")  # macOS's archives hold ._ files
         and path.parent.name not in ("", "..")
     )
 
@@ -128,7 +129,7 @@ def _from_archive(source: Path) -> Iterator[Photograph]:
                 path = PurePosixPath(member.name)
                 if _is_picture(member) and (file := archive.extractfile(member)) is not None:
                     yield Photograph(_short(path), path.parent.name, file.read())
-    except BROKEN as error:
+    except ARCHIVE_ERRORS as error:
         raise _not_readable(source, error) from error
 
 

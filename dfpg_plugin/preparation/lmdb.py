@@ -1,7 +1,7 @@
-"""`basicsr prepare lmdb`: a folder of images as one LMDB in BasicSR's layout."""
+"""`basicsr prepare lmdb`: write a folder of images as one LMDB in BasicSR's layout."""
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -16,26 +16,26 @@ from dfpg_plugin.data.images import decode_image, list_images, read_image
 from dfpg_plugin.data.naming import list_some
 from dfpg_plugin.files import whole_file
 
-MAP_SIZE = 2**40  # bytes, as BasicSR's LmdbMaker; the file is sparse, it grows with what is written
+MAP_SIZE = 2**40  # bytes, as in BasicSR's LmdbMaker; the file is sparse and grows with its content
 MAX_KEY_BYTES = 511  # LMDB's own limit
-BATCH = 256  # images of one commit
-BATCH_BYTES = 2**28  # or as many bytes: LMDB keeps in memory what is not committed
-STAMPS = b"\nstamps"  # while writing: what each image was made from; no key can have this name
+BATCH = 256  # images in one commit
+BATCH_BYTES = 2**28  # bytes in one commit, at most about: LMDB keeps uncommitted data in memory
+STAMPS = b"\nstamps"  # a temporary database: the file behind each image; no key can have this name
 PNG_HEADER = struct.Struct(">16xIIBB")  # width, height, bits, colour type
 PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type
 
 
 def write_lmdb(source: Path, target: Path, *, compress_level: int = 1) -> int:
-    """Write every image below ``source`` into the LMDB ``target``; return how many there are.
+    """Write every image below ``source`` into the LMDB ``target``; return the number of images.
 
-    In BasicSR's layout: ``data.mdb`` and, in ``meta_info.txt``, ``key.png (h,w,c) level``; a key is the path below
-    ``source`` without its extension, a value a PNG of ``compress_level`` (0 to 9). Its pixels are those of the file as
-    :func:`decode_image` reads it. It is written as ``.{target.stem}.partial.lmdb`` beside the target and renamed at the
-    end; what an interrupted run has written there is kept, unless the file of it has changed.
+    The layout is BasicSR's: ``data.mdb``, and ``meta_info.txt`` with a line ``key.png (h,w,c) level`` for each image. A
+    key is the path below ``source`` without extension. A value is a PNG of ``compress_level`` (0 to 9) with the pixels
+    that :func:`decode_image` returns. The LMDB is written as ``.{target.stem}.partial.lmdb`` beside the target and
+    renamed at the end. Images that an interrupted run has written are kept, unless their files have changed.
 
-    Raises UserError before anything is written where the source or the target's folder is missing, the target does not
-    end in .lmdb or is there, and for names that are no keys of BasicSR's; once all others are written for damaged
-    images; and where there is no room.
+    Raises UserError before writing if the source or the target's folder is missing, if the target exists or does not
+    end in .lmdb, and for names that can't be keys. Raises UserError for damaged images after all others are written,
+    and for a full disk.
     """
     check_choice("compress_level", compress_level, range(10))
     source, target = check_folder("source", source), Path(target).expanduser()
@@ -44,7 +44,7 @@ def write_lmdb(source: Path, target: Path, *, compress_level: int = 1) -> int:
         raise UserError(f"{target}: the name of the LMDB to write must end in .lmdb.")
     if target.exists() or target.is_symlink():
         raise UserError(f"{target} is already there. Remove it, or name another LMDB to write.")
-    files = _keys(list_images(source))
+    files = _files_by_key(list_images(source))
     partial = target.with_name(f".{target.stem}.partial.lmdb")
     try:
         with lmdb.open(str(partial), map_size=MAP_SIZE, max_dbs=1) as env:
@@ -64,31 +64,33 @@ def write_lmdb(source: Path, target: Path, *, compress_level: int = 1) -> int:
     return len(files)
 
 
-def _keys(names: Sequence[str]) -> dict[str, str]:
-    """Return the files by key; raise UserError, naming them, where that is impossible."""
+def _files_by_key(names: Sequence[str]) -> dict[str, str]:
+    """Return the names by key. Raise UserError, listing the names, for those that can't be keys."""
     keys = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
-    # BasicSR encodes as ASCII and reads meta_info.txt line by line, up to the first dot
-    problems = {
-        "are not ASCII": [name for name, key in keys.items() if not key.isascii()],
-        "have a dot before the extension, where BasicSR ends the key": [n for n, key in keys.items() if "." in key],
-        f"are longer than LMDB's {MAX_KEY_BYTES} bytes": [n for n, key in keys.items() if len(key) > MAX_KEY_BYTES],
-        "begin or end with a blank, or hold a control character": [
-            name for name, key in keys.items() if key != key.strip() or (key.isascii() and not key.isprintable())
-        ],
+    # BasicSR encodes keys as ASCII, and reads each line of meta_info.txt up to the first dot
+    problems: dict[str, Callable[[str], bool]] = {
+        "are not ASCII": lambda key: not key.isascii(),
+        "have a dot before the extension, where BasicSR ends the key": lambda key: "." in key,
+        f"are longer than LMDB's {MAX_KEY_BYTES} bytes": lambda key: len(key) > MAX_KEY_BYTES,
+        "begin or end with a blank, or hold a control character": lambda key: (
+            key != key.strip() or (key.isascii() and not key.isprintable())
+        ),
     }
+    for what, is_bad in problems.items():
+        _refuse([name for name, key in keys.items() if is_bad(key)], what)
     files: dict[str, str] = {}
-    for name, key in keys.items():
-        if key in files:
-            problems.setdefault("differ in the extension only", []).append(f"{files[key]} and {name}")
-        files.setdefault(key, name)
-    for what, bad in problems.items():
-        if bad:
-            raise UserError(f"names that can't be keys of an LMDB: {list_some(bad)} {what}. Rename or remove them.")
+    twins = [f"{files[key]} and {name}" for name, key in keys.items() if files.setdefault(key, name) != name]
+    _refuse(twins, "differ in the extension only")
     return files
 
 
+def _refuse(names: Sequence[str], what: str) -> None:
+    if names:
+        raise UserError(f"names that can't be keys of an LMDB: {list_some(names)} {what}. Rename or remove them.")
+
+
 def _fill(env: lmdb.Environment, source: Path, files: Mapping[str, str], compress_level: int) -> list[str]:
-    """Write the images that are not there yet, remove those that are gone; return the damaged ones."""
+    """Write the new images and remove those whose files are gone. Return the names of damaged files."""
     stamps, images = env.open_db(STAMPS), env.open_db()
     damaged: list[str] = []
     pending = pending_bytes = 0
@@ -108,8 +110,9 @@ def _fill(env: lmdb.Environment, source: Path, files: Mapping[str, str], compres
                 damaged.append(name)
                 continue
             txn.put(key.encode(), content, db=images)
-            txn.put(key.encode(), stamp, db=stamps)  # last: an image without it is written again
-            pending, pending_bytes = pending + 1, pending_bytes + len(content)
+            txn.put(key.encode(), stamp, db=stamps)
+            pending += 1
+            pending_bytes += len(content)
             if pending >= BATCH or pending_bytes >= BATCH_BYTES:
                 txn.commit()
                 pending = pending_bytes = 0
@@ -117,7 +120,7 @@ def _fill(env: lmdb.Environment, source: Path, files: Mapping[str, str], compres
     except lmdb.Error:
         txn.abort()
         raise
-    except BaseException:  # Ctrl+C: what is there is whole
+    except BaseException:  # Ctrl+C: all images so far are whole
         txn.commit()
         raise
     txn.commit()
@@ -125,24 +128,24 @@ def _fill(env: lmdb.Environment, source: Path, files: Mapping[str, str], compres
 
 
 def _stamp(path: Path, compress_level: int) -> bytes:
-    """Return what tells whether an image has to be written again."""
+    """Return size, time, level and path of a file. If they change, the image is written again."""
     status = path.stat()
     return f"{status.st_size} {status.st_mtime_ns} {compress_level} {path.absolute()}".encode(errors="surrogateescape")
 
 
 def _encode(path: Path, key: str, compress_level: int) -> bytes:
-    """Return BasicSR's PNG of an image, as stored as it is; raise UserError where it is damaged."""
+    """Return BasicSR's PNG of an image if it holds the same pixels, otherwise our own. Raise UserError for damage."""
     image = read_image(path)
     with suppress(UserError, cv2.error):
         encoded = read_img_worker(str(path), key, compress_level)[1].tobytes()
         if np.array_equal(decode_image(encoded, key), image):
             return encoded
-    # BasicSR's loses EXIF's rotation
+    # BasicSR's PNG loses EXIF's rotation
     return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, compress_level])[1].tobytes()
 
 
 def _finish(env: lmdb.Environment, partial: Path, keys: Iterable[str], compress_level: int) -> None:
-    """Write ``meta_info.txt``, in the order of ``keys``, and remove the stamps."""
+    """Write ``meta_info.txt`` in the order of ``keys``, and remove the stamps."""
     with env.begin(write=True, buffers=True) as txn, whole_file(partial / "meta_info.txt") as file:
         for key in keys:
             width, height, _, colour = PNG_HEADER.unpack_from(txn.get(key.encode(), b""))

@@ -1,4 +1,4 @@
-"""`basicsr prepare faces --photos`: training faces out of anybody's photographs."""
+"""`basicsr prepare faces --photos`: cut training faces from a user's own photographs."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -7,19 +7,19 @@ from dfpg_plugin.checks import UserError, check_folder
 from dfpg_plugin.data.images import Image, look_for_images
 from dfpg_plugin.preparation.face_folder import Cut, FaceFormat, Photograph, Written, write_faces
 
-CutFaces = Callable[[bytes, str], tuple[list[Image], list[str]]]  # a file's content and name: faces, why not others
+CutFaces = Callable[[bytes, str], tuple[list[Image], list[str]]]  # a file's content and name -> its faces, notes
 
 
 def prepare_photos(
     folder: Path, target: Path, file_format: FaceFormat, cut_faces: CutFaces, settings: dict[str, object]
 ) -> Written:
-    """Write the faces of every photograph below ``folder`` as :func:`write_faces` does; return how many.
+    """Write the faces of every photograph below ``folder`` with :func:`write_faces`; return their number by split.
 
-    ``cut_faces`` returns a photograph's faces, uint8 BGR (160,160,3), and why others were left out; ``settings`` are
-    what they depend on. A person is a folder directly below ``folder``; a photograph outside of these is a person of
-    its own. ``anna/party/1.jpg`` becomes ``{split}/anna/anna_party_1_1.png``, the last number counting its faces.
-    Files that are no pictures, and photographs whose names would be the same, are left out and listed. Raises
-    UserError where the folder is missing or holds no photograph, and for a target that lies in it.
+    ``cut_faces`` returns the faces of a photograph, uint8 BGR (160,160,3), and why others were left out. The faces
+    depend on ``settings``. Each folder directly below ``folder`` is a person. A photograph outside of these folders is
+    a person of its own. The first face of ``anna/party/1.jpg`` becomes ``{split}/anna/anna_party_1_1.png``. Files that
+    are no pictures, and photographs whose faces would have the names of others, are left out and listed. Raises
+    UserError if the folder is missing, has no photograph or contains the target.
     """
     folder = check_folder("--photos", folder)
     if target.resolve().is_relative_to(folder.resolve()):
@@ -29,14 +29,14 @@ def prepare_photos(
     listing = look_for_images(folder)
     names = listing.names
     stems = {name: PurePosixPath(name).with_suffix("").as_posix().replace("/", "_") for name in names}
-    first = {stems[name]: name for name in reversed(names)}
+    first_of_stem = {stems[name]: name for name in reversed(names)}  # the first name is the last to be set
 
     def cut(photograph: Photograph) -> Cut:
-        name = photograph.name
-        if (other := first[stems[name]]) != name:
-            return Cut(left_out=[f"its faces would be called like those of {other}"])
-        faces, left_out = cut_faces(photograph.content, name)
-        return Cut({f"{stems[name]}_{n}": face for n, face in enumerate(faces, 1)}, left_out)
+        stem = stems[photograph.name]
+        if (first := first_of_stem[stem]) != photograph.name:
+            return Cut(left_out=[f"its faces would be called like those of {first}"])
+        faces, left_out = cut_faces(photograph.content, photograph.name)
+        return Cut({f"{stem}_{n}": face for n, face in enumerate(faces, 1)}, left_out)
 
     written = write_faces(target, _photographs(folder, names), names, cut, file_format, settings)
     others = {name: [why] for name, why in listing.left_out.items()}
@@ -49,6 +49,6 @@ def _photographs(folder: Path, names: list[str]) -> Iterator[Photograph]:
         person = path.parts[0] if len(path.parts) > 1 else path.stem
         try:
             content = (folder / name).read_bytes()
-        except OSError:  # an empty file is no picture, which is what is said of it
+        except OSError:  # treated like an empty file, which is reported as no picture
             content = b""
         yield Photograph(name, person, content)

@@ -1,4 +1,4 @@
-"""`basicsr prepare vggface`: keep of a VGGFace file what the prior needs, in one small file of one convention."""
+"""`basicsr prepare vggface`: write the layers of a VGGFace file that the prior needs into one small file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ def convert_vggface(
 ) -> dict[str, str]:
     """Write the convolutions that ``layers`` need from ``source`` to ``target``, in RGB order, as float32.
 
-    ``target`` is a safetensors file, written whole; one that is there is replaced. It declares ``input`` (see the
-    extractor), which the extractor then insists on. ``channel_order`` overrides what the source's style says. The
-    source is any file that :func:`read_vggface` reads. Returns what was done, as text by key, for printing.
+    ``source`` is any file that :func:`read_vggface` reads. ``target`` is a safetensors file, written whole; an existing
+    one is replaced. It declares ``input``, and the extractor then accepts no other input. ``channel_order`` overrides
+    the order that the source's style implies. Returns the facts to print, as text by key.
 
-    Raises UserError where the source is missing or refused, declares another input or is the target itself, and where
-    the target can't be written.
+    Raises UserError if the source is missing, refused, for another input, or the target itself. Raises UserError if the
+    target can't be written.
     """
     source, target = check_file("source", source), Path(target).expanduser()
     check_choice("input", input, INPUTS)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.media.video_encoding import Encoding, add_film, choose_encoding
-from dfpg_plugin.media.video_streams import container_options, copy_streams, kept, lost_metadata, main_film
+from dfpg_plugin.media.video_streams import container_options, copied_metadata, copy_streams, lost_metadata, main_film
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.settings import FaceReport
 
@@ -52,7 +52,7 @@ def restore_video(restorer: DFPGRestorer, path: Path, output: Path) -> Film:
             options = container_options(source, output.suffix)
             with av.open(f"{FILE}{temporary}", "w", container_options=options) as target:
                 film = _transcode(restorer, source, target, first)
-            film.notes += lost_metadata(kept(source.metadata), temporary)
+            film.notes += lost_metadata(copied_metadata(source.metadata), temporary)
         if path.suffix.lower() != output.suffix:
             film.notes.append(f"{path.suffix or 'a file without a suffix'} is written as {output.suffix}")
         temporary.replace(output)
@@ -81,9 +81,9 @@ def _transcode(
     video = main_film(source)
     chosen = choose_encoding(video, first, Path(target.name).suffix)
     encoded = add_film(target, video, first, chosen)
-    encoded.metadata.update(kept(video.metadata))
+    encoded.metadata.update(copied_metadata(video.metadata))
     copied, notes = copy_streams(source, target, video)
-    target.metadata.update(kept(source.metadata))
+    target.metadata.update(copied_metadata(source.metadata))
     target.set_chapters(source.chapters())
     film = Film(notes=[*chosen.notes, *notes])
     wanted = [video, *(stream for stream in source.streams if stream.index in copied and stream.type != "attachment")]

@@ -86,7 +86,7 @@ def test_a_file_is_used_whatever_its_name_or_listed_with_the_reason(tmp_path: Pa
         "IMG.heic": "HEIC, which can't be read: convert it to JPEG or PNG",
         "b/._h.PNG": "hidden",
         "b/.trash/": "hidden",
-        "gone.dat": "a link to what is not there",
+        "gone.dat": "a link to a missing file",
         "j.tga": "TGA, which can't be read: convert it to PNG",
         "none": "empty",
         "notes.txt": "not of a kind that can be read",
@@ -203,4 +203,4 @@ def test_a_pipe_and_a_broken_link_are_left_out_and_not_waited_for(tmp_path: Path
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
     found = look_into(tmp_path, also=lambda path: path.read_bytes() == b"film")
     assert found.names == []
-    assert found.left_out == {"link.png": "a link to what is not there", "pipe": "no file", "pipe.png": "no file"}
+    assert found.left_out == {"link.png": "a link to a missing file", "pipe": "no file", "pipe.png": "no file"}

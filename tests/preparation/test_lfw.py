@@ -263,4 +263,4 @@ def test_what_is_no_person_s_picture_is_logged(
     said: list[str] = []
     monkeypatch.setattr(get_root_logger(), "warning", said.append)
     prepare_lfw(source, tmp_path / "faces", PNG)
-    assert said == [f"{source}: 1 not used, for they are no pictures in a person's folder: {expected}"]
+    assert said == [f"{source}: 1 not used, because they are not pictures in a person's folder: {expected}"]

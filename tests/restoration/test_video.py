@@ -85,11 +85,11 @@ KINDS = {
     "raw RGB": Kind(".avi", "rawvideo", "bgr24", range=2, by="libx264rgb", result="gbrp", said=(".avi is written",)),
     "ffv1 16 bits": Kind(
         ".mkv", "ffv1", "gbrp16le", range=2, by="libx265", result="gbrp12le",
-        said=("gbrp16le is written as gbrp12le, for libx265 takes no gbrp16le: 16 bits become 12",),
+        said=("gbrp16le is written as gbrp12le, because libx265 takes no gbrp16le: 16 bits become 12",),
     ),
     "ffv1 transparent": Kind(
         ".mkv", "ffv1", "bgra", range=2, by="libx264rgb", result="gbrp",
-        said=("transparency is left out, for libx264rgb writes none",),
+        said=("transparency is left out: libx264rgb writes none",),
     ),
     "ffv1 grey": Kind(".mkv", "ffv1", "gray", range=0, by="libx264", result="yuvj420p"),
     "ffv1 4:1:0": Kind(".mkv", "ffv1", "yuv410p", by="libx264", result="yuv420p"),

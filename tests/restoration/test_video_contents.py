@@ -100,7 +100,7 @@ def test_a_stream_that_the_result_can_not_hold_is_said(tmp_path: Path, nobody: D
         packet.stream, packet.pts, packet.dts, packet.time_base = places, 0, 0, Fraction(1, 90_000)
         target.mux(packet)
     film = restore_video(nobody, path, tmp_path / "out.mkv")
-    assert film.notes == ["stream 1 (data) is left out, for .mkv can't hold it", ".ts is written as .mkv"]
+    assert film.notes == ["stream 1 (data) is left out: .mkv can't hold it", ".ts is written as .mkv"]
 
 
 @pytest.mark.parametrize(
