@@ -25,7 +25,8 @@ class FacePairDataset(PairedImageDataset):
     - An error names both files. BasicSR stops at a damaged file without naming it.
     - Crops and flips depend on (``seed``, epoch, index). BasicSR's workers repeat them in every epoch.
     - Outside of training, a ground truth of another size is an error: for files when the data set is built, for an LMDB
-      when the sample is read. BasicSR crops such a ground truth, so it shows another part (docs/basicsr_defects.md#data).
+      when the sample is read. BasicSR crops such a ground truth
+      (docs/basicsr_defects.md#data).
 
     Options: BasicSR's, and ``seed``, by default torch's initial seed.
     """
