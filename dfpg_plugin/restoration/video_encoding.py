@@ -130,6 +130,12 @@ def _choose_format(
     lost = sorted({text for kind, text in words.items() if loss & kind})
     if lost:
         notes.append(f"{seen} is written as {chosen}, for {encoder} takes no {seen}: {', '.join(lost)}")
+    elif (first.width % 2 or first.height % 2) and _is_finer(chosen, first):
+        size = f"{first.width}x{first.height} px"
+        notes.append(
+            f"{seen} is written as {chosen}, for {encoder} takes no {seen} of {size}: nothing is lost, but some "
+            "players don't show it"
+        )
     return encoder, chosen, notes
 
 
@@ -143,6 +149,17 @@ def _formats(encoder: str, first: "av.VideoFrame") -> list[str]:
         return names
     even_width, even_height = first.width % 2 == 0, first.height % 2 == 0
     return [n for n in names if ("420" not in n or even_width & even_height) and ("422" not in n or even_width)]
+
+
+def _is_finer(pixel_format: str, first: "av.VideoFrame") -> bool:
+    """Return whether a format has more numbers of colour than a frame of this size."""
+    import av
+
+    width, height = first.width, first.height
+    of = av.VideoFormat(pixel_format)
+    return of.chroma_width(width) * of.chroma_height(height) > (
+        first.format.chroma_width(width) * first.format.chroma_height(height)
+    )
 
 
 def _has_alpha(video: "av.VideoStream", first: "av.VideoFrame") -> bool:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dfpg_plugin.data.images import IMAGE_SUFFIXES
+from dfpg_plugin.data.kinds import why_unreadable
 
 WRITTEN = (".mp4", ".mov", ".mkv", ".webm", ".m4v")  # as what they are
 INTO = ".mkv"  # all others: it holds every kind of sound and subtitle
@@ -27,12 +28,14 @@ def is_video(path: Path) -> bool:
 
 
 def is_companion(path: Path) -> bool:
-    """Return whether a file is what macOS writes beside another one, ``._clip.mp4``: it holds no film."""
+    """Return whether a file is what macOS writes beside another one, ``._clip.mp4``: it holds no film or picture."""
     if not path.name.startswith("._"):
         return False
     start = _start(path)
-    beside = path.with_name(path.name[2:]).exists() and not _starts_as_video(start)
-    return start.startswith(COMPANION) or beside
+    if start.startswith(COMPANION):
+        return True
+    beside = path.with_name(path.name[2:]).exists()
+    return beside and not _starts_as_video(start) and why_unreadable(path) is not None
 
 
 def suffix_of_result(path: Path) -> str:
