@@ -1,11 +1,15 @@
 """Reading tensors from files that nobody has to trust, and writing files that are whole or not there."""
 
+import fcntl
 import hashlib
 import json
 import os
+import re
+import secrets
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +19,8 @@ from torch import Tensor
 from dfpg_plugin.checks import UserError
 
 CONTAINERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")  # keys under which files keep weights
+UNFINISHED = re.compile(r"\..{0,50}\.[0-9a-f]{8}\.dfpg-tmp(\.\w+)?", re.DOTALL)  # a name while a file is written
+MOST_OF_A_NAME = 50  # characters of a file's name in that: file systems hold 255 bytes
 
 
 def load_pytorch(path: str | Path) -> object:
@@ -84,21 +90,59 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
 
     Raises UserError, naming the file, where it can't be written; what ``path`` held before is then still there.
     """
-    temporary = f"{path}.tmp"
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with new_file_beside(path) as (temporary, number):
+            with open(temporary, "wb", opener=lambda *_: os.dup(number)) as file:
+                yield file
+                file.flush()
+                os.fsync(number)
+            os.replace(temporary, path)
     except OSError as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
             f"{path}: can't be written ({reason}). Make room or free the folder, then resume or try again."
         ) from error
+
+
+@contextmanager
+def new_file_beside(path: str | Path, suffix: str = "") -> Iterator[tuple[Path, int]]:
+    """Give an empty, hidden file of a name that nothing has in the folder of ``path``, and its open descriptor.
+
+    The name ends in ``suffix``. Whoever wants to keep the file renames it before the end, where it is removed. What a
+    killed process has left in the folder is removed before. Raises OSError where no file can be made.
+    """
+    path = Path(path)
+    _remove_unfinished(path.parent.absolute())
+    temporary, number = _new_file(path, suffix)
+    try:
+        yield temporary, number
     finally:
         with suppress(OSError):
-            os.remove(temporary)
+            temporary.unlink()
+        os.close(number)
+
+
+def _new_file(path: Path, suffix: str) -> tuple[Path, int]:
+    """Make a new file with the mode of any new file, and lock it, which tells others that somebody writes it."""
+    while True:
+        new = path.with_name(f".{path.stem[:MOST_OF_A_NAME]}.{secrets.token_hex(4)}.dfpg-tmp{suffix}")
+        with suppress(FileExistsError):
+            number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            with suppress(OSError):  # some file systems have no locks
+                fcntl.flock(number, fcntl.LOCK_EX)
+            if os.fstat(number).st_nlink:  # else another process has removed the file before it was locked
+                return new, number
+            os.close(number)
+
+
+@cache
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes were writing in a folder, once a process; what somebody still writes is locked."""
+    with suppress(OSError):  # writing says what is wrong with the folder
+        for path in [path for path in folder.iterdir() if UNFINISHED.fullmatch(path.name)]:
+            with suppress(OSError), path.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def read_json(path: Path) -> dict:

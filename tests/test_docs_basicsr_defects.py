@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from kit import ROOT
 
 from dfpg_plugin import compat
 

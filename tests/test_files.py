@@ -1,6 +1,8 @@
 """Reading weights and writing checkpoints."""
 
 import hashlib
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from kit import identity
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.files import load_pytorch, save_whole, sha256_of, whole_file
+from dfpg_plugin.files import UNFINISHED, _remove_unfinished, load_pytorch, save_whole, sha256_of, whole_file
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut short", b"\x80\x04K\x01."])
@@ -66,6 +68,59 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Pat
         file.write(b"half")
         raise error
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.bin", b"before")]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_a_file_has_the_mode_of_any_new_one(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with whole_file(tmp_path / "a"):
+            (new,) = tmp_path.iterdir()
+            assert stat.S_IMODE(new.stat().st_mode) == 0o666 & ~umask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~umask
+
+
+def test_no_file_of_the_users_is_taken_for_a_temporary_one(tmp_path: Path) -> None:
+    mine = ("a.png.tmp", ".a.tmp", ".a.part.png", ".a.dfpg-tmp", ".a.0123abcd.tmp", "a.0123abcd.dfpg-tmp")
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    for _ in range(2):
+        with whole_file(tmp_path / "a.png") as file:
+            file.write(b"new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.png", *mine])
+    assert {(tmp_path / name).read_text() for name in mine} == {"mine"}
+
+
+def test_two_who_write_one_file_do_not_mix(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "a") as first:
+        first.write(b"first")
+        with whole_file(tmp_path / "a") as second:
+            second.write(b"2nd")
+        assert (tmp_path / "a").read_bytes() == b"2nd"
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"first")]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_somebody_still_writes_is_not(tmp_path: Path) -> None:
+    left = tmp_path / ".a.0123abcd.dfpg-tmp.mp4"
+    left.write_bytes(b"half")
+    with whole_file(tmp_path / "a") as file:
+        file.write(b"whole")
+        assert not left.exists()
+        _remove_unfinished.cache_clear()  # as in another process
+        with whole_file(tmp_path / "b"):
+            assert len([path for path in tmp_path.iterdir() if UNFINISHED.fullmatch(path.name)]) == 2
+    assert (tmp_path / "a").read_bytes() == b"whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ä" * 127, "." * 5 + "x", "a\nb"])
+def test_any_name_that_the_disk_takes_can_be_written(tmp_path: Path, name: str) -> None:
+    with whole_file(tmp_path / name) as file:
+        file.write(b"whole")
+        assert all(UNFINISHED.fullmatch(path.name) for path in tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("size", [0, 5, 2**20, 3 * 2**20 + 1])

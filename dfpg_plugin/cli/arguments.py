@@ -2,10 +2,12 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from dfpg_plugin.checks import UserError
 from dfpg_plugin.options.checking import check_options
 from dfpg_plugin.options.completing import Arguments, RunOptions, complete, convert_whole_numbers, output_root
 from dfpg_plugin.options.plugins import load_plugins
@@ -13,6 +15,7 @@ from dfpg_plugin.options.reading import force, open_option_file
 from dfpg_plugin.runs.distribution import start_group
 
 RENAMED = {"--output": "--out"}
+SINGULAR = {"boxes": "box"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,6 +66,18 @@ class Parser(argparse.ArgumentParser):
         if (alone is None) == (getattr(found, name) is None):
             self.error("name the output once, with -o/--out" if alone else "what to write is missing: -o/--out")
         vars(found)[name] = alone or getattr(found, name)
+
+
+def flag_of(name: str) -> str:
+    """Return the option whose value the parsed arguments hold under ``name``."""
+    return f"--{SINGULAR.get(name, name).replace('_', '-')}"
+
+
+def refuse(args: argparse.Namespace, names: Iterable[str], where: str) -> None:
+    """Raise UserError for the first option of ``names`` that is given; ``where``, as ``on films``, it has no effect."""
+    for name in names:
+        if getattr(args, name) is not None:
+            raise UserError(f"{flag_of(name)}: has no effect {where}. Remove it.")
 
 
 def from_1(text: str) -> int:

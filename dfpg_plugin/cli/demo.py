@@ -21,5 +21,5 @@ def run(args: argparse.Namespace) -> None:
     from dfpg_plugin.restoration.restorer import DFPGRestorer
     from dfpg_plugin.restoration.settings import Settings
 
-    settings = Settings(batch_size=args.batch_size, device=args.device, amp=args.amp)
+    settings = Settings(batch_size=args.batch_size or Settings.batch_size, device=args.device, amp=args.amp)
     serve(DFPGRestorer(args.weights, args.opt, settings), args.host, args.port)

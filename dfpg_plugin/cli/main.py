@@ -25,13 +25,14 @@ from dfpg_plugin.cli import (
     train,
 )
 from dfpg_plugin.cli.arguments import Parser
+from dfpg_plugin.cli.interruption import TerminatedError
 from dfpg_plugin.options.checking import OptionsError
 from dfpg_plugin.runs.distribution import LostProcessError, stop_group
 from dfpg_plugin.training.signals import StoppedBySignalError
 
 USER_ERROR = 2
 FAILURE = 1
-INTERRUPTED = 130  # as shells have it: 128 and the signal's number
+INTERRUPTED, TERMINATED = 130, 143  # as shells have it: 128 and the signal's number
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except torch.OutOfMemoryError as error:
         _show_cause(args, error)
         return _fail(UserError(memory.explain(error, args.command)), USER_ERROR)
+    except TerminatedError:
+        print("basicsr: terminated", file=sys.stderr)
+        return TERMINATED
     except KeyboardInterrupt:
         print("basicsr: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -2,13 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli.arguments import Parser, from_0, from_1
+from dfpg_plugin.cli.arguments import Parser, from_0, from_1, refuse
 from dfpg_plugin.data.faces import SPLITS
 from dfpg_plugin.data.kernels import METHODS
 from dfpg_plugin.vggface.files import CHANNEL_ORDERS, INPUTS
@@ -119,7 +118,7 @@ def run_faces(args: argparse.Namespace) -> None:
     if args.split is not None:
         from dfpg_plugin.preparation.faces import prepare_faces
 
-        _refuse(args, (*FORMAT_FLAGS, *PHOTO_FLAGS), "the demo's faces")
+        refuse(args, (*FORMAT_FLAGS, *PHOTO_FLAGS), "on the demo's faces, --split")
         print(f"{args.target}: {prepare_faces(args.target, args.split)} faces")
         return
     from dfpg_plugin.preparation.face_folder import FaceFormat
@@ -136,7 +135,7 @@ def run_faces(args: argparse.Namespace) -> None:
 def _from_lfw(args: argparse.Namespace, file_format: "FaceFormat") -> "Written":
     from dfpg_plugin.preparation.lfw import prepare_lfw
 
-    _refuse(args, PHOTO_FLAGS, "LFW's faces")
+    refuse(args, PHOTO_FLAGS, "on LFW's faces, --lfw")
     return prepare_lfw(args.lfw, args.target, file_format)
 
 
@@ -150,12 +149,6 @@ def _from_photos(args: argparse.Namespace, file_format: "FaceFormat") -> "Writte
     settings = {"source": "photos", **asdict(cutter)}
     del settings["detector_weights"]  # where they lie changes nothing
     return prepare_photos(args.photos, args.target, file_format, cutter, settings)
-
-
-def _refuse(args: argparse.Namespace, names: Sequence[str], what: str) -> None:
-    for name in names:
-        if getattr(args, name) is not None:
-            raise UserError(f"--{name.replace('_', '-')}: has no effect on {what}. Remove it.")
 
 
 def run_kernels(args: argparse.Namespace) -> None:

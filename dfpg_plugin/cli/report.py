@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli.arguments import from_0, from_1
+from dfpg_plugin.cli.arguments import from_0, from_1, refuse
 from dfpg_plugin.reports.picture_choice import CHOICES, PictureChoice
 
 RESAMPLES, SEED = 10_000, 0
+DEFAULTS = {
+    "out": None, "title": "Results", "resamples": RESAMPLES, "seed": SEED, "pictures": CHOICES[0], "num_pictures": 6,
+    "picture_metric": None,
+}  # fmt: skip
 MAX_NAME = 60  # characters of a folder that nobody has named
 
 
@@ -23,11 +27,11 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         help="a results folder, or a name in results/; LABEL=RUN,RUN for several trainings of one method",
     )
     parser.add_argument("-o", "--out", type=Path, metavar="FOLDER", help="default: reports/ and the methods' names")
-    parser.add_argument("--title", default="Results", help="default: %(default)s")
-    parser.add_argument("--resamples", type=from_1, default=RESAMPLES, help="of the bootstrap (default: %(default)s)")
-    parser.add_argument("--seed", type=from_0, default=SEED, help="of everything drawn (default: %(default)s)")
-    parser.add_argument("--pictures", choices=CHOICES, default=CHOICES[0], help="which (default: %(default)s)")
-    parser.add_argument("--num-pictures", type=from_1, default=6, metavar="N", help="default: %(default)s")
+    parser.add_argument("--title", help=f"default: {DEFAULTS['title']}")
+    parser.add_argument("--resamples", type=from_1, help=f"of the bootstrap (default: {RESAMPLES})")
+    parser.add_argument("--seed", type=from_0, help=f"of everything drawn (default: {SEED})")
+    parser.add_argument("--pictures", choices=CHOICES, help=f"which (default: {CHOICES[0]})")
+    parser.add_argument("--num-pictures", type=from_1, metavar="N", help=f"default: {DEFAULTS['num_pictures']}")
     parser.add_argument("--picture-metric", metavar="KEY", help="under the pictures, and to choose by; default: first")
     parser.add_argument(
         "--compare", nargs=2, type=Path, metavar="JSON", help="say why the numbers of two report.json differ"
@@ -40,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
     if args.compare and args.runs:
         raise UserError("--compare: goes without runs. Name two report.json files alone.")
     if args.compare:
+        refuse(args, DEFAULTS, "with --compare")
         from dfpg_plugin.reports.comparison import compare_reports
 
         for line in compare_reports(*args.compare):
@@ -51,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
     from dfpg_plugin.reports.publish import check_target, publish
     from dfpg_plugin.reports.report import build_report
 
+    vars(args).update({name: value for name, value in DEFAULTS.items() if getattr(args, name) is None})
     methods = read_methods(args.runs)
     folder = args.out or Path("reports", _folder_name([method.label for method in methods]))
     check_target(folder)

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli.arguments import from_1
+from dfpg_plugin.cli.arguments import flag_of, from_1
+from dfpg_plugin.cli.interruption import sigterm_interrupts
 
 if TYPE_CHECKING:
     from dfpg_plugin.restoration.files import FileReport
+    from dfpg_plugin.restoration.settings import Settings
 
 SOME_FAILED = 1
 
@@ -23,20 +25,20 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--mode", choices=("photo", "aligned"), default="photo", help="find the faces (default), or each picture is one"
     )
-    parser.add_argument("--detector", choices=("centerface", "dlib", "facexlib"), default="centerface")
+    parser.add_argument("--detector", choices=("centerface", "dlib", "facexlib"), help="default: centerface")
     parser.add_argument("--detector-weights", metavar="DIR", help="of facexlib's network, where it is not in its place")
     parser.add_argument(
-        "--box", type=_box, action="append", default=[], metavar="L,T,R,B", help="a face by hand, in px; several times"
+        "--box", dest="boxes", type=_box, action="append", metavar="L,T,R,B", help="a face by hand (px), several times"
     )
     parser.add_argument(
         "--threshold", type=float, metavar="SCORE", help="a face from this score on: lower finds more (centerface: 0.5)"
     )
     text = "of detection: 2 (default) looks again at faces just below the threshold when they are restored, 1 does not"
-    parser.add_argument("--passes", type=int, choices=(1, 2), default=2, help=text)
+    parser.add_argument("--passes", type=int, choices=(1, 2), help=text)
     parser.add_argument(
         "--strength", type=float, default=1.0, metavar="0..1", help="the part of the change that is applied (1)"
     )
-    parser.add_argument("--face-size", type=from_1, default=128, metavar="PX", help="of the square that is restored")
+    parser.add_argument("--face-size", type=from_1, metavar="PX", help="of the square that is restored (128)")
     parser.add_argument(
         "--ext", choices=("png", "jpg", "tif", "webp", "bmp"), help="of the results (default: lossless)"
     )
@@ -55,7 +57,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILE", help="a .safetensors of `basicsr export`, or a training's .pth")
     parser.add_argument("-opt", "--opt", metavar="YAML", help="the training's options, where the weights don't tell")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--batch-size", type=from_1, default=8, help="faces at a time")
+    parser.add_argument("--batch-size", type=from_1, help="faces at a time (default: 8)")
     parser.add_argument("--amp", choices=("bfloat16", "float16"), help="compute in lower precision")
 
 
@@ -64,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
     from dfpg_plugin.restoration.files import Account, restore_files, write_report
     from dfpg_plugin.restoration.inputs import find_inputs, plan_outputs
     from dfpg_plugin.restoration.restorer import DFPGRestorer
-    from dfpg_plugin.restoration.settings import Settings
 
+    settings = _settings(args)
     folder = Path(args.out).expanduser()
     suffix = f".{args.ext}" if args.ext else None
     try:
@@ -76,26 +78,36 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"{error.filename}: can't be looked at ({error.strerror}).") from error
-    settings = Settings(
-        mode=args.mode, detector=args.detector, detector_weights=args.detector_weights, boxes=args.box,
-        threshold=args.threshold, passes=args.passes,
-        face_size=args.face_size, batch_size=args.batch_size, device=args.device, amp=args.amp,
-        strength=args.strength, recogniser=None if args.no_identity else "dlib",
-    )  # fmt: skip
     restorer = DFPGRestorer(args.weights, args.opt, settings)
     print(f"Restoring with {restorer.about['weights']} on {restorer.device}.", file=sys.stderr)
     account = Account(inputs, jobs)
     for left_out in account.left_out:
         print(f"{left_out.input}: left out: {left_out.left_out}", file=sys.stderr)
-    try:
-        for report in restore_files(restorer, jobs):
-            account.done.append(report)
-            _tell(report, is_alone=len(account.files) == 1)
-    finally:  # of what was done before Ctrl-C as well
-        worth_a_report = account.totals.written or len(account.files) > 1
-        where = f", see {write_report(folder, restorer, account, args.overwrite)}" if worth_a_report else ""
-        print(f"{account.totals}{where}", file=sys.stderr)
+    with sigterm_interrupts():
+        try:
+            for report in restore_files(restorer, jobs):
+                account.done.append(report)
+                _tell(report, is_alone=len(account.files) == 1)
+        finally:  # of what was done before Ctrl-C or SIGTERM as well
+            worth_a_report = account.totals.written or len(account.files) > 1
+            where = f", see {write_report(folder, restorer, account, args.overwrite)}" if worth_a_report else ""
+            print(f"{account.totals}{where}", file=sys.stderr)
     return SOME_FAILED if account.totals.failed or account.totals.failed_faces else 0
+
+
+def _settings(args: argparse.Namespace) -> "Settings":
+    """Return the settings that the options mean; raise UserError for one that has no effect beside another."""
+    from dfpg_plugin.restoration.settings import OF_PHOTOS, Settings, first_idle
+
+    given = {name: getattr(args, name) for name in OF_PHOTOS if getattr(args, name) is not None}
+    if found := first_idle(given, args.mode, args.detector or Settings.detector):
+        idle, other = map(flag_of, found)
+        value = {"mode": f" {args.mode}", "detector": f" {args.detector or Settings.detector}"}.get(found[1], "")
+        raise UserError(f"{idle}: has no effect with {other}{value}. Remove one of them.")
+    return Settings(
+        mode=args.mode, device=args.device, amp=args.amp, strength=args.strength,
+        recogniser=None if args.no_identity else "dlib", **given,
+    )  # fmt: skip
 
 
 def _tell(report: "FileReport", is_alone: bool) -> None:

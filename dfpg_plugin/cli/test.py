@@ -2,6 +2,7 @@
 
 import argparse
 
+from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli.arguments import add_basicsr_arguments, from_0, read_options, to_arguments
 
 
@@ -27,6 +28,8 @@ def run(args: argparse.Namespace) -> None:
     from dfpg_plugin.evaluation.evaluate import evaluate
     from dfpg_plugin.evaluation.image_sources import RESTORED
 
+    if args.auto_resume:
+        raise UserError("--auto_resume: has no effect on a test, which always goes on where it stopped. Remove it.")
     arguments = to_arguments(args)
     options = read_options(arguments, is_train=False, needs_network=args.images == RESTORED)
     evaluate(options, args.images, args.workers)

@@ -129,6 +129,12 @@ def _choose_format(
     lost = sorted({text for kind, text in descriptions.items() if loss & kind})
     if lost:
         notes.append(f"{given} is written as {chosen}, because {encoder} takes no {given}: {', '.join(lost)}")
+    elif (first.width % 2 or first.height % 2) and _is_finer(chosen, first):
+        size = f"{first.width}x{first.height} px"
+        notes.append(
+            f"{given} is written as {chosen}, because {encoder} takes no {given} of {size}: nothing is lost, but some "
+            "players don't show it"
+        )
     return encoder, chosen, notes
 
 
@@ -145,6 +151,17 @@ def _formats(encoder: str, first: "av.VideoFrame") -> list[str]:
     if first.height % 2:
         return [name for name in names if "420" not in name]
     return names
+
+
+def _is_finer(pixel_format: str, first: "av.VideoFrame") -> bool:
+    """Return whether a format has more numbers of colour than a frame of this size."""
+    import av
+
+    width, height = first.width, first.height
+    of = av.VideoFormat(pixel_format)
+    return of.chroma_width(width) * of.chroma_height(height) > (
+        first.format.chroma_width(width) * first.format.chroma_height(height)
+    )
 
 
 def _has_alpha(video: "av.VideoStream", first: "av.VideoFrame") -> bool:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dfpg_plugin.data.images import IMAGE_SUFFIXES
+from dfpg_plugin.data.kinds import why_unreadable
 
 KEPT_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".m4v")  # a restored video keeps these
 OTHER_SUFFIX = ".mkv"  # of all other restored videos: Matroska holds every kind of sound and subtitle
@@ -25,12 +26,14 @@ def is_video(path: Path) -> bool:
 
 
 def is_companion(path: Path) -> bool:
-    """Return whether a file is what macOS writes beside another one, ``._clip.mp4``: it holds no film."""
+    """Tell whether a file is one that macOS writes beside another, ``._clip.mp4``: no video and no picture."""
     if not path.name.startswith("._"):
         return False
     start = _start(path)
-    beside = path.with_name(path.name[2:]).exists() and not _starts_as_video(start)
-    return start.startswith(COMPANION) or beside
+    if start.startswith(COMPANION):
+        return True
+    beside = path.with_name(path.name[2:]).exists()
+    return beside and not _starts_as_video(start) and why_unreadable(path) is not None
 
 
 def suffix_of_result(path: Path) -> str:

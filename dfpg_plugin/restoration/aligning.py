@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.images import Image
 from dfpg_plugin.media.reading import decode_picture
-from dfpg_plugin.restoration.detectors import load_detector
+from dfpg_plugin.restoration.detectors import check_detector, load_detector
 from dfpg_plugin.restoration.faces import TEMPLATE, Colours, Face, crop
 
 # below, a detector's face is doubtful: on 150 of LFW's pictures dlib gives 99 % of the faces more than 0.28, and to
@@ -34,6 +34,10 @@ class FaceCutter:
     detector_weights: str | None = None  # the folder of facexlib's
     min_side: float = 128  # px of the photograph that the restorer's square must be wide
     min_score: float | None = None  # of the detector; default: 0.3 of dlib's, 0.9 of facexlib's
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a detector that is unknown, or has no weights of its own where some are named."""
+        check_detector(self.detector, self.detector_weights)
 
     def __call__(self, content: bytes, name: str) -> tuple[list[Image], list[str]]:
         """Return the faces, uint8 BGR (size,size,3), the surest first, and why others were left out.

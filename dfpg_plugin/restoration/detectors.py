@@ -44,6 +44,13 @@ class Detector:
     doubt: float  # a face whose score is less than that by at most this much is worth a second look
 
 
+def check_detector(name: str, weights: str | None) -> None:
+    """Raise UserError for an unknown detector, and for ``weights`` of one that has none of its own."""
+    check_choice("detector", name, DETECTORS)
+    if weights is not None and name != FACEXLIB:
+        raise UserError(f"--detector-weights: has no effect with --detector {name}. Remove one of them.")
+
+
 @cache
 def load_detector(name: str, weights: str | None = None) -> Detector:
     """Return a detector of DETECTORS, loaded once a process.
@@ -52,7 +59,7 @@ def load_detector(name: str, weights: str | None = None) -> Detector:
     face-recognition-models. ``facexlib``: RetinaFace (ResNet-50), whose file lies in the folder ``weights``, by default
     where facexlib keeps it. All boxes are of the kind that dlib finds. Raises UserError for what is missing.
     """
-    check_choice("detector", name, DETECTORS)
+    check_detector(name, weights)
     if name == CENTERFACE:
         return Detector(_scaled(_centerface()), threshold=0.5, doubt=0.2)
     if name == DLIB:

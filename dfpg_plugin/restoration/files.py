@@ -34,8 +34,10 @@ class FileReport:
 
     input: str
     output: str | None = None
-    faces: list[FaceReport] = field(default_factory=list)
+    faces: list[FaceReport] = field(default_factory=list)  # of a video those of its first frames
     frames: int | None = None  # of a video
+    listed_frames: int | None = None  # of a video: the first ones, whose faces are listed
+    restored_faces: int = 0  # all of them
     failed_faces: int = 0
     notes: list[str] = field(default_factory=list)
     error: str | None = None  # why nothing was written
@@ -59,6 +61,7 @@ class Totals:
         parts = [f"{self.faces} faces in {self.written} of {self.files} files"]
         for number, what in ((self.failed, "failed"), (self.left_out, "left out"), (self.not_reached, "not reached")):
             parts += [f"{number} {what}"] if number else []
+        parts += [f"{self.failed_faces} faces left as they were"] if self.failed_faces else []
         return ", ".join(parts)
 
 
@@ -87,7 +90,7 @@ class Account:
             failed=sum(file.error is not None for file in files),
             left_out=sum(file.left_out is not None for file in files) - not_reached,
             not_reached=not_reached,
-            faces=sum(face.error is None for file in files for face in file.faces),
+            faces=sum(file.restored_faces for file in files),
             failed_faces=sum(file.failed_faces for file in files),
         )
 
@@ -98,11 +101,13 @@ def restore_files(restorer: DFPGRestorer, jobs: Sequence[Job]) -> Iterator[FileR
         report = FileReport(str(job.input))
         if job.is_renamed:
             report.notes.append(f"is written as {job.output.name}: another file's result has the shorter name")
+        report.notes += [f"{flag} has no effect on a film" for flag in job.idle]
         try:
             make_folder("-o", job.output.parent)
             if is_video(job.input):
                 film = restore_video(restorer, job.input, job.output)
-                report.frames, report.faces, report.failed_faces = film.frames, film.faces, film.failed_faces
+                report.frames, report.listed_frames, report.faces = film.frames, film.listed_frames, film.faces
+                report.restored_faces, report.failed_faces = film.restored_faces, film.failed_faces
                 report.notes += film.notes
             else:
                 _restore_picture(restorer, job, report)
@@ -139,6 +144,7 @@ def _restore_picture(restorer: DFPGRestorer, job: Job, report: FileReport) -> No
     restored = restorer.restore_picture(picture)
     report.faces = restored.faces
     report.failed_faces = sum(face.error is not None for face in restored.faces)
+    report.restored_faces = len(restored.faces) - report.failed_faces
     report.notes += picture.notes
     if not restored.faces:
         report.notes.append("no face was found, so that nothing was changed")

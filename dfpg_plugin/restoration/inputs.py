@@ -2,7 +2,7 @@
 
 import glob
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dfpg_plugin.checks import UserError
@@ -42,6 +42,7 @@ class Job:
     side_by_side: Path | None = None
     kept: frozenset[Path] = frozenset()  # results of an earlier run, which stay as they are
     is_renamed: bool = False  # since another file's result has the name that this one's would have
+    idle: tuple[str, ...] = ()  # options that have no effect on it
 
     @property
     def results(self) -> list[Path]:
@@ -117,21 +118,25 @@ def plan_outputs(
 
     JPEGs become PNGs unless ``suffix`` says otherwise: a JPEG's pixels outside the faces would change when it is
     written once more. Where two results would have one name, the files' own suffixes are kept in it (``x.jpg.png``),
-    or the folders that were given precede it. Raises UserError for what would be written over, an input above all.
+    or the folders that were given precede it. Raises UserError for what would be written over, an input above all,
+    and for options of pictures where all inputs are films.
     With ``skip_existing``, what is there is kept; a file whose results are all there is added to ``inputs.left_out``.
     """
+    of_pictures = _options_of_pictures(inputs.files, suffix, side_by_side)
     jobs = []
     sources = {file.path.resolve() for file in inputs.files}
     for file, below in _names(inputs.files, suffix).items():
         output = folder / below
-        both = side_by_side_of(output) if side_by_side and not is_video(file.path) else None
-        job = Job(file.path, output, both, is_renamed=below != _candidates(file, suffix)[0])
+        is_film = is_video(file.path)
+        both = side_by_side_of(output) if side_by_side and not is_film else None
+        is_renamed = below != _candidates(file, suffix)[0]
+        job = Job(file.path, output, both, is_renamed=is_renamed, idle=of_pictures if is_film else ())
         for written in job.results:
             if written.resolve() in sources:
                 raise UserError(f"{written} is an input itself. Choose another folder with -o.")
         there = frozenset(path for path in job.results if path.exists())
         if there and skip_existing:
-            job = Job(job.input, output, both, there, job.is_renamed)
+            job = replace(job, kept=there)
         elif there and not overwrite:
             raise UserError(
                 f"{min(there)} is there already. Choose another folder with -o, or allow it: --overwrite. "
@@ -143,6 +148,14 @@ def plan_outputs(
             jobs.append(job)
     _refuse_doubles(jobs)
     return jobs
+
+
+def _options_of_pictures(files: Sequence[Input], suffix: str | None, side_by_side: bool) -> tuple[str, ...]:
+    """Return which options are given that films do not have; raise UserError where all files are films."""
+    given = tuple(flag for flag, is_given in (("--ext", suffix), ("--side-by-side", side_by_side)) if is_given)
+    if given and files and all(is_video(file.path) for file in files):
+        raise UserError(f"{given[0]}: has no effect on films, and no input is a picture. Remove it.")
+    return given
 
 
 def side_by_side_of(output: Path) -> Path:

@@ -1,6 +1,6 @@
 """How to restore, and what is said of each face."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -9,6 +9,9 @@ from dfpg_plugin.speed.acceleration import PRECISIONS
 
 ALIGNED, PHOTO = "aligned", "photo"
 MODES = (PHOTO, ALIGNED)
+FACEXLIB = "facexlib"  # the only detector with weights of its own
+OF_DETECTION = ("detector", "detector_weights", "threshold", "passes")
+OF_PHOTOS = (*OF_DETECTION, "boxes", "face_size", "batch_size")
 
 
 @dataclass
@@ -29,7 +32,7 @@ class Settings:
     recogniser: str | None = "dlib"  # tells how much of the identity changed; None: nobody does
 
     def __post_init__(self) -> None:
-        """Raise UserError for what is out of range."""
+        """Raise UserError for what is out of range, and for what has no effect beside another setting."""
         check_choice("mode", self.mode, MODES)
         check_choice("amp", self.amp, (None, *PRECISIONS))
         check_choice("passes", self.passes, (1, 2))
@@ -39,6 +42,22 @@ class Settings:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: expected a whole number from 1, got {getattr(self, name)}.")
         check_share("strength", self.strength)
+        given = [name for name, value in vars(self).items() if name != "boxes" and value != getattr(Settings, name)]
+        if found := first_idle([*given, *(["boxes"] if self.boxes else [])], self.mode, self.detector):
+            idle, other = found
+            beside = other if other == "boxes" else f"{other}: {getattr(self, other)}"
+            raise UserError(f"{idle}: has no effect with {beside}. Remove one of them.")
+
+
+def first_idle(given: Collection[str], mode: str, detector: str) -> tuple[str, str] | None:
+    """Return the first setting of those ``given`` that has no effect, and which other one is why; None where all have.
+
+    A picture of mode ``aligned`` is one face: nothing is searched, and its size stays. Boxes replace the search.
+    """
+    idle = [(name, "mode") for name in OF_PHOTOS if mode == ALIGNED]
+    idle += [(name, "boxes") for name in OF_DETECTION if "boxes" in given]
+    idle += [("detector_weights", "detector")] if detector != FACEXLIB else []
+    return next((pair for pair in idle if pair[0] in given), None)
 
 
 @dataclass

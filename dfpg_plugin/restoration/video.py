@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.files import new_file_beside
 from dfpg_plugin.media.video_encoding import Encoding, add_film, choose_encoding
 from dfpg_plugin.media.video_streams import container_options, copied_metadata, copy_streams, lost_metadata, main_film
 from dfpg_plugin.restoration.restorer import DFPGRestorer
@@ -27,9 +28,29 @@ class Film:
     """What became of a video."""
 
     frames: int = 0
-    faces: list[FaceReport] = field(default_factory=list)  # the first MOST_REPORTS
+    faces: list[FaceReport] = field(default_factory=list)  # of the first frames, at most MOST_REPORTS
+    listed_frames: int = 0  # the first frames, whose faces these are
+    restored_faces: int = 0  # of all frames
     failed_faces: int = 0
     notes: list[str] = field(default_factory=list)
+
+    def count(self, faces: list[FaceReport]) -> None:
+        """Count a frame and its faces; list them as long as those of all frames so far can be listed."""
+        self.failed_faces += sum(face.error is not None for face in faces)
+        self.restored_faces += sum(face.error is None for face in faces)
+        if self.listed_frames == self.frames and len(self.faces) + len(faces) <= MOST_REPORTS:
+            self.faces += faces
+            self.listed_frames += 1
+        self.frames += 1
+
+    def unlisted(self) -> list[str]:
+        """Return a note of the frames whose faces are counted only, or none."""
+        if self.listed_frames == self.frames:
+            return []
+        return [
+            f"the faces of the first {self.listed_frames} of {self.frames} frames are listed one by one, those of the "
+            "others are counted only"
+        ]
 
 
 def restore_video(restorer: DFPGRestorer, path: Path, output: Path) -> Film:
@@ -44,25 +65,30 @@ def restore_video(restorer: DFPGRestorer, path: Path, output: Path) -> Film:
         raise UserError(f"{path}: videos need PyAV. Run: pip install av")
     import av
 
-    temporary = output.with_name(f".{output.stem}.part{output.suffix}")
     try:
-        with av.open(f"{FILE}{path}") as source:
-            first = _first_frame(source)
-        with av.open(f"{FILE}{path}") as source:
-            options = container_options(source, output.suffix)
-            with av.open(f"{FILE}{temporary}", "w", container_options=options) as target:
-                film = _transcode(restorer, source, target, first)
-            film.notes += lost_metadata(copied_metadata(source.metadata), temporary)
+        with new_file_beside(output, output.suffix) as (temporary, _):
+            film = _restore_into(restorer, path, temporary)
+            temporary.replace(output)
         if path.suffix.lower() != output.suffix:
             film.notes.append(f"{path.suffix or 'a file without a suffix'} is written as {output.suffix}")
-        temporary.replace(output)
         return film
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (av.FFmpegError, OSError, ValueError, IndexError) as error:
         raise UserError(f"{path}: not a video that can be read and written ({error}).") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def _restore_into(restorer: DFPGRestorer, path: Path, output: Path) -> Film:
+    import av
+
+    with av.open(f"{FILE}{path}") as source:
+        first = _first_frame(source)
+    with av.open(f"{FILE}{path}") as source:
+        options = container_options(source, output.suffix)
+        with av.open(f"{FILE}{output}", "w", container_options=options) as target:
+            film = _transcode(restorer, source, target, first)
+        film.notes += lost_metadata(copied_metadata(source.metadata), output)
+    return film
 
 
 def _first_frame(source: "av.container.InputContainer") -> "av.VideoFrame":
@@ -98,6 +124,7 @@ def _transcode(
                 target.mux(encoded.encode(_restored(restorer, frame, chosen, film)))
                 bar.update()
     target.mux(encoded.encode(None))
+    film.notes += film.unlisted()
     return film
 
 
@@ -125,18 +152,17 @@ def _decoded(packet: "av.Packet", film: Film) -> Iterator["av.VideoFrame"]:
 def _restored(restorer: DFPGRestorer, frame: "av.VideoFrame", chosen: Encoding, film: Film) -> "av.VideoFrame":
     """Return a frame for the encoder, its faces restored, and count it."""
     layout = chosen.layout
-    film.frames += 1
     if not layout.same_kind(frame) and not any("other frames" in note for note in film.notes):
+        found = f"{frame.width}x{frame.height} {frame.format.name}"
         film.notes.append(
-            f"from frame {film.frames} on it has other frames, {frame.width}x{frame.height} {frame.format.name}: they "
-            f"are made {layout.width}x{layout.height} {layout.pixel_format} as the first is"
+            f"from frame {film.frames + 1} on it has other frames, {found}: they are made "
+            f"{layout.width}x{layout.height} {layout.pixel_format} as the first is"
         )
     new = layout.conform(frame)
     before = layout.picture(new)
     restored = restorer.restore_picture(before)
     if restored.picture is not before:
         layout.add_change(new, before, restored.picture)
-    film.failed_faces += sum(face.error is not None for face in restored.faces)
-    film.faces += restored.faces[: MOST_REPORTS - len(film.faces)]
+    film.count(restored.faces)
     new.pict_type = ANY_KIND  # else the encoder repeats the source's kinds of frames
     return new

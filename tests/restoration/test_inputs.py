@@ -1,6 +1,7 @@
 """Folders of everything: each file is restored, or listed with the reason; batches go on; results are no inputs."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from PIL import Image
 from restoration.test_files import write_video
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.restoration import files
+from dfpg_plugin.restoration import files, video
 from dfpg_plugin.restoration.inputs import FOLDER_OF_PATTERN, find_inputs, plan_outputs
+from dfpg_plugin.restoration.settings import FaceReport
 
 SMALL = np.random.default_rng(0).integers(0, 256, (32, 40, 3), np.uint8)
 PICTURE = Image.fromarray(SMALL)
@@ -142,8 +144,9 @@ def test_a_folder_is_not_its_own_output(restore: Callable, tmp_path: Path) -> No
     assert results_in(tmp_path / "in") == ["a.jpg"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_batch_says_what_is_left_and_goes_on(
-    restore: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    restore: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     (tmp_path / "in").mkdir()
     for i in range(12):
@@ -153,13 +156,13 @@ def test_an_interrupted_batch_says_what_is_left_and_goes_on(
 
     def interrupt(path: Path) -> object:
         if len(restored) == 2:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
         restored.append(path.name)
         return read(path)
 
     monkeypatch.setattr(files, "read_picture", interrupt)
     status, said = restore("in", "-o", "out", "--mode", "aligned")
-    assert status == 130
+    assert status == 128 + number
     assert "2 faces in 2 of 12 files, 10 not reached, see out/report.json" in said
     report = report_of(tmp_path / "out")
     assert (report["totals"]["written"], report["totals"]["not_reached"], len(report["files"])) == (2, 10, 12)
@@ -175,6 +178,57 @@ def test_an_interrupted_batch_says_what_is_left_and_goes_on(
     assert restored == [f"{i:02}.png" for i in range(2, 12)]
     assert (tmp_path / "out" / "00.png").stat().st_mtime_ns == before
     assert len(results_in(tmp_path / "out")) == 12
+
+
+@pytest.mark.parametrize("flags", [("--ext", "jpg"), ("--side-by-side",)])
+def test_options_of_pictures_are_refused_for_films_and_noted_beside_pictures(
+    restore: Callable, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    write_video(tmp_path / "film.mp4", 2, with_sound=False)
+    PICTURE.save(tmp_path / "a.png")
+    status, said = restore("film.mp4", "-o", "out", *flags)
+    assert status == 2
+    assert said.splitlines() == [
+        f"basicsr: error: {flags[0]}: has no effect on films, and no input is a picture. Remove it."
+    ]
+    assert not (tmp_path / "out").exists()
+    assert restore("film.mp4", "-o", "alone", "--mode", "aligned")[0] == 0
+    status, said = restore("film.mp4", "a.png", "-o", "out", "--mode", "aligned", *flags)
+    assert status == 0
+    note = f"{flags[0]} has no effect on a film"
+    assert f"film.mp4: {note}" in said
+    notes = {file["input"]: file["notes"] for file in report_of(tmp_path / "out")["files"]}
+    assert note in notes["film.mp4"]
+    assert note not in notes["a.png"]
+
+
+@pytest.mark.parametrize("most", [1, 4, 7])
+def test_a_film_counts_the_faces_that_it_does_not_list(
+    restore: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(video, "MOST_REPORTS", most)
+    write_video(tmp_path / "film.mp4", 5, with_sound=False)
+    status, said = restore("film.mp4", "-o", "out", "--box", "20,20,90,90", "--box", "5000,0,5010,10")
+    assert status == 1  # of each frame one face is restored, one lies outside
+    assert "5 faces in 1 of 1 files, 5 faces left as they were" in said
+    report = report_of(tmp_path / "out")
+    (file,) = report["files"]
+    frames = most // 2
+    assert (file["frames"], file["listed_frames"], len(file["faces"])) == (5, frames, 2 * frames)
+    assert (report["totals"]["faces"], report["totals"]["failed_faces"]) == (5, 5)
+    note = f"the faces of the first {frames} of 5 frames are listed one by one, those of the others are counted only"
+    assert note in file["notes"]
+    assert f"film.mp4: {note}" in said
+
+
+def test_a_film_whose_faces_are_all_listed_needs_no_note() -> None:
+    film = video.Film()
+    for _ in range(500):
+        film.count([FaceReport((0, 0, 1, 1), None)] * 2)
+    assert (film.unlisted(), film.listed_frames, len(film.faces)) == ([], 500, 1000)
+    film.count([FaceReport((0, 0, 1, 1), None)])
+    film.count([])
+    assert (film.listed_frames, film.frames, film.restored_faces) == (500, 502, 1001)
 
 
 def test_of_two_results_only_the_missing_one_is_written(restore: Callable, tmp_path: Path) -> None:

@@ -99,7 +99,10 @@ def test_a_box_by_hand_needs_no_detector(weights: str) -> None:
     assert (restored.picture.pixels[:40] == 100).all()
 
 
-@pytest.mark.parametrize("mode", ["photo", "aligned"])
+BOXES = {"photo": [(100, 100, 160, 160)], "aligned": []}  # by mode
+
+
+@pytest.mark.parametrize("mode", BOXES)
 @pytest.mark.parametrize(
     ("dtype", "value", "strength", "expected"),
     [  # the network adds a tenth: value + strength * 25.5 of 255, or 6553.5 of 65535
@@ -111,17 +114,17 @@ def test_the_strength_is_the_part_of_the_change_that_is_applied(
     weights: str, mode: str, dtype: type, value: int, strength: float, expected: int
 ) -> None:
     image = np.full((300, 300, 3), value, dtype)
-    settings = Settings(mode=mode, boxes=[(100, 100, 160, 160)], strength=strength, recogniser=None)
+    settings = Settings(mode=mode, boxes=BOXES[mode], strength=strength, recogniser=None)
     restored = DFPGRestorer(weights, settings=settings).restore(image)
     assert restored.dtype == dtype
     assert np.abs(restored[130, 130].astype(int) - expected).max() <= (dtype == np.uint16)  # of float32's rounding
 
 
-@pytest.mark.parametrize("mode", ["photo", "aligned"])
+@pytest.mark.parametrize("mode", BOXES)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_strength_0_gives_the_input_bit_for_bit(weights: str, mode: str, dtype: type) -> None:
     image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (300, 300, 4), dtype, endpoint=True)
-    settings = Settings(mode=mode, boxes=[(100, 100, 160, 160)], strength=0, recogniser=None)
+    settings = Settings(mode=mode, boxes=BOXES[mode], strength=0, recogniser=None)
     assert np.array_equal(DFPGRestorer(weights, settings=settings).restore(image), image)
 
 

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from basicsr.utils.registry import ARCH_REGISTRY
+from PIL import Image
 from restoration.test_video import BOX, INSIDE, NOBODY, SOMEBODY, Kind, decoded, numbers, ramp, write
 
 from dfpg_plugin.data.kinds import UNKNOWN
@@ -254,7 +255,10 @@ def test_an_odd_size_is_kept(tmp_path: Path, nobody: DFPGRestorer) -> None:
     kind = Kind(".webm", "libvpx-vp9", "yuv420p")
     frame = ramp(kind).reformat(width=161, height=127)
     write(tmp_path / "a.mkv", "libvpx-vp9", [frame], kind)
-    assert restore_video(nobody, tmp_path / "a.mkv", tmp_path / "out.mkv").notes == []
+    assert restore_video(nobody, tmp_path / "a.mkv", tmp_path / "out.mkv").notes == [
+        "yuv420p is written as yuv444p, for libx264 takes no yuv420p of 161x127 px: nothing is lost, but some players "
+        "don't show it"
+    ]
     (before,), (after,) = decoded(tmp_path / "a.mkv"), decoded(tmp_path / "out.mkv")
     assert (after.width, after.height, after.format.name) == (161, 127, "yuv444p")
     assert np.abs(numbers(after).astype(int) - numbers(before)).mean() < 1
@@ -416,6 +420,20 @@ def test_a_companion_is_known_by_its_start_or_by_the_film_beside_it(
         (tmp_path / "a.mp4").write_bytes(b"")
     assert is_companion(tmp_path / "._a.mp4") == expected
     assert not is_companion(tmp_path / "a.mp4")
+
+
+def test_a_picture_with_a_companions_name_is_restored_and_a_companion_is_told(
+    restore: Callable, tmp_path: Path
+) -> None:
+    picture = np.full((32, 40, 3), 90, np.uint8)
+    for name in ("a.png", "._a.png", "b.png"):
+        Image.fromarray(picture).save(tmp_path / name)
+    (tmp_path / "._b.png").write_bytes(b"\x00\x05\x16\x07" + bytes(100))
+    status, said = restore("a.png", "._a.png", "b.png", "._b.png", "-o", "out", "--mode", "aligned")
+    assert status == 0, said
+    assert "._b.png: left out: no film or picture, but what macOS notes beside one" in said
+    assert "3 faces in 3 of 4 files, 1 left out" in said
+    assert np.asarray(Image.open(tmp_path / "out" / "._a.png"))[0, 0, 0] == 116  # 90 + 25.5
 
 
 def test_a_colon_in_a_films_name_is_no_protocol(
