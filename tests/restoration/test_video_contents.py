@@ -357,7 +357,7 @@ def test_companions_of_macos_and_other_suffixes(restore: Callable, tmp_path: Pat
         ("a", b"\x00\x00\x00\x18ftypavif", False), ("a", b"\x1aE\xdf\xa3", True), ("a", b"RIFF....AVI LIST", True),
         ("a", b"RIFF....WEBPVP8 ", False), ("a", (b"G" + bytes(187)) * 3, True), ("a", b"G" * 100, False),
         ("a.m2t", (bytes(4) + b"G" + bytes(187)) * 3, True), ("a", b"", False), ("a.jpg", b"\x1aE\xdf\xa3", False),
-        ("a.MP4", b"nothing", True),
+        ("a.MP4", b"nothing", True), ("a.AVI", b"nothing", True),
     ],
 )  # fmt: skip
 def test_the_content_decides_where_the_suffix_is_unknown(
