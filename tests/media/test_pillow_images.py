@@ -212,10 +212,13 @@ def test_an_image_keeps_its_orientation_and_profile(weights: str, tmp_path: Path
     assert (np.asarray(restored) != np.asarray(Image.open(tmp_path / "a.jpg"))).mean() > 0.05  # faces were found
 
 
-def test_one_colour_that_means_transparent_becomes_transparency(weights: str) -> None:
-    image = RGB.copy()
+@pytest.mark.parametrize(("mode", "expected"), [("RGB", "RGBA"), ("L", "LA"), ("P", "RGBA"), ("1", "LA")])
+def test_one_colour_that_means_transparent_becomes_transparency(weights: str, mode: str, expected: str) -> None:
+    image = RGB.quantize(16) if mode == "P" else RGB.convert(mode)
+    values = np.asarray(image).reshape(96, 120, -1)
     image.info["transparency"] = image.getpixel((3, 3))
     restored = DFPGRestorer(weights, settings=Settings(mode="aligned", recogniser=None)).restore(image)
-    assert restored.mode == "RGBA"
-    assert restored.getpixel((3, 3))[3] == 0
+    assert restored.mode == expected
+    is_meant = (values == values[3, 3]).all(axis=2)
+    assert np.array_equal(np.asarray(restored.getchannel("A")), np.where(is_meant, 0, 255))
     assert "transparency" not in restored.info

@@ -124,6 +124,17 @@ def test_warm_up_survives_a_resume(tmp_path: Path) -> None:
     assert model.get_current_learning_rate() == [pytest.approx(0.5e-2)]
 
 
+def test_a_resumed_model_goes_on_with_the_rate_that_is_given(tmp_path: Path) -> None:
+    model, resumed = build(tmp_path), build(tmp_path, optim_g={"type": "Adam", "lr": 1e-3})
+    for current_iter in (1, 2):
+        model.update_learning_rate(current_iter)
+        model.optimizer_g.step()
+    model.save_training_state(0, 2)
+    resumed.resume_training(torch.load(tmp_path / "training_states" / "2.state", weights_only=True))
+    resumed.update_learning_rate(3)
+    assert resumed.get_current_learning_rate() == [pytest.approx(1e-3)]
+
+
 @pytest.mark.parametrize("name", ["AdamW", "SGD", "Adam", "RMSprop"])
 def test_any_optimizer_can_be_named(tmp_path: Path, name: str) -> None:
     assert type(build(tmp_path, optim_g={"type": name, "lr": 1e-3}).optimizer_g).__name__ == name

@@ -120,6 +120,17 @@ def test_what_would_fail_at_a_validation_fails_at_the_start(restored: dict) -> N
         try_validation(model, [fits, too_narrow])
 
 
+def test_a_border_that_would_leave_nothing_fails_at_the_start(restored: dict) -> None:
+    metric = {"type": "calculate_psnr", "crop_border": 16}
+    restored["val"]["metrics"] = {"psnr": metric}
+    model, image = build(restored), torch.rand(3, 32, 34)
+    loader = DataLoader([{"lq": image, "gt": image}])
+    with pytest.raises(UserError, match="crop_border: 16 leaves less than 1 px of an image of 34x32 px"):
+        try_validation(model, [loader])
+    metric["crop_border"] = 15
+    try_validation(build(restored), [loader])
+
+
 @pytest.mark.parametrize("phase", ["train", "test"])
 def test_several_outputs_are_refused_wherever_they_come_from(options: dict, phase: str, monkeypatch) -> None:
     monkeypatch.setattr(Quarters, "forward", lambda self, x: (x, x))

@@ -18,6 +18,7 @@ from dfpg_plugin.options.checking import check_options
 from dfpg_plugin.options.completing import Arguments, complete
 from dfpg_plugin.options.keys import unknown_keys, warn_of_idle_keys
 from dfpg_plugin.options.reading import open_option_file, read_option_file
+from dfpg_plugin.runs.building import build_loaders
 from dfpg_plugin.runs.metric_trials import check_metrics, try_metrics
 from dfpg_plugin.training.stock import train_stock
 
@@ -129,6 +130,14 @@ def test_the_stock_loop_has_no_workers_for_a_validation(demo_options: dict, tmp_
     arguments = Arguments(str(write_yaml(tmp_path / "t.yml", demo_options)))
     with pytest.raises(UserError, match="datasets:val:persistent_workers: BasicSR validates without workers"):
         train_stock(read_options(arguments, is_train=True), arguments)
+
+
+def test_a_validation_loads_without_workers_whatever_its_options_say(demo_options: dict, tmp_path: Path) -> None:
+    demo_options["datasets"]["val"]["persistent_workers"] = True
+    opt = complete(demo_options, Arguments("t.yml"), tmp_path, is_train=True)
+    (loader,) = build_loaders(opt, "val")
+    assert loader.num_workers == 0
+    assert len(next(iter(loader))["lq"]) == 1
 
 
 def test_fractions_stay_mistakes(demo_options: dict, tmp_path: Path) -> None:

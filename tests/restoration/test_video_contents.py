@@ -264,14 +264,20 @@ def test_an_odd_size_is_kept(tmp_path: Path, nobody: DFPGRestorer) -> None:
     assert np.abs(numbers(after).astype(int) - numbers(before)).mean() < 1
 
 
-def test_a_film_whose_size_changes_is_whole_and_it_is_said(tmp_path: Path, nobody: DFPGRestorer) -> None:
+def of_two_sizes(folder: Path) -> Path:
+    """Write eight frames of 128x64 and eight of 64x32 into one film."""
     for name, size in (("a.ts", (128, 64)), ("b.ts", (64, 32))):
         frames = [ramp(LIMITED).reformat(width=size[0], height=size[1]) for _ in range(8)]
         first = 0 if name == "a.ts" else 8
-        write(tmp_path / name, "libx264", frames, LIMITED, {"qp": "0"}, times=range(first, first + 8))
-    path, output = tmp_path / "c.ts", tmp_path / "out.mkv"
-    path.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
-    film = restore_video(nobody, path, output)
+        write(folder / name, "libx264", frames, LIMITED, {"qp": "0"}, times=range(first, first + 8))
+    path = folder / "c.ts"
+    path.write_bytes((folder / "a.ts").read_bytes() + (folder / "b.ts").read_bytes())
+    return path
+
+
+def test_a_film_whose_size_changes_is_whole_and_it_is_said(tmp_path: Path, nobody: DFPGRestorer) -> None:
+    output = tmp_path / "out.mkv"
+    film = restore_video(nobody, of_two_sizes(tmp_path), output)
     assert film.frames == 16
     assert film.notes[0] == (
         "from frame 9 on it has other frames, 64x32 yuv420p: they are made 128x64 yuv420p as the first is"
@@ -279,6 +285,18 @@ def test_a_film_whose_size_changes_is_whole_and_it_is_said(tmp_path: Path, nobod
     after = decoded(output)
     assert {(frame.width, frame.height) for frame in after} == {(128, 64)}
     assert np.abs(numbers(after[15]).astype(int) - numbers(after[0]))[:, :48].mean() < 3
+
+
+def test_faces_stay_at_their_place_where_the_size_of_a_film_changes(
+    tmp_path: Path, weights: str, nobody: DFPGRestorer
+) -> None:
+    path = of_two_sizes(tmp_path)
+    restore_video(nobody, path, tmp_path / "before.mkv")
+    film = restore_video(DFPGRestorer(weights, settings=SOMEBODY), path, tmp_path / "after.mkv")
+    assert (len(film.faces), film.failed_faces) == (16, 0)
+    for before, after in zip(decoded(tmp_path / "before.mkv"), decoded(tmp_path / "after.mkv"), strict=True):
+        change = numbers(after)[INSIDE].astype(float) - numbers(before)[INSIDE]
+        assert abs(change.mean() - 21.9) < 2  # a tenth of limited white
 
 
 def test_failed_faces_of_a_film_are_counted_and_the_status_is_1(
@@ -361,7 +379,7 @@ def test_companions_of_macos_and_other_suffixes(restore: Callable, tmp_path: Pat
         ("a", b"\x00\x00\x00\x18ftypavif", False), ("a", b"\x1aE\xdf\xa3", True), ("a", b"RIFF....AVI LIST", True),
         ("a", b"RIFF....WEBPVP8 ", False), ("a", (b"G" + bytes(187)) * 3, True), ("a", b"G" * 100, False),
         ("a.m2t", (bytes(4) + b"G" + bytes(187)) * 3, True), ("a", b"", False), ("a.jpg", b"\x1aE\xdf\xa3", False),
-        ("a.MP4", b"nothing", True),
+        ("a.MP4", b"nothing", True), ("a.AVI", b"nothing", True),
     ],
 )  # fmt: skip
 def test_the_content_decides_where_the_suffix_is_unknown(

@@ -1,12 +1,15 @@
 """Which state a run goes on from."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from basicsr.models.sr_model import SRModel
+from kit import write_yaml
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.training.resume import find_state
+from dfpg_plugin.training.resume import find_state, resume
 
 
 def options(folder: Path, **path: object) -> dict:
@@ -100,3 +103,33 @@ def test_a_training_that_would_end_before_its_state_is_refused(tmp_path: Path, n
         find_state(opt)
     opt["train"]["total_iter"] = 12
     assert find_state(opt)[0]["iter"] == 12
+
+
+def test_a_model_of_basicsr_goes_on_with_the_rate_that_is_given() -> None:
+    def build(rate: float) -> SRModel:
+        network = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 1}
+        schedule = {"type": "MultiStepLR", "milestones": [9]}
+        train = {"optim_g": {"type": "Adam", "lr": rate}, "scheduler": schedule, "pixel_opt": {"type": "L1Loss"}}
+        return SRModel(
+            {"num_gpu": 0, "dist": False, "is_train": True, "network_g": network, "path": {}, "train": train}
+        )
+
+    earlier, model = build(1e-3), build(1e-4)
+    states = {"optimizers": earlier.optimizers, "schedulers": earlier.schedulers}
+    resume(model, {"iter": 2, "epoch": 0} | {name: [part.state_dict() for part in of] for name, of in states.items()})
+    assert model.get_current_learning_rate() == [1e-4]
+    assert model.schedulers[0].get_last_lr() == [1e-4]
+
+
+def test_a_training_that_goes_back_puts_the_later_sets_aside(
+    command: Callable, demo_options: dict, tmp_path: Path
+) -> None:
+    demo_options["train"]["total_iter"] = 3
+    demo_options["logger"]["save_checkpoint_freq"] = 1
+    del demo_options["val"]
+    back = {"path": {"resume_state": f"experiments/{demo_options['name']}/training_states/2.state"}}
+    assert command("train", "-opt", write_yaml(tmp_path / "a.yml", demo_options)) == 0
+    assert command("train", "-opt", write_yaml(tmp_path / "a.yml", {**demo_options, **back})) == 0
+    run = tmp_path / "experiments" / demo_options["name"]
+    assert sorted(path.name for path in (run / "training_states").glob("*.state")) == ["1.state", "2.state", "3.state"]
+    assert [path.name for path in run.glob("abandoned_*/training_states/*.state")] == ["3.state"]
