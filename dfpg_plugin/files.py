@@ -102,7 +102,7 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON file that holds an object. Raises UserError, naming the file, if it is damaged or holds another."""
+    """Return the object in a JSON file. Raises UserError, naming the file, if it is damaged or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -85,21 +85,21 @@ def draw_pairs(
     there are as many pairs of one person as of two.
     """
     pairs: list[Pair] = []
-    names, of_person = sorted(photographs), defaultdict(list)
-    for photograph in names:
+    all_photographs, of_person = sorted(photographs), defaultdict(list)
+    for photograph in all_photographs:
         of_person[photographs[photograph]].append(photograph)
     for name, own in sorted(restored.items()):
         person = people[name]
         same = [photograph for photograph in of_person[person] if PurePath(photograph).stem != PurePath(own).stem]
-        if not same or len(of_person[person]) == len(names):
+        if not same or len(of_person[person]) == len(all_photographs):
             continue
         # seeded by the face's name, so that a face keeps its partners if other faces are missing
         digest = hashlib.sha256(os.fsencode(name)).digest()
         rng = np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
         pairs.append((name, same[rng.integers(len(same))], True))
-        other = names[rng.integers(len(names))]
+        other = all_photographs[rng.integers(len(all_photographs))]
         while photographs[other] == person:
-            other = names[rng.integers(len(names))]
+            other = all_photographs[rng.integers(len(all_photographs))]
         pairs.append((name, other, False))
     return pairs
 
