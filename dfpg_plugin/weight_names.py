@@ -92,10 +92,7 @@ def with_network_prefixes(net: nn.Module, state: Mapping[str, Tensor]) -> dict[s
 
 
 def add_network_prefix(wrapper: nn.Module, state: dict[str, Tensor], prefix: str, *others: object) -> None:
-    """Put ``network.`` behind ``prefix`` in the names of ``state``, unless one of them is the wrapper's own name.
-
-    ``others``: arguments of torch's hook that are not needed.
-    """
+    """Put ``network.`` behind ``prefix`` in the names of ``state``, unless one of them is the wrapper's own name."""
     if not any(f"{prefix}{key}" in state for key in wrapper.state_dict()):
         for key in [key for key in state if key.startswith(prefix)]:
             state[f"{prefix}network.{key.removeprefix(prefix)}"] = state.pop(key)

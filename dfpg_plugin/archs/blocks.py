@@ -158,10 +158,9 @@ def init_kaiming(module: nn.Module, scale: float) -> None:
 
 
 def pooling_factors(name: str, prior_strides: Sequence[int], strides: Sequence[int]) -> list[int]:
-    """Return for each layer how many pixels of E_i, along a side, one pixel of the prior covers.
+    """Return how many pixels of E_i a side of the prior's pixel covers, for each layer: strides 8 and 4 give 2.
 
-    For example, a prior of stride 8 and an E_i of stride 4 give 2. Raises UserError, naming the network, if a prior's
-    stride is not a multiple of E_i's.
+    Raises UserError, naming the network, if a prior's stride is not a multiple of E_i's.
     """
     if len(prior_strides) != len(strides) or any(s < e or s % e for s, e in zip(prior_strides, strides, strict=True)):
         raise UserError(

@@ -39,8 +39,7 @@ class TorchvisionFeatureExtractor(FrozenExtractor):
       name, such as ``layer1``, means the module's output. VGGs also take BasicSR's names, such as ``relu1_2``. No later
       layer changes a layer's value: ``conv1_1`` is the value before its ReLU.
     - ``weights``: a file of torchvision's weights, or ``random`` for untrained weights, always the same.
-    - ``mean``, ``std``: of RGB in [0,1]. By default torchvision's for the model: ImageNet's, or 0.5 for
-      ``efficientnet_v2_l``.
+    - ``mean``, ``std``: of RGB in [0,1]. By default torchvision's for the model: ImageNet's (efficientnet_v2_l: 0.5).
     - ``feature_scale``: one factor per layer, 1 by default.
 
     Raises UserError for unknown models and layers, for a file that is missing or holds another network, and for layers
@@ -104,8 +103,7 @@ class ArcFaceFeatureExtractor(FrozenExtractor):
     - ``num_layers``, ``mode``: select another network of facexlib's ``Backbone``: 50, 100 or 152, ``ir`` or ``ir_se``.
     - ``feature_scale``: one factor per layer, 1 by default.
 
-    The network sees RGB in [-1,1]. Raises UserError for unknown layers, and for a file that is missing or holds another
-    network.
+    The network sees RGB in [-1,1]. Raises UserError for unknown layers, for a missing file and for another network's.
     """
 
     def __init__(

@@ -22,8 +22,7 @@ class FrozenExtractor(nn.Module):
     """Features of a frozen network, a base class for extractors. Gradients reach the images, never the weights.
 
     ``net`` maps RGB (B,3,H,W), normalised by ``mean`` and ``std``, to a list or dict. ``keys`` says where each of
-    ``layers`` is in this list or dict. ``origin``: the record's entries on the weights: file, sha256, style and
-    channel_order.
+    ``layers`` is in this list or dict. ``origin``: the record's entries file, sha256, style and channel_order.
 
     Raises UserError for arguments of the wrong kind, and for layers that are no feature maps (B,C,H,W). Such layers do
     not grow with the image, or have their channels last.

@@ -24,9 +24,8 @@ VGGFACE_ARGUMENTS = ("weights", "layer", "input", "channel_order")
 def measure(metric: Mapping[str, object], restored: Images, sharp: Images | None) -> list[float]:
     """Return a metric's value for each uint8 BGR image (H,W,3).
 
-    ``metric``: one metric's options, as in BasicSR's ``val.metrics``. ``sharp``: the ground truths, of the same sizes,
-    or None if there are none. The images may differ in size. Values are those of
-    :func:`basicsr.metrics.calculate_metric`, up to the rounding of float32.
+    ``metric``: one metric's options in BasicSR's form. ``sharp``: the ground truths, of the same sizes, or None. The
+    images may differ in size. Values are those of :func:`basicsr.metrics.calculate_metric`, to float32's rounding.
     """
     kind = str(metric["type"])
     for image in restored:
@@ -35,8 +34,8 @@ def measure(metric: Mapping[str, object], restored: Images, sharp: Images | None
         return [float(calculate_metric({"img": image}, dict(metric))) for image in restored]
     in_batches = IN_BATCHES.get(kind)
     if in_batches is None:
-        rows = [{"img": r, "img2": s} for r, s in zip(restored, sharp, strict=True)]
-        return [float(calculate_metric(row, dict(metric))) for row in rows]
+        rows = zip(restored, sharp, strict=True)
+        return [float(calculate_metric({"img": image, "img2": gt}, dict(metric))) for image, gt in rows]
     settings = settings_of(metric)
     border, order = settings["crop_border"], settings["input_order"]
     pairs = [checked_pair(kind, r, s, border, order) for r, s in zip(restored, sharp, strict=True)]

@@ -45,18 +45,18 @@ def read_lfw_pairs(path: Path) -> tuple[list[Pair], list[int]]:
     Dean_Barker 1``. Both pictures of a pair are photographs, ``Abel_Pacheco_0001`` and ``Abel_Pacheco_0004``: their
     files' names without the extension. Raises UserError, naming the line, for anything else.
     """
-    lines = check_file("pairs", path).read_text(encoding="utf-8", errors="surrogateescape").rstrip().splitlines()
-    header = lines[0].split() if lines else []
+    text = check_file("pairs", path).read_text(encoding="utf-8", errors="surrogateescape")
+    first, *lines = text.rstrip().splitlines() or [""]
+    header = first.split()
     if len(header) != 2 or not all(_is_number(part) for part in header):
-        found = lines[0].strip() if lines else ""
+        found = first.strip()
         raise UserError(f"{path}, line 1: expected the numbers of folds and of pairs, as `10 300`, found {found!r}.")
     num_folds, per_kind = map(int, header)
-    expected = 2 * num_folds * per_kind
-    if len(lines) - 1 != expected:
-        given = len(lines) - 1
+    expected, given = 2 * num_folds * per_kind, len(lines)
+    if given != expected:
         raise UserError(f"{path}, line 1: {num_folds} folds of 2 x {per_kind} pairs are {expected}, found {given}.")
     pairs: list[Pair] = []
-    for number, line in enumerate(lines[1:], 2):
+    for number, line in enumerate(lines, 2):
         is_same = len(pairs) // per_kind % 2 == 0
         parts = line.split()
         full = [*parts[:2], *parts[:1], *parts[2:]] if is_same else parts  # person, number, person, number

@@ -28,8 +28,8 @@ def identity_similarities(restored: Sequence[NDArray], sharp: Sequence[NDArray],
         if key not in known:
             faces = recogniser.find(reference)
             known[key] = (faces[0], recogniser.embed(reference, faces[0])) if len(faces) == 1 else None
-        only_face = known[key]
-        values.append(math.nan if only_face is None else float(recogniser.embed(image, only_face[0]) @ only_face[1]))
+        face = known[key]  # landmarks and embedding
+        values.append(math.nan if face is None else float(recogniser.embed(image, face[0]) @ face[1]))
     return values
 
 
