@@ -7,7 +7,7 @@ from pathlib import Path
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
 
-LEAST_SIDES = {"calculate_ssim": 11}  # px, of metrics that measure in windows; BasicSR's does not ask
+LEAST_SIDES = {"calculate_ssim": 11}  # px, the window of a metric; BasicSR's SSIM does not check it
 
 
 class UserError(ValueError):
@@ -18,7 +18,7 @@ class UserError(ValueError):
 
 
 def where_raised(error: BaseException) -> str:
-    """Return the file and line that raised an error, of the last caller that is none of torch's own files."""
+    """Return the file and line that raised an error: the last call in a file that is not torch's."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "torch" not in Path(frame.filename).parts]
     last = (own or frames)[-1]
@@ -34,7 +34,7 @@ def close_names(name: str, known: Iterable[str]) -> str:
 
 
 def check_choice(key: str, value: object, choices: Iterable[object]) -> None:
-    """Raise :class:`UserError` unless ``value`` is one of ``choices``."""
+    """Raise :class:`UserError`, with the nearest names, unless ``value`` is one of ``choices``."""
     choices = list(choices)
     if value not in choices:
         names = [str(choice) for choice in choices]
@@ -62,15 +62,17 @@ def check_fields(key: str, options: type, given: Mapping[str, object]) -> None:
 def _fits(value: object, expected: object) -> bool:
     if isinstance(expected, UnionType):
         return any(_fits(value, choice) for choice in get_args(expected))
-    if get_origin(expected) is not tuple:
-        kinds = (int, float) if expected is float else expected
-        return isinstance(value, kinds) and isinstance(value, bool) == (expected is bool)  # type: ignore[arg-type]
-    parts = get_args(expected)
-    if not isinstance(value, tuple):
+    if get_origin(expected) is tuple:
+        return isinstance(value, tuple) and _elements_fit(value, get_args(expected))
+    if isinstance(value, bool) != (expected is bool):  # Python counts a bool as an int
         return False
-    if parts[-1] is ...:
-        parts = parts[:1] * len(value)
-    return len(value) == len(parts) and all(map(_fits, value, parts))
+    return isinstance(value, (int, float) if expected is float else expected)  # type: ignore[arg-type]
+
+
+def _elements_fit(values: tuple, expected: tuple) -> bool:
+    if expected[-1] is ...:
+        expected = expected[:1] * len(values)
+    return len(values) == len(expected) and all(map(_fits, values, expected))
 
 
 def check_file(key: str, path: str | Path) -> Path:
@@ -92,7 +94,7 @@ def check_folder(key: str, path: str | Path) -> Path:
 
 
 def make_folder(key: str, path: Path) -> None:
-    """Make a folder and those above it; raise :class:`UserError` where that is impossible."""
+    """Make a folder and those above it. Raises :class:`UserError` if that is impossible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -100,7 +102,7 @@ def make_folder(key: str, path: Path) -> None:
 
 
 def check_feature_maps(name: str, features: object) -> None:
-    """Raise :class:`UserError` unless what an extractor returned is a list of maps (B,C,H,W). ``name``: its class."""
+    """Raise :class:`UserError` unless an extractor of the class ``name`` returned a list of maps (B,C,H,W)."""
     if not isinstance(features, Sequence) or not all(getattr(feature, "ndim", 0) == 4 for feature in features):
         raise UserError(
             f"network_prior: {name} returns no list of feature maps (B,C,H,W), but {type(features).__name__}. Use an "
@@ -121,7 +123,7 @@ def check_positive(key: str, value: object) -> None:
 
 
 def check_border(metric: Mapping, height: int, width: int) -> None:
-    """Raise :class:`UserError` where a metric's ``crop_border`` leaves too little of an image: BasicSR's give NaN."""
+    """Raise :class:`UserError` if ``crop_border`` leaves too little of an image. BasicSR's metrics would give NaN."""
     border, least = metric.get("crop_border") or 0, LEAST_SIDES.get(str(metric["type"]), 1)
     if min(height, width) - 2 * border < least:
         raise UserError(

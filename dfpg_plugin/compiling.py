@@ -1,16 +1,16 @@
-"""Compiling loops over numbers, once a machine."""
+"""Compile loops over numbers, once a machine."""
 
 from collections.abc import Callable
 
 
 def compiled(function: Callable, fastmath: bool = False) -> Callable:
-    """Compile a function by numba when it is first called, and keep the code on the disk where it can be written.
+    """Compile a function by numba at its first call. The code is kept on the disk if there is a place to write it.
 
     ``fastmath`` lets the compiler change the order of sums, and so their last bits.
     """
-    from numba import njit  # here because a training on pairs of files needs none
+    from numba import njit  # here: a training on pairs of files does not need it
 
     try:
         return njit(fastmath=fastmath, cache=True)(function)
-    except RuntimeError:  # numba: "no locator available", that is, nowhere to write
+    except RuntimeError:  # numba: "no locator available", which means that it can write nowhere
         return njit(fastmath=fastmath)(function)

@@ -1,4 +1,4 @@
-"""Reading tensors from files that nobody has to trust, and writing files that are whole or not there."""
+"""Read tensors from files that need not be trusted, and write files that are whole at every moment."""
 
 import fcntl
 import hashlib
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dfpg_plugin.checks import UserError
 
-CONTAINERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")  # keys under which files keep weights
+CONTAINERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")  # under which files keep weights
 UNFINISHED = re.compile(r"\..{0,50}\.[0-9a-f]{8}\.dfpg-tmp(\.\w+)?", re.DOTALL)  # a name while a file is written
 MOST_OF_A_NAME = 50  # characters of a file's name in that: file systems hold 255 bytes
 
@@ -26,8 +26,8 @@ MOST_OF_A_NAME = 50  # characters of a file's name in that: file systems hold 25
 def load_pytorch(path: str | Path) -> object:
     """Load a PyTorch file to the CPU with ``weights_only``, so that nothing in it is executed.
 
-    Raises UserError, naming the file, where it is missing, damaged or holds more than tensors and plain values; torch
-    does not compare the checksums inside the file.
+    The checksums inside the file are compared, which torch does not do. Raises UserError, naming the file, if it is
+    missing, damaged or holds more than tensors and plain values.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -35,13 +35,13 @@ def load_pytorch(path: str | Path) -> object:
                 if (damaged := archive.testzip()) is not None:
                     raise zipfile.BadZipFile(f"the checksum of {damaged} is another")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds for what is not one of its files
+    except Exception as error:  # torch raises a dozen kinds of error for other files than its own
         reason = str(error).strip().split("\n")[0][:120]
         raise UserError(f"{path} is not a readable PyTorch file ({type(error).__name__}: {reason}).") from error
 
 
 def state_dict_of(path: str | Path, content: object) -> dict[str, Tensor]:
-    """Return ``content`` as names and tensors; raise UserError, saying what is there, where it is not that."""
+    """Return ``content`` as names and tensors. Raises UserError, saying what is there, if it holds anything else."""
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
         found = type(content).__name__
         if isinstance(content, Mapping):
@@ -51,9 +51,9 @@ def state_dict_of(path: str | Path, content: object) -> dict[str, Tensor]:
 
 
 def load_weights(path: str | Path, keys: Sequence[str | None]) -> tuple[dict[str, Tensor], str | None]:
-    """Return the weights under the first of ``keys`` that a PyTorch file has, and that key; None where they are bare.
+    """Return the weights under the first of ``keys`` that a PyTorch file has, and this key: None for bare weights.
 
-    Raises UserError, naming the file, where it holds none, or such that are not finite.
+    Raises UserError, naming the file, if it holds no weights, or weights that are not finite real numbers.
     """
     content = load_pytorch(path)
     found = None
@@ -80,15 +80,15 @@ def save_whole(content: object, path: str | Path) -> None:
     with whole_file(path) as file:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # of torch's zip writer on a full disk
+        except RuntimeError as error:  # raised by torch's zip writer if the disk is full
             raise OSError(str(error)) from error
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Give a temporary file to write, then flush and rename it: ``path`` is whole at every moment.
+    """Give a temporary file to write, then flush it and rename it to ``path``. ``path`` is whole at every moment.
 
-    Raises UserError, naming the file, where it can't be written; what ``path`` held before is then still there.
+    Raises UserError, naming the file, if it can't be written. ``path`` then keeps its former content.
     """
     try:
         with new_file_beside(path) as (temporary, number):
@@ -146,7 +146,7 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON file that holds an object; raise UserError, naming the file, where it does not."""
+    """Return the object in a JSON file. Raises UserError, naming the file, if it is damaged or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

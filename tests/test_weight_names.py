@@ -23,7 +23,7 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.restoration.export import add_attention
 from dfpg_plugin.restoration.network import load_network, read_safetensors
-from dfpg_plugin.weight_names import fitted, load_into, without_wrapper
+from dfpg_plugin.weight_names import load_into, with_fitting_names, without_wrapper
 
 
 def small_net() -> nn.Sequential:
@@ -70,7 +70,7 @@ def options(demo_options: dict, tmp_path: Path) -> dict:
 @pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
 def test_known_wrappers_are_taken_off_and_said(wrap: Callable, said: pytest.LogCaptureFixture) -> None:
     source, net = small_net(), small_net()
-    load_into(net, fitted(net, wrap(source).state_dict(), "net.pth"), "net.pth")
+    load_into(net, with_fitting_names(net, wrap(source).state_dict(), "net.pth"), "net.pth")
     torch.testing.assert_close(net.state_dict(), source.state_dict())
     (line,) = [record.getMessage() for record in said.records]
     assert line.startswith("net.pth: took the wrapper's ")
@@ -80,28 +80,28 @@ def test_a_compiled_part_in_the_middle(said: pytest.LogCaptureFixture) -> None:
     source, net = small_net(), small_net()
     source[2] = torch.compile(source[2])
     assert "2._orig_mod.0.weight" in source.state_dict()
-    load_into(net, fitted(net, source.state_dict(), "net.pth"), "net.pth")
+    load_into(net, with_fitting_names(net, source.state_dict(), "net.pth"), "net.pth")
     torch.testing.assert_close(net[2].state_dict(), source[2]._orig_mod.state_dict())
     assert "'_orig_mod.'" in said.records[0].getMessage()
 
 
 def test_what_other_parts_of_a_file_are_left_out_is_said(said: pytest.LogCaptureFixture) -> None:
     state = Holder(net_g=small_net(), net_d=nn.Linear(2, 3)).state_dict()
-    fitted(small_net(), state, "net.ckpt")
+    with_fitting_names(small_net(), state, "net.ckpt")
     assert said.records[0].getMessage().endswith("left out 2 of other parts: net_d.weight, net_d.bias.")
 
 
 def test_networks_that_are_called_like_a_wrapper_keep_their_names(said: pytest.LogCaptureFixture) -> None:
     for net in (Holder(module=nn.Conv2d(3, 3, 1)), Holder(model=nn.Conv2d(3, 3, 1), net=nn.Conv2d(3, 3, 1))):
-        assert fitted(net, net.state_dict(), "net.pth").keys() == net.state_dict().keys()
-        wrapped = fitted(net, Holder(module=net).state_dict(), "net.pth")
+        assert with_fitting_names(net, net.state_dict(), "net.pth").keys() == net.state_dict().keys()
+        wrapped = with_fitting_names(net, Holder(module=net).state_dict(), "net.pth")
         assert wrapped.keys() == net.state_dict().keys()
     assert len(said.records) == 2
 
 
 def test_the_network_that_fits_by_its_shapes_is_taken() -> None:
     state = Holder(net_g=nn.Conv2d(3, 9, 3), net_d=nn.Conv2d(3, 4, 3)).state_dict()
-    assert fitted(nn.Conv2d(3, 4, 3), state, "net.ckpt")["weight"] is state["net_d.weight"]
+    assert with_fitting_names(nn.Conv2d(3, 4, 3), state, "net.ckpt")["weight"] is state["net_d.weight"]
 
 
 def test_a_misfit_shows_the_names_of_both_sides_and_shapes() -> None:

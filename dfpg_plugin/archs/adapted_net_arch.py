@@ -1,4 +1,4 @@
-"""Other networks as restorers: what stands between them and an image of one size in [0,1]."""
+"""Use another registered network as a restorer: a wrapper fits its sizes, its value range and its outputs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,18 +18,18 @@ class AdaptedNet(nn.Module):
     The constructor's arguments:
 
     - ``network``: the network's options, ``type`` and its arguments.
-    - ``multiple``: the network takes only heights and widths that are multiples of it. Images are padded at the right
-      and bottom by reflection (by their edge, where more than the image is missing), and what comes back is cropped.
-    - ``value_range``: the lowest and highest value that the network takes and returns.
-    - ``upscale``: how many times larger its result is; it is reduced to the image's size by averages.
-    - ``output``: which of several outputs is the image.
-    - ``residual``: True for a network that has no connection from its input to its output: what it returns is added to
-      the image, so that it has to learn the difference only.
-    - ``contiguous``: True for a network whose code relies on the order of its tensors in memory, (B,C,H,W), as with
-      ``view``: DFPGModel then leaves its weights in that order instead of the faster one of images.
+    - ``multiple``: the network needs heights and widths that are multiples of this number. Images are padded at the
+      right and bottom by reflection. Images too small for this are padded by their edge. The result is cropped.
+    - ``value_range``: the lowest and highest value that the network takes and returns, such as ``[-1, 1]``.
+    - ``upscale``: how many times larger the network's result is. The result is averaged down to the image's size.
+    - ``output``: the number of the output that is the image, from 0, for a network with several outputs.
+    - ``residual``: True for a network that has no connection from its input to its output. The network's result is
+      added to the image, so that the network has to learn the difference only.
+    - ``contiguous``: True for a network whose code needs tensors in the memory order (B,C,H,W), as ``view`` does.
+      DFPGModel then leaves the network's weights in this order and does not use the faster order of images.
 
-    The network's weights keep their names, below ``network.``; files of the network itself are loaded, too. Raises
-    UserError where the network returns something else than these say.
+    The network's weights keep their names, below ``network.``. Files of the bare network are loaded, too. Raises
+    UserError if the network returns something else than these arguments say.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class AdaptedNet(nn.Module):
         check_choice("AdaptedNet residual", residual, (True, False))
         self.residual = residual
         check_choice("AdaptedNet contiguous", contiguous, (True, False))
-        self.keeps_layout = contiguous  # read by models.acceleration.channels_last
+        self.keeps_layout = contiguous  # read by speed.acceleration.channels_last
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the restored images, (B,3,H,W)."""
         height, width = x.shape[-2:]
         span = self.high - self.low
         padded = self._padded(x) * span + self.low
-        restored = self._image_of(self.network(padded.contiguous() if self.keeps_layout else padded))
+        restored = self._image_among(self.network(padded.contiguous() if self.keeps_layout else padded))
         if self.upscale > 1:
             restored = F.avg_pool2d(restored, self.upscale)
         restored = restored[..., :height, :width]
@@ -76,7 +76,7 @@ class AdaptedNet(nn.Module):
         reflects = down < x.shape[-2] and right < x.shape[-1]
         return F.pad(x, (0, right, 0, down), mode="reflect" if reflects else "replicate")
 
-    def _image_of(self, outputs: Tensor | Sequence[Tensor]) -> Tensor:
+    def _image_among(self, outputs: Tensor | Sequence[Tensor]) -> Tensor:
         if isinstance(outputs, Tensor) and self.output is None:
             return outputs
         if not isinstance(outputs, Tensor) and self.output is not None and 0 <= self.output < len(outputs):

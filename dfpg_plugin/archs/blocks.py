@@ -1,4 +1,4 @@
-"""Generic layers of DFPGNet: the residual group of RCAN's blocks, the transforms of Fig. 3, sizes of estimates."""
+"""Layers of DFPGNet: the residual group of RCAN's blocks, the transforms of Fig. 3, the sizes of estimates."""
 
 from collections.abc import Sequence
 
@@ -29,10 +29,10 @@ def up2(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
 
 
 class ChannelAttention(rcan_arch.ChannelAttention):
-    """RCAN's channel attention, (B,C,H,W) -> (B,C,H,W), which ``torch.compile`` computes in another form.
+    """RCAN's channel attention, (B,C,H,W) -> (B,C,H,W). ``torch.compile`` computes it in another form.
 
-    A 1x1 convolution of one pixel is a product of a matrix and a vector. A GPU computes that much faster by its kernels
-    for matrices, and rounds it otherwise, so that uncompiled networks keep RCAN's form.
+    A 1x1 convolution of one pixel equals a product of a matrix and a vector. A GPU computes the product much faster,
+    but rounds it differently. Uncompiled networks therefore keep RCAN's convolutions.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class ChannelAttention(rcan_arch.ChannelAttention):
 class ResBlock(nn.Module):
     """The residual block with channel attention of RCAN ("Resblocks used in [47]"), (B,C,H,W) -> (B,C,H,W).
 
-    Not in the paper: LeakyReLU in place of RCAN's ReLU, as in the laboratory's follow-up network (SAPPGAN).
+    Not in the paper: LeakyReLU instead of RCAN's ReLU, as in the laboratory's follow-up network (SAPPGAN).
     """
 
     def __init__(self, channels: int, squeeze_factor: int = 16) -> None:
@@ -69,8 +69,8 @@ class ResBlock(nn.Module):
 class ResGroup(nn.Module):
     """``num_block`` residual blocks with a skip around all of them, (B,C,H,W) -> (B,C,H,W).
 
-    Not in the paper: no convolution at the end (RCAN has one), as in SAPPGAN. With ``use_checkpoint``, what is inside a
-    block is not kept for the backward pass but computed once more.
+    Not in the paper: the group ends without a convolution, as in SAPPGAN (RCAN has one). With ``use_checkpoint``, the
+    values inside a block are not kept for the backward pass: the backward pass computes them again.
     """
 
     def __init__(self, channels: int, num_block: int, squeeze_factor: int = 16) -> None:
@@ -83,7 +83,7 @@ class ResGroup(nn.Module):
         out = x
         for block in self.blocks:
             if self.use_checkpoint and torch.is_grad_enabled():
-                out = checkpoint(block, out, use_reentrant=False, preserve_rng_state=False)  # nothing in it is random
+                out = checkpoint(block, out, use_reentrant=False, preserve_rng_state=False)  # no block is random
             else:
                 out = block(out)
         return x + out
@@ -98,10 +98,10 @@ def _affine_branch(condition_channels: int, channels: int) -> nn.Sequential:
 
 
 class SFT(nn.Module):
-    """Spatial feature transform (Fig. 3b, Eq. 2): ``alpha * x + beta``, with alpha and beta computed from a condition.
+    """Spatial feature transform (Fig. 3b, Eq. 2): ``alpha * x + beta``. A condition gives alpha and beta.
 
-    x is (B,C,H,W), the condition (B,K,H,W). Not in the paper: alpha = 1 + the branch's output, as in SFTGAN and
-    SAPPGAN, so that the transform starts near the identity whatever the initialisation.
+    x is (B,C,H,W), the condition is (B,K,H,W). Not in the paper: alpha is 1 plus the branch's output, as in SFTGAN and
+    SAPPGAN. The transform then starts near the identity, whatever the initialisation.
     """
 
     def __init__(self, channels: int, condition_channels: int) -> None:
@@ -128,9 +128,9 @@ class SSFT(SFT):
 
 
 class AddPrior(nn.Module):
-    """What stands in SFT's place in model B3 of Table 4: ``x + condition``, projected where the channels differ.
+    """Replaces SFT in model B3 of Table 4: ``x + condition``. A 1x1 convolution adapts differing channels.
 
-    Not in the paper, which does not say how B3 joins the two streams.
+    Not in the paper: the paper does not say how B3 joins the two streams.
     """
 
     def __init__(self, channels: int, condition_channels: int) -> None:
@@ -157,10 +157,10 @@ def init_kaiming(module: nn.Module, scale: float) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def means_over(name: str, prior_strides: Sequence[int], strides: Sequence[int]) -> list[int]:
-    """Return over how many pixels of E_i's size a prior's pixel stretches, for each layer.
+def pooling_factors(name: str, prior_strides: Sequence[int], strides: Sequence[int]) -> list[int]:
+    """Return how many pixels of E_i a side of the prior's pixel covers, for each layer: strides 8 and 4 give 2.
 
-    Raises UserError, naming the network, where a prior's stride is no multiple of that of E_i.
+    Raises UserError, naming the network, if a prior's stride is not a multiple of E_i's.
     """
     if len(prior_strides) != len(strides) or any(s < e or s % e for s, e in zip(prior_strides, strides, strict=True)):
         raise UserError(
@@ -170,13 +170,13 @@ def means_over(name: str, prior_strides: Sequence[int], strides: Sequence[int]) 
     return [s // e for s, e in zip(prior_strides, strides, strict=True)]
 
 
-def compared(
-    priors: Sequence[Tensor], size: tuple[int, int], strides: Sequence[int], means: Sequence[int]
+def pool_to_prior(
+    estimates: Sequence[Tensor], size: tuple[int, int], strides: Sequence[int], factors: Sequence[int]
 ) -> list[Tensor]:
-    """Return estimates of E_i's sizes as they are compared with the prior of an image of ``size``.
+    """Return the estimates, of E_i's sizes, in the sizes of the prior of an image of ``size`` (height, width).
 
-    What belongs to padding at the right and bottom is cut off; then the mean is taken over ``means`` pixels a side.
+    Padding at the right and bottom is cut off. Then ``factors`` pixels along each side are averaged into one.
     """
     height, width = size
-    cut = [p[..., : height // s, : width // s] for p, s in zip(priors, strides, strict=True)]
-    return [p if m == 1 else F.avg_pool2d(p, m) for p, m in zip(cut, means, strict=True)]
+    cut = [p[..., : height // s, : width // s] for p, s in zip(estimates, strides, strict=True)]
+    return [p if factor == 1 else F.avg_pool2d(p, factor) for p, factor in zip(cut, factors, strict=True)]

@@ -6,8 +6,8 @@
                                 E3 -> SSFT -> Resblocks -> P3^ -> SFT -/
                                 E4 ------------------------------/      decoder (M_D)
 
-Where the paper is silent on widths, blocks and initialisation, the values are those of the generator in SAPPGAN
-(IEEE Access 2023), which the same laboratory publishes and trains as DFPGNet.
+The paper does not give widths, blocks and initialisation. Their values here are those of SAPPGAN's generator (IEEE
+Access 2023). The same laboratory publishes this generator and trains it under the name DFPGNet.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ from dfpg_plugin.archs.blocks import (
     AddPrior,
     ResBlock,
     ResGroup,
-    compared,
     conv3x3,
     down2,
     init_kaiming,
-    means_over,
+    pool_to_prior,
+    pooling_factors,
     up2,
 )
 from dfpg_plugin.checks import UserError, check_choice
@@ -59,7 +59,7 @@ class Encoder(nn.Module):
 
 
 class PriorEstimator(nn.Module):
-    """Sub-network P_i of the prior estimation stream (section 3.2): SSFT, then stacked Resblocks; linear output."""
+    """Sub-network P_i of the prior estimation stream (section 3.2): SSFT, then Resblocks. The output is linear."""
 
     def __init__(
         self, width: int, prior_channels: int, num_block: int, squeeze_factor: int, feature_transform: bool
@@ -67,7 +67,7 @@ class PriorEstimator(nn.Module):
         super().__init__()
         self.ssft = SSFT(width) if feature_transform else nn.Identity()
         self.blocks = ResGroup(width, num_block, squeeze_factor)
-        # not in the paper, whose widths equal the prior's: a projection for narrower networks
+        # not in the paper, where both widths are equal: a projection for narrower networks
         self.project = nn.Identity() if width == prior_channels else nn.Conv2d(width, prior_channels, 1)
 
     def forward(self, e_i: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class PriorEstimator(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Decoder of the deblurring stream, M_D (section 3.3): E4 and E0, guided by the estimated prior."""
+    """Decoder of the deblurring stream, M_D (section 3.3): restores E4 and E0 under the prior's guidance."""
 
     def __init__(
         self,
@@ -102,13 +102,13 @@ class Decoder(nn.Module):
         self.tail = nn.Conv2d(c1, out_channels, 1)
 
     def forward(self, e0: Tensor, e4: Tensor, priors: Sequence[Tensor] | None) -> Tensor:
-        """Map E0, E4 and [P^1, P^2, P^3] (None without a prior stream) to the image before its tanh, (B,3,H,W)."""
+        """Map E0, E4 and [P^1, P^2, P^3], or None without a prior stream, to the image before tanh, (B,3,H,W)."""
         d3 = self.scale3(e4 if priors is None else self.fuse3(e4, priors[2]))  # (B,256,H/4,W/4)
         d2 = self.up3(d3)  # (B,128,H/2,W/2)
         d2 = self.scale2(d2 if priors is None else self.fuse2(d2, priors[1]))
         d1 = self.up2(d2)  # (B,64,H,W)
         d0 = self.scale1(d1 if priors is None else self.fuse1(d1, priors[0]))
-        with torch.autocast(e0.device.type, enabled=False):  # bfloat16 has fewer levels than an image
+        with torch.autocast(e0.device.type, enabled=False):  # in float32: bfloat16 has fewer levels than an image
             return self.tail((d0 + e0).float())  # (B,3,H,W)
 
 
@@ -118,17 +118,17 @@ class DFPGNet(nn.Module):
 
     The constructor's arguments, with the ablations of Table 4:
 
-    - ``num_feat``: channels at full size; doubled at 1/2 and again at 1/4. 64 makes them those of the prior.
+    - ``num_feat``: channels at full size, doubled at 1/2 and again at 1/4. 64 gives the channels of the prior.
     - ``num_block``, ``num_prior_block``: Resblocks per group in the deblurring and in the prior estimation stream.
-    - ``prior_channels``, ``prior_strides``: channels and strides of the prior's three layers (those of relu1_2,
-      relu2_2, relu3_3 of VGG-16). In training, those of ``network_prior`` where the YAML names none. A stride may be a
-      multiple of E_i's: the estimate then guides the decoder at E_i's size, and its means over the stride are returned.
+    - ``prior_channels``, ``prior_strides``: channels and strides of the prior's three layers. The defaults are those of
+      VGG-16's relu1_2, relu2_2 and relu3_3; in training, those of ``network_prior``. A stride may be a multiple of
+      E_i's stride. The estimate then guides the decoder at E_i's size, and is returned averaged to the prior's size.
     - ``prior_stream``: False leaves out P, SSFT and SFT (models B1, B2).
-    - ``feature_transform``: False leaves out SSFT and adds the prior in SFT's place (model B3).
-    - ``squeeze_factor``: reduction of the channel attention in every Resblock.
-    - ``init_scale``: factor on the Kaiming initialisation; not in the paper, 0.1 in the laboratory's code.
-    - ``use_checkpoint``: True computes the inside of every Resblock once more for the backward pass instead of keeping
-      it, for less memory (``benchmarks/memory.py``).
+    - ``feature_transform``: False leaves out SSFT, and adds the prior instead of SFT (model B3).
+    - ``squeeze_factor``: the reduction of the channel attention in every Resblock.
+    - ``init_scale``: a factor on the Kaiming initialisation. Not in the paper: 0.1, as in the laboratory's code.
+    - ``use_checkpoint``: True saves memory (``benchmarks/memory.py``). The values inside a Resblock are not kept: the
+      backward pass computes them again.
     """
 
     def __init__(
@@ -148,14 +148,14 @@ class DFPGNet(nn.Module):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        switches = {"prior_stream": prior_stream, "feature_transform": feature_transform}
-        for name, value in {**switches, "use_checkpoint": use_checkpoint}.items():
-            check_choice(f"DFPGNet {name}", value, (True, False))
+        check_choice("DFPGNet prior_stream", prior_stream, (True, False))
+        check_choice("DFPGNet feature_transform", feature_transform, (True, False))
+        check_choice("DFPGNet use_checkpoint", use_checkpoint, (True, False))
         if num_feat < squeeze_factor:
             raise UserError(f"DFPGNet num_feat: {num_feat} is below squeeze_factor {squeeze_factor}. Lower the latter.")
         if len(prior_channels) != 3:
             raise UserError(f"DFPGNet prior_channels: expected three numbers, got {list(prior_channels)}.")
-        self.means = means_over("DFPGNet", prior_strides, STRIDES)
+        self.pooling = pooling_factors("DFPGNet", prior_strides, STRIDES)
         widths = (num_feat, 2 * num_feat, 4 * num_feat)
         self.encoder = Encoder(num_in_ch, widths, num_block, squeeze_factor)
         self.prior: nn.ModuleList | None = None
@@ -173,23 +173,18 @@ class DFPGNet(nn.Module):
                 module.use_checkpoint = use_checkpoint
 
     def compiled_parts(self) -> list[nn.Module]:
-        """Return what ``torch.compile`` compiles, one by one: nearly all of the network, in three sizes."""
-        between = [
-            self.encoder.head,
-            self.encoder.scale2[0],
-            self.encoder.scale3[0],
-            self.decoder.up3,
-            self.decoder.up2,
-        ]
+        """Return the modules that ``torch.compile`` compiles one by one: nearly the whole network, in three widths."""
+        encoder, decoder = self.encoder, self.decoder
+        between: list[nn.Module] = [encoder.head, encoder.scale2[0], encoder.scale3[0], decoder.up3, decoder.up2]
         return between + [module for module in self.modules() if isinstance(module, ResBlock | SFT)]
 
     def forward(self, x: Tensor, return_priors: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Deblur RGB images.
 
-        ``x`` is float (B,3,H,W) in [0,1] with H, W >= 16; the result has the same shape and range. Sizes that are not
-        multiples of 4 are padded at the right and bottom by reflection and cropped again. With ``return_priors`` also
-        [P^1, P^2, P^3]: (B,64,H,W), (B,128,H//2,W//2), (B,256,H//4,W//4), the sizes of relu1_2, relu2_2 and relu3_3,
-        or those of ``prior_channels`` and ``prior_strides``.
+        ``x`` is float (B,3,H,W) in [0,1] with H, W >= 16. The result has the same shape and range. If H or W is not a
+        multiple of 4, the image is padded at the right and bottom by reflection, and the result is cropped. With
+        ``return_priors``, [P^1, P^2, P^3] is returned, too. Their sizes are those of relu1_2, relu2_2 and relu3_3:
+        (B,64,H,W), (B,128,H//2,W//2), (B,256,H//4,W//4). Other ``prior_channels`` or ``prior_strides`` change them.
 
         Raises UserError for smaller images, and for ``return_priors`` on a network without a prior stream.
         """
@@ -202,7 +197,7 @@ class DFPGNet(nn.Module):
         image = ((image + 1) / 2)[..., :height, :width]
         if not return_priors:
             return image
-        return image, compared(priors or [], (height, width), STRIDES, self.means)
+        return image, pool_to_prior(priors or [], (height, width), STRIDES, self.pooling)
 
     def _check_input(self, height: int, width: int, return_priors: bool) -> None:
         if min(height, width) < MIN_SIZE:

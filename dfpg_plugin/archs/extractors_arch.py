@@ -1,4 +1,4 @@
-"""Other networks as the prior than VGGFace: torchvision's, facexlib's ArcFace, timm's. Nothing is ever downloaded."""
+"""Extractors of other priors than VGGFace's: torchvision's, facexlib's ArcFace, timm's. They never download."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,16 @@ from dfpg_plugin.archs.frozen_extractor import (
     FrozenExtractor,
     checked_indices,
     checked_layers,
-    load_kept,
+    load_needed,
     read_weights,
 )
-from dfpg_plugin.archs.subnetwork import keep_values, part_of
+from dfpg_plugin.archs.subnetwork import cut_out, forbid_inplace
 from dfpg_plugin.checks import UserError, check_choice, close_names
 from dfpg_plugin.seeding import seeded
 
 ARCFACE_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/recognition_arcface_ir_se50.pth"
 ARCFACE_DEPTHS, ARCFACE_MODES = (50, 100, 152), ("ir", "ir_se")
-# Google's weights expect RGB in [-1,1], for which torchvision changes ImageNet's mean and std where it loads them
+# Google's weights expect RGB in [-1,1]; transform_input makes the model undo ImageNet's mean and std
 GOOGLES = {"transform_input": True, "init_weights": True}
 MODEL_OPTIONS = {"googlenet": GOOGLES, "inception_v3": GOOGLES}
 
@@ -35,15 +35,14 @@ class TorchvisionFeatureExtractor(FrozenExtractor):
     The constructor's arguments:
 
     - ``model``: a name of ``torchvision.models.list_models(module=torchvision.models)``.
-    - ``layers``: node names of ``torchvision.models.feature_extraction.get_graph_node_names`` in eval mode, or a
-      module, such as ``layer1``, for its output; for VGGs also BasicSR's, such as ``relu1_2``. No later layer changes
-      a layer's value: ``conv1_1`` is that before its ReLU.
-    - ``weights``: a file of torchvision's weights, or ``random`` for untrained ones (always the same).
-    - ``mean``, ``std``: of RGB in [0,1]; by default torchvision's for the model, which are ImageNet's (0.5 for
-      ``efficientnet_v2_l``).
+    - ``layers``: node names of ``torchvision.models.feature_extraction.get_graph_node_names`` in eval mode. A module's
+      name, such as ``layer1``, means the module's output. VGGs also take BasicSR's names, such as ``relu1_2``. No later
+      layer changes a layer's value: ``conv1_1`` is the value before its ReLU.
+    - ``weights``: a file of torchvision's weights, or ``random`` for untrained weights, always the same.
+    - ``mean``, ``std``: of RGB in [0,1]. By default torchvision's for the model: ImageNet's (efficientnet_v2_l: 0.5).
     - ``feature_scale``: one factor per layer, 1 by default.
 
-    Raises UserError for unknown models and layers, for a file that is missing or of another network, and for layers
+    Raises UserError for unknown models and layers, for a file that is missing or holds another network, and for layers
     that are no maps (B,C,H,W).
     """
 
@@ -64,9 +63,9 @@ class TorchvisionFeatureExtractor(FrozenExtractor):
         state, origin = read_weights(name, f"torchvision {model}", weights, published.url)
         with seeded(0):
             whole = models.get_model(model, weights=None, **MODEL_OPTIONS.get(model, {}))
-        net, nodes = part_of(name, whole, layers, _vgg_nodes(model))
+        net, nodes = cut_out(name, whole, layers, _vgg_nodes(model))
         if state is not None:
-            load_kept(name, weights, net, {_of_today(key): value for key, value in state.items()})
+            load_needed(name, weights, net, {_current_name(key): value for key, value in state.items()})
         seen = published.transforms()
         super().__init__(
             net,
@@ -79,31 +78,32 @@ class TorchvisionFeatureExtractor(FrozenExtractor):
         )
 
 
-def _of_today(key: str) -> str:
-    """Return a weight's name as torchvision has it: its files of DenseNet have ``norm.1`` for what is ``norm1``."""
+def _current_name(key: str) -> str:
+    """Return a weight's name in today's torchvision. Its files of DenseNet have ``norm.1`` instead of ``norm1``."""
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", key)
 
 
 def _vgg_nodes(model: str) -> dict[str, str]:
-    """Return BasicSR's names of a VGG's layers and their nodes; nothing for other models."""
+    """Return the node of each of BasicSR's layer names of a VGG, ``relu1_2: features.3``; empty for other models."""
     names = NAMES.get(model.removesuffix("_bn"), [])
     return {n: f"features.{i}" for i, n in enumerate(insert_bn(names) if model.endswith("_bn") else names)}
 
 
 @ARCH_REGISTRY.register()
 class ArcFaceFeatureExtractor(FrozenExtractor):
-    """Features of facexlib's ArcFace, a face recogniser; up to its last unit it takes images of any size.
+    """Features of facexlib's ArcFace, a face recogniser. All layers but the last unit's take images of any size.
 
     The constructor's arguments:
 
-    - ``layers``: nodes of the graph, or a module for its output. In IR-SE50: ``input_layer.2`` (64 channels, stride 1),
-      ``body.0`` to ``body.2`` (64, 2), to ``body.6`` (128, 4), to ``body.20`` (256, 8), to ``body.23`` (512, 16). Those
-      after the flattening, from ``output_layer.2`` on, are refused.
-    - ``weights``: facexlib's file ``recognition_arcface_ir_se50.pth``, or ``random`` (always the same).
-    - ``num_layers``, ``mode``: of other networks of facexlib's class ``Backbone``: 50, 100 or 152, ``ir`` or ``ir_se``.
+    - ``layers``: nodes of the graph. A module's name means the module's output. IR-SE50 has, with channels and stride:
+      ``input_layer.2`` (64, 1), ``body.0`` to ``body.2`` (64, 2), ``body.3`` to ``body.6`` (128, 4), ``body.7`` to
+      ``body.20`` (256, 8), ``body.21`` to ``body.23`` (512, 16). Layers after the flattening, from ``output_layer.2``
+      on, are refused.
+    - ``weights``: facexlib's file ``recognition_arcface_ir_se50.pth``, or ``random``, always the same.
+    - ``num_layers``, ``mode``: select another network of facexlib's ``Backbone``: 50, 100 or 152, ``ir`` or ``ir_se``.
     - ``feature_scale``: one factor per layer, 1 by default.
 
-    It is fed RGB in [-1,1]. Raises UserError for unknown layers, and for a file that is missing or of another network.
+    The network sees RGB in [-1,1]. Raises UserError for unknown layers, for a missing file and for another network's.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class ArcFaceFeatureExtractor(FrozenExtractor):
         mode: str = "ir_se",
         feature_scale: Sequence[float] | None = None,
     ) -> None:
-        from facexlib.recognition.arcface_arch import Backbone  # here, as it imports much that others do without
+        from facexlib.recognition.arcface_arch import Backbone  # here: it imports much that others don't need
 
         name = type(self).__name__
         layers = checked_layers(name, layers)
@@ -124,9 +124,9 @@ class ArcFaceFeatureExtractor(FrozenExtractor):
         state, origin = read_weights(name, f"facexlib {mode} {num_layers}", weights, ARCFACE_URL)
         with seeded(0):
             whole = Backbone(num_layers=num_layers, drop_ratio=0.6, mode=mode)
-        net, nodes = part_of(name, whole, layers)
+        net, nodes = cut_out(name, whole, layers)
         if state is not None:
-            load_kept(name, weights, net, state)
+            load_needed(name, weights, net, state)
         half = (0.5, 0.5, 0.5)
         super().__init__(
             net, layers=layers, keys=nodes, mean=half, std=half, feature_scale=feature_scale, origin=origin
@@ -135,18 +135,18 @@ class ArcFaceFeatureExtractor(FrozenExtractor):
 
 @ARCH_REGISTRY.register()
 class TimmFeatureExtractor(FrozenExtractor):
-    """Features of a timm model, by timm's ``features_only``; normalised as timm says of the model.
+    """Features of a timm model, by timm's ``features_only``. Images are normalised as timm's configuration says.
 
     The constructor's arguments:
 
-    - ``model``: a name of ``timm.list_models`` or ``timm.list_pretrained``; with its tag, as in ``resnet18.a1_in1k``,
-      mean and std are those of these weights, without it those of timm's first.
-    - ``out_indices``: which of its features to return, from 0, the finest; in any order.
-    - ``weights``: a file of the whole model in timm's layout, .safetensors or .pth, or ``random`` (always the same).
+    - ``model``: a name of ``timm.list_models`` or ``timm.list_pretrained``. A tag, as in ``resnet18.a1_in1k``, selects
+      the mean and std of the tagged weights. Without a tag, those of timm's first weights are used.
+    - ``out_indices``: which of the model's features to return, in any order. 0 is the finest.
+    - ``weights``: a file of the whole model in timm's layout, .safetensors or .pth, or ``random``, always the same.
     - ``feature_scale``: one factor per layer, 1 by default.
 
-    Raises UserError where timm is missing, for unknown models and indices, for models without such features or with
-    features that are no maps (B,C,H,W), and for a file that is missing or of another model.
+    Raises UserError if timm is missing, for unknown models and indices, for models without such features, for features
+    that are no maps (B,C,H,W), and for a file that is missing or holds another model.
     """
 
     def __init__(
@@ -169,13 +169,13 @@ class TimmFeatureExtractor(FrozenExtractor):
         kept = sorted({*wanted})
         with seeded(0):
             net = _timm_features(name, timm, model, kept)
-        keep_values(net)
+        forbid_inplace(net)
         if state is not None:
-            load_kept(name, weights, net, _by_feature_names(net, state))
+            load_needed(name, weights, net, _by_feature_names(net, state))
         super().__init__(
             net,
             layers=[str(i) for i in wanted],
-            keys=[kept.index(i) for i in wanted],  # timm returns them in the network's order
+            keys=[kept.index(i) for i in wanted],  # timm returns the features in the network's order
             mean=net.pretrained_cfg["mean"],
             std=net.pretrained_cfg["std"],
             feature_scale=feature_scale,
@@ -184,7 +184,7 @@ class TimmFeatureExtractor(FrozenExtractor):
 
 
 def _timm_config(name: str, timm: ModuleType, model: object) -> Any:  # noqa: ANN401 timm's own, or None
-    """Return what timm says of a model's weights. Refuses unknown names, and so ``hf-hub:``, which would download."""
+    """Return timm's entry for a model's weights. Unknown names are refused, as is ``hf-hub:``, which would download."""
     if not isinstance(model, str) or not timm.is_model(model):
         raise UserError(f"{name} model: timm has no {model!r}.{close_names(str(model), timm.list_models())}")
     try:
@@ -197,7 +197,7 @@ def _timm_config(name: str, timm: ModuleType, model: object) -> Any:  # noqa: AN
 def _timm_features(name: str, timm: ModuleType, model: str, indices: Sequence[int]) -> Any:  # noqa: ANN401 timm's kinds
     try:
         return timm.create_model(model, pretrained=False, features_only=True, out_indices=tuple(indices))
-    except Exception as error:  # each of timm's kinds of networks raises another
+    except Exception as error:  # each of timm's networks raises another kind of error
         count = len(getattr(timm.create_model(model), "feature_info", ()))
         if 0 < count <= indices[-1]:
             raise UserError(
@@ -208,9 +208,9 @@ def _timm_features(name: str, timm: ModuleType, model: str, indices: Sequence[in
 
 
 def _by_feature_names(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a whole model's weights by their names in timm's network for its features.
+    """Return a whole model's weights under their names in timm's feature network.
 
-    Some of these put the model under ``model.`` or ``body.``, some write ``stages.0`` as ``stages_0``.
+    Some feature networks put the model under ``model.`` or ``body.``. Some write ``stages.0`` as ``stages_0``.
     """
     flat = {key.replace(".", "_"): value for key, value in state.items()}
     found = {}

@@ -1,4 +1,4 @@
-"""What extractors share whose features are a prior: frozen, in eval mode, with a record of what they are."""
+"""Base of extractors whose features are a prior: frozen, in eval mode, with a record of their weights."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import CONTAINERS, load_weights, sha256_of, state_dict_of
 from dfpg_plugin.vggface.files import weights_sha256
-from dfpg_plugin.weight_names import fitted, some_of, without_wrapper
+from dfpg_plugin.weight_names import first_names, with_fitting_names, without_wrapper
 
 TRIAL_HEIGHT, TRIAL_WIDTHS = 128, (128, 192)  # px; large enough for a network with a stride of 64
-RANDOM = "random"  # in place of a weights file
+RANDOM = "random"  # instead of a weights file
 
 
 class FrozenExtractor(nn.Module):
-    """Features of a frozen network, a base for extractors: gradients pass through it but never into it.
+    """Features of a frozen network, a base class for extractors. Gradients reach the images, never the weights.
 
-    ``net`` maps RGB (B,3,H,W), normalised by ``mean`` and ``std``, to a list or dict, in which each of ``layers`` has
-    the key of ``keys``. ``origin``: what the record says of the weights: file, sha256, style, channel_order.
+    ``net`` maps RGB (B,3,H,W), normalised by ``mean`` and ``std``, to a list or dict. ``keys`` says where each of
+    ``layers`` is in this list or dict. ``origin``: the record's entries file, sha256, style and channel_order.
 
-    Raises UserError for arguments of another kind, and for layers that are no feature maps (B,C,H,W): that do not grow
-    with the image, or have their channels last.
+    Raises UserError for arguments of the wrong kind, and for layers that are no feature maps (B,C,H,W). Such layers do
+    not grow with the image, or have their channels last.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class FrozenExtractor(nn.Module):
         self.mean: Tensor
         self.std: Tensor
         for key, values in (("mean", mean), ("std", std)):
-            if not _is_list(values, int | float, count=3) or (key == "std" and min(values) <= 0):
+            if not _is_list_of(int | float, values, count=3) or (key == "std" and min(values) <= 0):
                 raise UserError(f"{name} {key}: expected three numbers, std's above 0, got {values!r}.")
             self.register_buffer(
                 key, torch.tensor(list(values), dtype=torch.float32).view(1, 3, 1, 1), persistent=False
@@ -79,20 +79,19 @@ class FrozenExtractor(nn.Module):
     @torch.no_grad()
     def _check_features(self) -> None:
         name = type(self).__name__
+        name = type(self).__name__
         try:
-            # without mean and scale, so that what fails is the network
-            trials = [self.net(torch.zeros(1, 3, TRIAL_HEIGHT, width)) for width in TRIAL_WIDTHS]
-            pairs = [
-                (layer, *(trial[key] for trial in trials)) for layer, key in zip(self.layers, self.keys, strict=True)
-            ]
-        except Exception as error:  # networks raise whatever comes of a size that is not theirs
+            # without mean and scale, so that only the network can fail
+            square, wide = [self.net(torch.zeros(1, 3, TRIAL_HEIGHT, width)) for width in TRIAL_WIDTHS]
+            pairs = [(square[key], wide[key]) for key in self.keys]
+        except Exception as error:  # a network may raise anything for a size that it does not take
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise UserError(
                 f"{name} layers: {', '.join(self.layers)} can't be computed of images of any size, here "
                 f"{TRIAL_HEIGHT} px ({reason}). Name layers before those that want one size, or another model."
             ) from error
-        for layer, square, wide in pairs:
-            shapes = [list(getattr(feature, "shape", ())) for feature in (square, wide)]
+        for layer, pair in zip(self.layers, pairs, strict=True):
+            shapes = [list(getattr(feature, "shape", ())) for feature in pair]
             grows = len(shapes[0]) == 4 and shapes[0][:3] == shapes[1][:3] and shapes[0][3] < shapes[1][3]
             if not grows:
                 sizes = " and ".join(f"{TRIAL_HEIGHT}x{width}" for width in TRIAL_WIDTHS)
@@ -103,33 +102,29 @@ class FrozenExtractor(nn.Module):
 
 
 def checked_scale(name: str, scale: object, count: int, default: float) -> list[float]:
-    """Return ``feature_scale`` as a factor for each layer. Raises UserError where it is something else."""
+    """Return ``feature_scale`` as one factor for each layer. Raises UserError for anything else."""
     if scale is None:
         scale = [default] * count
-    if (
-        not isinstance(scale, Sequence)
-        or len(scale) != count
-        or not all(isinstance(factor, int | float) for factor in scale)
-    ):
+    if not _is_list_of(int | float, scale, count):
         raise UserError(f"{name} feature_scale: expected a list of {count} factors, one a layer, got {scale!r}.")
-    return [float(factor) for factor in scale]
+    return [float(factor) for factor in scale]  # type: ignore[attr-defined]
 
 
 def checked_layers(name: str, layers: object) -> list[str]:
-    """Return ``layers`` as a list of names. Raises UserError where it is something else or empty."""
-    if not _is_list(layers, str):
+    """Return ``layers`` as a list of names. Raises UserError for anything else, and for an empty list."""
+    if not _is_list_of(str, layers):
         raise UserError(f"{name} layers: expected a list of names, got {layers!r}.")
     return list(layers)  # type: ignore[call-overload]
 
 
 def checked_indices(name: str, indices: object) -> list[int]:
-    """Return ``out_indices`` as a list of numbers from 0. Raises UserError where it is something else or empty."""
-    if not _is_list(indices, int) or min(indices) < 0:  # type: ignore[call-overload]
+    """Return ``out_indices`` as a list of numbers from 0. Raises UserError for anything else, and for an empty list."""
+    if not _is_list_of(int, indices) or min(indices) < 0:  # type: ignore[call-overload]
         raise UserError(f"{name} out_indices: expected a list of whole numbers from 0, got {indices!r}.")
     return list(indices)  # type: ignore[call-overload]
 
 
-def _is_list(values: object, kind: Any, count: int | None = None) -> bool:  # noqa: ANN401 a type or a union of them
+def _is_list_of(kind: Any, values: object, count: int | None = None) -> bool:  # noqa: ANN401 a type or a union
     if not isinstance(values, Sequence) or isinstance(values, str):
         return False
     are_kind = all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
@@ -137,10 +132,10 @@ def _is_list(values: object, kind: Any, count: int | None = None) -> bool:  # no
 
 
 def read_weights(name: str, style: str, weights: str, url: str) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
-    """Return the tensors of a PyTorch or safetensors file, None for ``random``, and what a record says of them.
+    """Return the tensors of a PyTorch or safetensors file and the record's entries on them.
 
-    Nothing in the file is executed. ``url``: where it can be fetched, for the error where it is missing. Raises
-    UserError.
+    For ``random`` the tensors are None. Nothing in the file is executed. ``url``: where a missing file can be fetched,
+    for the error. Raises UserError for a file that is missing, not readable or holds no weights.
     """
     if not isinstance(weights, str):
         raise UserError(f"{name} weights: expected a file's name, got {weights!r}.")
@@ -160,18 +155,18 @@ def read_weights(name: str, style: str, weights: str, url: str) -> tuple[dict[st
     return without_wrapper(state, path), origin
 
 
-def load_kept(name: str, file: str, net: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load the weights that a network has from a file that may hold more.
+def load_needed(name: str, file: str, net: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load the weights that a network needs from a file that may hold more.
 
-    Raises UserError, naming both sides, for those that are missing, have another shape or are not finite.
+    Raises UserError, naming file and weight, for weights that are missing, have another shape or are not finite.
     """
-    state = fitted(net, state, file)
+    state = with_fitting_names(net, state, file)
     own = net.state_dict()
     needed = sorted(key for key in own if not key.endswith("num_batches_tracked"))
     if missing := [key for key in needed if key not in state]:
         raise UserError(
             f"{name} weights: {file} lacks {len(missing)} of {len(needed)} weights, {missing[0]} first. It has "
-            f"{some_of([*state])}. Name a file of this network."
+            f"{first_names([*state])}. Name a file of this network."
         )
     for key in needed:
         if state[key].shape != own[key].shape:

@@ -1,7 +1,7 @@
 """DFPGNet's prior estimation stream around another encoder-decoder (sections 3.2 and 3.3, Fig. 2).
 
-Outputs of the encoder, E_i, go through SSFT and Resblocks to the estimated prior P^_i; by that, SFT transforms inputs
-of the decoder.
+The encoder's outputs E_i go through SSFT and Resblocks and become the estimated prior P^_i. SFT transforms inputs of
+the decoder by the estimated prior.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,32 +13,31 @@ from basicsr.archs import build_network
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from dfpg_plugin.archs.blocks import SFT, compared, init_kaiming, means_over
+from dfpg_plugin.archs.blocks import SFT, init_kaiming, pool_to_prior, pooling_factors
 from dfpg_plugin.archs.dfpgnet_arch import PriorEstimator
 from dfpg_plugin.archs.wrapping import take_bare_weights
 from dfpg_plugin.checks import UserError, close_names
 
 TRIAL_SIZE = 128  # px
-Size = tuple[int, int]  # channels and stride
 
 
 @ARCH_REGISTRY.register()
 class PriorGuidedNet(nn.Module):
-    """Guide any registered encoder-decoder by an estimated prior, trained as DFPGNet's is.
+    """Guide any registered encoder-decoder by an estimated prior, which is trained as DFPGNet's is.
 
     The constructor's arguments:
 
-    - ``network``: the options of the network, ``type`` and its arguments; it maps (B,3,H,W) in [0,1] to the same.
-    - ``encoder``: the names of three of its modules (as in ``named_modules``), whose outputs are E1, E2 and E3.
-    - ``decoder``: the names of three, whose inputs (the first, where there are several) SFT transforms, guided by P^1,
-      P^2 and P^3. An E_i and the input that it guides have the same height and width.
-    - ``prior_channels``, ``prior_strides``, ``num_prior_block``, ``squeeze_factor``, ``init_scale``: as of
-      :class:`dfpg_plugin.archs.dfpgnet_arch.DFPGNet`. The initialisation is that of the added layers only.
+    - ``network``: the network's options, ``type`` and its arguments. It maps (B,3,H,W) in [0,1] to the same.
+    - ``encoder``: the names of three modules, as in ``named_modules``. Their outputs are E1, E2 and E3.
+    - ``decoder``: the names of three modules. SFT transforms the first input of each, guided by P^1, P^2 and P^3. The
+      input that P^_i guides has the same height and width as E_i.
+    - ``prior_channels``, ``prior_strides``, ``num_prior_block``, ``squeeze_factor``, ``init_scale``: as in
+      :class:`dfpg_plugin.archs.dfpgnet_arch.DFPGNet`. ``init_scale`` concerns the added layers only.
 
-    The network's weights keep their names, below ``network.``; with ``strict_load_g: false`` files of the network
-    itself are loaded, too, and what is added starts untrained. Not for several threads, nor for several GPUs in one
-    process. Raises UserError for names that the network does not have, that it never passes or not in this order, for
-    points whose sizes do not fit, and for strides of the prior that are no multiples of those of E_i.
+    The network's weights keep their names, below ``network.``. With ``strict_load_g: false``, files of the bare network
+    are loaded, too, and the added layers start untrained. Several threads, or several GPUs in one process, are not
+    supported. Raises UserError for modules that the network does not have, never runs or runs in another order, for
+    modules whose sizes do not fit, and for strides of the prior that are no multiples of E_i's.
     """
 
     def __init__(
@@ -60,22 +59,19 @@ class PriorGuidedNet(nn.Module):
         self.network = build_network(dict(network))
         take_bare_weights(self)
         self.encoder, self.decoder = list(encoder), list(decoder)
-        sizes = self._sizes()
-        if min(width for width, _ in sizes[:3]) < squeeze_factor:
-            widths = [width for width, _ in sizes[:3]]
+        channels, strides = self._channels_and_strides()
+        widths, self.strides = channels[:3], strides[:3]
+        if min(widths) < squeeze_factor:
             raise UserError(f"PriorGuidedNet squeeze_factor: {squeeze_factor} is above a width of {widths}. Lower it.")
-        self.strides = [stride for _, stride in sizes[:3]]
-        self.means = means_over("PriorGuidedNet", prior_strides, self.strides)
+        self.pooling = pooling_factors("PriorGuidedNet", prior_strides, self.strides)
         self.estimators = nn.ModuleList(
-            PriorEstimator(width, channels, num_prior_block, squeeze_factor, feature_transform=True)
-            for (width, _), channels in zip(sizes[:3], prior_channels, strict=True)
+            PriorEstimator(width, p, num_prior_block, squeeze_factor, feature_transform=True)
+            for width, p in zip(widths, prior_channels, strict=True)
         )
-        self.transforms = nn.ModuleList(
-            SFT(width, channels) for (width, _), channels in zip(sizes[3:], prior_channels, strict=True)
-        )
+        self.transforms = nn.ModuleList(SFT(width, p) for width, p in zip(channels[3:], prior_channels, strict=True))
         for added in (self.estimators, self.transforms):
             init_kaiming(added, init_scale)
-        self.priors: dict[int, Tensor] = {}  # of the forward under way, by layer
+        self.priors: dict[int, Tensor] = {}  # of the current forward pass, by the number of the layer
         for i, name in enumerate(self.encoder):
             self.network.get_submodule(name).register_forward_hook(partial(self._estimate, i))
         for i, name in enumerate(self.decoder):
@@ -84,7 +80,7 @@ class PriorGuidedNet(nn.Module):
     def forward(self, x: Tensor, return_priors: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Restore RGB images (B,3,H,W) in [0,1]; with ``return_priors`` also [P^1, P^2, P^3], in the prior's sizes.
 
-        Where the network pads its input at the right and bottom, that part of the estimates is cut off.
+        If the network pads its input at the right and bottom, this part of the estimates is cut off.
         """
         if getattr(self, "_is_replica", False):
             raise UserError("PriorGuidedNet: needs one process for each GPU. Start with torchrun, or set num_gpu: 1.")
@@ -93,7 +89,7 @@ class PriorGuidedNet(nn.Module):
         self.priors.clear()
         if not return_priors:
             return image
-        return image, compared(priors, (x.shape[-2], x.shape[-1]), self.strides, self.means)
+        return image, pool_to_prior(priors, (x.shape[-2], x.shape[-1]), self.strides, self.pooling)
 
     def _estimate(self, i: int, module: nn.Module, inputs: tuple, e_i: Tensor) -> None:
         self.priors[i] = self.estimators[i](e_i)
@@ -102,15 +98,15 @@ class PriorGuidedNet(nn.Module):
         return self.transforms[i](inputs[0], self.priors[i]), *inputs[1:]
 
     @torch.no_grad()
-    def _sizes(self) -> list[Size]:
-        """Return the channels and strides of E1 to E3 and of the decoder's three inputs, by a look at a black image."""
+    def _channels_and_strides(self) -> tuple[list[int], list[int]]:
+        """Return those of E1 to E3 and of the decoder's three inputs, found by a run on a black image."""
         found: dict[str, Tensor] = {}
-        self.network.eval()  # for norms, which would count it
+        self.network.eval()  # else the black image would change the statistics of norms
         with self._watched(found):
             self.network(torch.zeros(1, 3, TRIAL_SIZE, TRIAL_SIZE))
         self.network.train()
-        order = list(found)
-        sizes: list[Size] = []
+        channels: list[int] = []
+        strides: list[int] = []
         for role, names in (("encoder", self.encoder), ("decoder", self.decoder)):
             for name in names:
                 feature = found.get(f"{role} {name}")
@@ -121,8 +117,14 @@ class PriorGuidedNet(nn.Module):
                         f"PriorGuidedNet {role}: {name} has {feature.shape[-2]}x{feature.shape[-1]} px of an image of "
                         f"{TRIAL_SIZE}x{TRIAL_SIZE}, no whole fraction. Name another point."
                     )
-                sizes.append((feature.shape[1], TRIAL_SIZE // feature.shape[-1]))
-        for e, d, (_, e_stride), (_, d_stride) in zip(self.encoder, self.decoder, sizes[:3], sizes[3:], strict=True):
+                channels.append(feature.shape[1])
+                strides.append(TRIAL_SIZE // feature.shape[-1])
+        self._check_pairs(strides, list(found))
+        return channels, strides
+
+    def _check_pairs(self, strides: Sequence[int], order: Sequence[str]) -> None:
+        """Check that each E_i has its decoder input's stride and comes before it in ``order``."""
+        for e, d, e_stride, d_stride in zip(self.encoder, self.decoder, strides[:3], strides[3:], strict=True):
             if e_stride != d_stride:
                 raise UserError(
                     f"PriorGuidedNet: the output of {e} has stride {e_stride}, the input of {d} stride {d_stride}. "
@@ -130,26 +132,25 @@ class PriorGuidedNet(nn.Module):
                 )
             if order.index(f"encoder {e}") > order.index(f"decoder {d}"):
                 raise UserError(f"PriorGuidedNet: {d} comes before {e}, which is to guide it. Exchange the points.")
-        return sizes
 
     @contextmanager
     def _watched(self, found: dict[str, Tensor]) -> Iterator[None]:
-        """Collect what passes the points, in the order in which it does."""
+        """Collect the encoder's outputs and the decoder's inputs in ``found``, in the order in which they occur."""
         modules = dict(self.network.named_modules())
         for name in (*self.encoder, *self.decoder):
             if name not in modules:
                 raise UserError(f"PriorGuidedNet: the network has no module {name!r}.{close_names(name, modules)}")
 
-        def of_encoder(name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        def keep_output(name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
             found[f"encoder {name}"] = output
 
-        def of_decoder(name: str, module: nn.Module, inputs: tuple) -> None:
+        def keep_input(name: str, module: nn.Module, inputs: tuple) -> None:
             if not inputs:
                 raise UserError(f"PriorGuidedNet decoder: {name} gets its input by keyword. Name another module.")
             found[f"decoder {name}"] = inputs[0]
 
-        handles = [modules[name].register_forward_hook(partial(of_encoder, name)) for name in self.encoder]
-        handles += [modules[name].register_forward_pre_hook(partial(of_decoder, name)) for name in self.decoder]
+        handles = [modules[name].register_forward_hook(partial(keep_output, name)) for name in self.encoder]
+        handles += [modules[name].register_forward_pre_hook(partial(keep_input, name)) for name in self.decoder]
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""The part of a network that computes some of its layers, cut out by torch.fx; every layer keeps its value."""
+"""Cut out of a network, by torch.fx, the part that computes some of its layers; every layer keeps its value."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,22 +9,22 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from dfpg_plugin.checks import UserError, close_names
 
 
-def part_of(
+def cut_out(
     name: str, whole: nn.Module, layers: Sequence[str], aliases: Mapping[str, str] | None = None
 ) -> tuple[nn.Module, list[str]]:
-    """Return a network that maps images to a dict of the layers' values, and their keys in it.
+    """Return a network that maps images to a dict of the layers' values, and the layers' keys in this dict.
 
-    ``layers``: nodes of the graph in eval mode, as torchvision's ``get_graph_node_names`` calls them, or what they
-    begin with up to a dot: then the last of those, a module's output. ``aliases``: other names for nodes. Only the
-    weights that the layers need are kept. Raises UserError, beginning with ``name``, for layers that there are not,
-    and for networks that torch.fx can't follow.
+    ``layers``: nodes of the graph in eval mode, as in torchvision's ``get_graph_node_names``. A module's name, such as
+    ``layer1``, means its last node, the module's output. ``aliases``: other names for nodes. Only the weights that the
+    layers need are kept. Raises UserError, beginning with ``name``, for unknown layers, and for networks that torch.fx
+    can't trace.
     """
     aliases = aliases or {}
     kind = type(whole).__name__
-    keep_values(whole)
+    forbid_inplace(whole)
     try:
         in_training, known = get_graph_node_names(whole.eval(), suppress_diff_warning=True)
-    except Exception as error:  # torch.fx raises whatever comes of code that it can't follow
+    except Exception as error:  # torch.fx raises anything for code that it can't trace
         raise UserError(f"{name} model: torch.fx can't trace {kind}, so that its layers have no names.") from error
     nodes = []
     for layer in layers:
@@ -34,18 +34,18 @@ def part_of(
             close = close_names(layer, {*aliases, *_with_prefixes(known)})
             raise UserError(f"{name} layers: {kind} has no {layer!r}.{close or f' It has {_shortened(known)}.'}")
         nodes.append(below[-1])
-    # the graph of training isn't used: of it the input is kept, which needs no weights
+    # the graph of training is not used: it keeps the input only, which needs no weights
     both: Any = create_feature_extractor(
         whole, train_return_nodes=in_training[:1], eval_return_nodes=sorted({*nodes}), suppress_diff_warning=True
     )
     for node in both.eval_graph.nodes:
-        if node.kwargs.get("inplace"):  # of functions, such as relu(x, inplace=True)
+        if node.kwargs.get("inplace"):  # a function, such as relu(x, inplace=True)
             node.update_kwarg("inplace", False)
     return fx.GraphModule(both, both.eval_graph), nodes
 
 
-def keep_values(net: nn.Module) -> None:
-    """Let no module write over the value before it, which may be wanted."""
+def forbid_inplace(net: nn.Module) -> None:
+    """Make every module write its result to new memory: the value before the module may be wanted."""
     module: Any
     for module in net.modules():
         if hasattr(module, "inplace"):
@@ -53,7 +53,8 @@ def keep_values(net: nn.Module) -> None:
 
 
 def _with_prefixes(names: Sequence[str]) -> set[str]:
-    return {".".join(parts[: i + 1]) for name in names for parts in [name.split(".")] for i in range(len(parts))}
+    """Return the names and the modules that they lie in: ``a.b.c`` gives ``a``, ``a.b`` and ``a.b.c``."""
+    return {name.rsplit(".", ends)[0] for name in names for ends in range(name.count(".") + 1)}
 
 
 def _shortened(names: Sequence[str], most: int = 8) -> str:

@@ -14,27 +14,26 @@ from dfpg_plugin.checks import UserError, check_choice, check_file
 from dfpg_plugin.vggface.files import (
     CHANNEL_ORDERS,
     INPUTS,
-    STAGES,
     layer_names,
     needed_tensors,
     read_vggface,
+    tensor_shapes,
     weights_sha256,
 )
 
-MEAN_RGB = (129.1863, 104.7624, 93.5940)  # of VGG Face, 0-255; robots.ox.ac.uk/~albanie/pytorch-models.html
+MEAN_RGB = (129.1863, 104.7624, 93.5940)  # VGG Face's grey levels, 0-255; robots.ox.ac.uk/~albanie/pytorch-models.html
 STAND_IN = files("dfpg_plugin") / "weights" / "standin_prior_lfw.safetensors"
 GREY_LEVELS = 255.0
 
 
 def build_layers(last: str) -> nn.Sequential:
-    """Return VGG-16's feature layers from conv1_1 up to and with ``last``, by name, weights not yet set."""
+    """Return VGG-16's feature layers from conv1_1 to ``last`` inclusive, by name. Weights are not yet set."""
     layers = nn.Sequential()
-    channels = 3
+    shapes = tensor_shapes()
     for name in layer_names():
         if name.startswith("conv"):
-            width = STAGES[int(name[4]) - 1][0]
+            width, channels, *_ = shapes[f"{name}.weight"]
             layer: nn.Module = nn.Conv2d(channels, width, 3, padding=1)
-            channels = width
         else:
             layer = nn.ReLU() if name.startswith("relu") else nn.MaxPool2d(2)
         layers.add_module(name, layer)
@@ -45,24 +44,24 @@ def build_layers(last: str) -> nn.Sequential:
 
 @ARCH_REGISTRY.register()
 class VGGFaceFeatureExtractor(nn.Module):
-    """Features of named VGG-16 layers; frozen, always in eval mode. Gradients pass through it but never into it.
+    """Features of named VGG-16 layers. Frozen, always in eval mode: gradients reach the images, never the weights.
 
     The constructor's arguments:
 
-    - ``weights``: a VGGFace file of any style in :mod:`dfpg_plugin.vggface.files`; ``stand-in`` for the small
-      prior that this package ships, trained on the ORL faces up to relu3_3, for the demo; ``random`` for untrained
-      weights (always the same).
+    - ``weights``: a VGGFace file of any style in :mod:`dfpg_plugin.vggface.files`. ``stand-in`` is the small prior that
+      this package ships for the demo; it was trained on LFW and ends at relu3_3. ``random`` gives untrained weights,
+      always the same.
     - ``layers``: which features to return, of :func:`layer_names`.
     - ``input``: ``pm1`` feeds RGB in [-1,1], as the paper's laboratory does; ``caffe255`` feeds 0-255 minus the mean;
       ``rgb255`` feeds 0-255, as the laboratory does for its measure d_VGG.
-    - ``channel_order``: the order that the file's first convolution expects, ``rgb`` or ``bgr``; by default what the
-      file's style says.
-    - ``feature_scale``: one factor per layer. By default 1 for ``pm1`` and 2/255 for the others, which brings all to
-      the same magnitude (up to the biases); without it D^C could tell real from fake by magnitude alone.
+    - ``channel_order``: the order that the file's first convolution expects, ``rgb`` or ``bgr``; by default the order
+      of the file's style.
+    - ``feature_scale``: one factor per layer. By default 1 for ``pm1`` and 2/255 for the others. All features then have
+      the same magnitude (up to the biases), so that D^C can't tell real from fake by magnitude alone.
 
     ``record`` says in plain values which prior this is: file, sha256 (of the file), style, channel_order, input,
-    layers, feature_scale, and weights_sha256, which is the same for the same weights in another file. ``source`` says
-    it in short.
+    layers, feature_scale and weights_sha256. Equal weights in different files have the same weights_sha256. ``source``
+    names the weights in one line.
 
     Raises UserError for unknown layers, and for a file that is missing, is not VGGFace's or lacks a wanted layer.
     """
@@ -78,7 +77,7 @@ class VGGFaceFeatureExtractor(nn.Module):
     ) -> None:
         super().__init__()
         names = layer_names()
-        needed_tensors(layers)  # refuses unknown layers
+        needed_tensors(layers)  # raises UserError for unknown layers
         check_choice("VGGFaceFeatureExtractor input", input, INPUTS)
         check_choice("VGGFaceFeatureExtractor channel_order", channel_order, (None, *CHANNEL_ORDERS))
         self.layers = list(layers)
@@ -104,7 +103,7 @@ class VGGFaceFeatureExtractor(nn.Module):
         self.train(False)
 
     def compiled_parts(self) -> list[nn.Module]:
-        """Return what ``torch.compile`` compiles: the whole network."""
+        """Return the modules that ``torch.compile`` compiles: the whole network."""
         return [self]
 
     def train(self, mode: bool = True) -> "VGGFaceFeatureExtractor":
@@ -125,7 +124,7 @@ class VGGFaceFeatureExtractor(nn.Module):
         return [scale * found[name] for name, scale in zip(self.layers, self.feature_scale, strict=True)]
 
     def _set_weights(self, weights: str, channel_order: str | None) -> dict[str, str]:
-        """Fill the convolutions and return where they came from."""
+        """Fill the convolutions and return the record's entries on the weights."""
         if not isinstance(weights, str):
             raise UserError(f"VGGFaceFeatureExtractor weights: expected a file's name, got {weights!r}.")
         if weights == "random":

@@ -19,7 +19,7 @@ from dfpg_plugin.evaluation.records import FORMAT
 from dfpg_plugin.evaluation.set_metrics import SetOptions, describe_set_metrics
 from dfpg_plugin.evaluation.worker import SetPlan
 from dfpg_plugin.files import sha256_of
-from dfpg_plugin.metrics.batches import better_by_default, settings_of, uses_of
+from dfpg_plugin.metrics.batches import better_by_default, networks_used, settings_of
 from dfpg_plugin.options.completing import RunOptions
 from dfpg_plugin.options.reading import Options
 from dfpg_plugin.options.schema import Val
@@ -104,7 +104,7 @@ def _metric(metric: Mapping) -> dict:
         "better": metric.get("better", better_by_default(metric)),
         "of": "image",
         "settings": _plain(settings_of(metric)),
-        "uses": uses_of(metric),
+        "uses": networks_used(metric),
     }
 
 

@@ -16,11 +16,11 @@ EPS = 1e-6  # not in the paper: keeps the gradient finite where all channels are
 def prior_loss(estimated: Sequence[Tensor], target: Sequence[Tensor], reduction: str = "mean") -> Tensor:
     """Return the sum over layers of the squared distance between channel-normalised features (Eq. 9), a scalar.
 
-    Both are lists of (B,C_i,H_i,W_i), weighted by the channel attention or not; every pixel's channel vector is scaled
-    to length 1. Computed in float32, under autocast too. ``reduction``, before the sum over layers:
+    Both arguments are lists of (B,C_i,H_i,W_i), with or without channel attention. Every pixel's channel vector is
+    scaled to length 1. The loss is computed in float32, also under autocast. ``reduction`` of a layer's squares:
 
-    - ``sum``: over C, H and W, mean over B. Eq. 9 to the letter.
-    - ``mean_hw``: over C, mean over B, H and W, as in LPIPS, which the paper cites.
+    - ``sum``: sum over C, H and W, mean over B. Eq. 9 to the letter.
+    - ``mean_hw``: sum over C, mean over B, H and W, as in LPIPS, which the paper cites.
     - ``mean``: mean over B, C, H and W, as in the laboratory's follow-up code (SAPPGAN). The default.
     """
     terms = []
@@ -28,18 +28,19 @@ def prior_loss(estimated: Sequence[Tensor], target: Sequence[Tensor], reduction:
         squared = (normalise(p_hat) - normalise(p)).square()
         if reduction == "mean":
             terms.append(squared.mean())
+        elif reduction == "mean_hw":
+            terms.append(squared.sum(dim=1).mean())
         else:
-            per_position = squared.sum(dim=1)
-            terms.append(per_position.mean() if reduction == "mean_hw" else per_position.sum(dim=(1, 2)).mean())
+            terms.append(squared.sum(dim=1).sum(dim=(1, 2)).mean())
     return stack(terms).sum()
 
 
 def normalise(feature: Tensor) -> Tensor:
-    """Scale every pixel's channel vector of (B,C,H,W) to length 1, in float32; a zero vector stays zero."""
+    """Scale every pixel's channel vector of (B,C,H,W) to length 1, in float32. A zero vector stays zero."""
     return F.normalize(feature.float(), dim=1, eps=EPS)
 
 
-def _check(name: str, loss_weight: object, reduction: object) -> None:
+def _check_arguments(name: str, loss_weight: object, reduction: object) -> None:
     if isinstance(loss_weight, bool) or not isinstance(loss_weight, int | float):
         raise UserError(f"{name} loss_weight: expected a number, got {loss_weight!r}.")
     check_choice(f"{name} reduction", reduction, REDUCTIONS)
@@ -47,16 +48,16 @@ def _check(name: str, loss_weight: object, reduction: object) -> None:
 
 @LOSS_REGISTRY.register()
 class PriorLoss(nn.Module):
-    """:func:`prior_loss` times ``loss_weight``; lambda_prior of Eq. 10 is 1."""
+    """:func:`prior_loss` times ``loss_weight``. The paper's lambda_prior (Eq. 10) is 1."""
 
     def __init__(self, *, loss_weight: float = 1.0, reduction: str = "mean") -> None:
         super().__init__()
-        _check("PriorLoss", loss_weight, reduction)
+        _check_arguments("PriorLoss", loss_weight, reduction)
         self.loss_weight = loss_weight
         self.reduction = reduction
 
     def compiled_parts(self) -> list[nn.Module]:
-        """Return what ``torch.compile`` compiles: the whole loss, which then reads features twice, not nine times."""
+        """Return what ``torch.compile`` compiles: the whole loss. It then reads features twice, not nine times."""
         return [self]
 
     def forward(self, estimated: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
@@ -68,18 +69,18 @@ class PriorLoss(nn.Module):
 class PriorPerceptualLoss(nn.Module):
     """:func:`prior_loss` between an extractor's features of two images, for the ``perceptual_opt`` of any model.
 
-    ``network_prior``: the options of a registered extractor, which maps (B,3,H,W) in [0,1] to a list of features.
+    ``network_prior``: the options of a registered extractor. It maps (B,3,H,W) in [0,1] to a list of features.
     """
 
     def __init__(self, *, network_prior: Mapping, loss_weight: float = 1.0, reduction: str = "mean") -> None:
         super().__init__()
-        _check("PriorPerceptualLoss", loss_weight, reduction)
+        _check_arguments("PriorPerceptualLoss", loss_weight, reduction)
         self.extractor = build_network(dict(network_prior)).requires_grad_(False).eval()
         self.loss_weight = loss_weight
         self.reduction = reduction
 
     def forward(self, restored: Tensor, gt: Tensor) -> tuple[Tensor, None]:
-        """Return the weighted loss of (B,3,H,W) in [0,1], a scalar, and None for BasicSR's style loss."""
+        """Return the weighted loss of two (B,3,H,W) in [0,1], a scalar, and None as BasicSR's style loss."""
         with no_grad():
             target = self.extractor(gt)
         check_feature_maps(type(self.extractor).__name__, target)

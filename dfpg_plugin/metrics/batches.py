@@ -1,4 +1,4 @@
-"""Measure many pairs of images at once where a metric can, and say what a metric's numbers depend on."""
+"""Measure many pairs of images at once if a metric can, and name what a metric's numbers depend on."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -17,51 +17,53 @@ from dfpg_plugin.metrics.vggface_distance import calculate_vggface_distance, loa
 from dfpg_plugin.vggface.files import weights_sha256
 
 Images = Sequence[NDArray[np.uint8]]
-GIVEN = ("img", "img2", "better")  # to a metric by its caller; `better` is for BasicSR's records
+GIVEN = ("img", "img2", "better")  # arguments from a metric's caller; `better` is for BasicSR's records
 VGGFACE_ARGUMENTS = ("weights", "layer", "input", "channel_order")
 
 
 def measure(metric: Mapping[str, object], restored: Images, sharp: Images | None) -> list[float]:
-    """Return the value of a metric, BasicSR's options of one, for each uint8 BGR image (H,W,3).
+    """Return a metric's value for each uint8 BGR image (H,W,3).
 
-    ``sharp``: the ground truths, of the same sizes; None where there are none. The images may differ in size. Values
-    are those of :func:`basicsr.metrics.calculate_metric`, to the rounding of float32.
+    ``metric``: one metric's options in BasicSR's form. ``sharp``: the ground truths, of the same sizes, or None. The
+    images may differ in size. Values are those of :func:`basicsr.metrics.calculate_metric`, to float32's rounding.
     """
     kind = str(metric["type"])
     for image in restored:
         check_border(metric, *image.shape[:2])
+    if sharp is None:
+        return [float(calculate_metric({"img": image}, dict(metric))) for image in restored]
     in_batches = IN_BATCHES.get(kind)
-    if in_batches is None or sharp is None:
-        columns = {"img": restored} if sharp is None else {"img": restored, "img2": sharp}
-        rows = [dict(zip(columns, images, strict=True)) for images in zip(*columns.values(), strict=True)]
-        return [float(calculate_metric(row, dict(metric))) for row in rows]
+    if in_batches is None:
+        rows = zip(restored, sharp, strict=True)
+        return [float(calculate_metric({"img": image, "img2": gt}, dict(metric))) for image, gt in rows]
     settings = settings_of(metric)
     border, order = settings["crop_border"], settings["input_order"]
     pairs = [checked_pair(kind, r, s, border, order) for r, s in zip(restored, sharp, strict=True)]
     values = [0.0] * len(pairs)
     for shape in {first.shape for first, _ in pairs}:
-        of_shape = [i for i, (first, _) in enumerate(pairs) if first.shape == shape]
-        measured = in_batches([pairs[i][0] for i in of_shape], [pairs[i][1] for i in of_shape], settings)
-        for i, value in zip(of_shape, measured, strict=True):
+        same_shape = [i for i, (first, _) in enumerate(pairs) if first.shape == shape]
+        measured = in_batches([pairs[i][0] for i in same_shape], [pairs[i][1] for i in same_shape], settings)
+        for i, value in zip(same_shape, measured, strict=True):
             values[i] = value
     return values
 
 
 def settings_of(metric: Mapping[str, object]) -> dict:
-    """Return all arguments of a metric, its defaults included, without what the images are and which is better."""
+    """Return all arguments of a metric, defaults included, except the images and ``better``."""
     parameters = inspect.signature(METRIC_REGISTRY.get(metric["type"])).parameters
-    defaults = {k: p.default for k, p in parameters.items() if k not in GIVEN and p.kind is not p.VAR_KEYWORD}
-    return {**defaults, **{k: v for k, v in metric.items() if k not in (*GIVEN, "type")}}
+    settings = {name: p.default for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
+    settings.update(metric)
+    return {name: value for name, value in settings.items() if name not in (*GIVEN, "type")}
 
 
 def better_by_default(metric: Mapping[str, object]) -> str:
-    """Return which way a metric is better where its options do not say: its own default, or BasicSR's, higher."""
+    """Return which way a metric is better if its options do not say: its own default, or BasicSR's, higher."""
     parameter = inspect.signature(METRIC_REGISTRY.get(metric["type"])).parameters.get("better")
     return parameter.default if parameter is not None and isinstance(parameter.default, str) else "higher"
 
 
-def uses_of(metric: Mapping[str, object]) -> dict[str, str]:
-    """Return which weights, or which recogniser, a metric's numbers were got with; empty for plain arithmetic."""
+def networks_used(metric: Mapping[str, object]) -> dict[str, str]:
+    """Return the weights, or the recogniser, that a metric's numbers depend on; empty for plain arithmetic."""
     settings = settings_of(metric)
     match metric["type"]:
         case calculate_vggface_distance.__name__:

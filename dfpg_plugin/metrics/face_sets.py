@@ -1,4 +1,4 @@
-"""Pairs of a whole set of faces, and how many are verified; Table 3 of the paper."""
+"""Pairs of faces of a whole set, and how many of the pairs are verified; Table 3 of the paper."""
 
 import hashlib
 import os
@@ -14,14 +14,14 @@ from dfpg_plugin.metrics.verification import Verification, verify
 
 Pair = tuple[str, str, bool]  # a restored face, a photograph, and whether both show one person
 Embeddings = Mapping[str, NDArray[np.float64] | None]
-SAME = {"1": True, "0": False}
+IS_SAME = {"1": True, "0": False}  # the last column of a list of pairs
 LFW_FORM = {True: "`person number number`", False: "`person number person number`"}  # by whether it is one person
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Read a list of pairs: ``restored photograph 1`` a line, 0 for two people; blank lines and # are skipped.
+    """Read a list of pairs, one a line: ``restored photograph 1``, or 0 for two people.
 
-    Raises UserError, naming the line, for anything else.
+    Blank lines and lines that begin with # are skipped. Raises UserError, naming the line, for anything else.
     """
     pairs: list[Pair] = []
     text = check_file("pairs", path).read_text(encoding="utf-8", errors="surrogateescape")
@@ -29,40 +29,40 @@ def read_pairs(path: Path) -> list[Pair]:
         parts = line.split()
         if not parts or parts[0].startswith("#"):
             continue
-        if len(parts) != 3 or parts[2] not in SAME:
+        if len(parts) != 3 or parts[2] not in IS_SAME:
             raise UserError(f"{path}, line {number}: expected `restored photograph 1` or 0, found {line.strip()!r}.")
-        pairs.append((parts[0], parts[1], SAME[parts[2]]))
+        pairs.append((parts[0], parts[1], IS_SAME[parts[2]]))
     if not pairs:
         raise UserError(f"{path}: names no pair.")
     return pairs
 
 
 def read_lfw_pairs(path: Path) -> tuple[list[Pair], list[int]]:
-    """Read LFW's ``pairs.txt`` as it is distributed; return its pairs and the fold of each, from 0.
+    """Read LFW's ``pairs.txt`` as it is distributed. Return its pairs and the fold of each pair, from 0.
 
-    The first line has the numbers of folds and of pairs of each kind in a fold: ``10 300``. In each fold those of one
-    person, ``Abel_Pacheco 1 4``, come before those of two, ``Abdel_Madi_Shabneh 1 Dean_Barker 1``. Both pictures of a
-    pair are photographs, ``Abel_Pacheco_0001`` and ``Abel_Pacheco_0004``, their files' names without the extension.
-    Raises UserError, naming the line, for anything else.
+    The first line gives the number of folds and the number of pairs of each kind in a fold: ``10 300``. In each fold,
+    the pairs of one person come first, ``Abel_Pacheco 1 4``. The pairs of two people follow, ``Abdel_Madi_Shabneh 1
+    Dean_Barker 1``. Both pictures of a pair are photographs, ``Abel_Pacheco_0001`` and ``Abel_Pacheco_0004``: their
+    files' names without the extension. Raises UserError, naming the line, for anything else.
     """
-    lines = check_file("pairs", path).read_text(encoding="utf-8", errors="surrogateescape").rstrip().splitlines()
-    header = lines[0].split() if lines else []
+    text = check_file("pairs", path).read_text(encoding="utf-8", errors="surrogateescape")
+    first, *lines = text.rstrip().splitlines() or [""]
+    header = first.split()
     if len(header) != 2 or not all(_is_number(part) for part in header):
-        found = lines[0].strip() if lines else ""
+        found = first.strip()
         raise UserError(f"{path}, line 1: expected the numbers of folds and of pairs, as `10 300`, found {found!r}.")
     num_folds, per_kind = map(int, header)
-    expected = 2 * num_folds * per_kind
-    if len(lines) - 1 != expected:
-        given = len(lines) - 1
+    expected, given = 2 * num_folds * per_kind, len(lines)
+    if given != expected:
         raise UserError(f"{path}, line 1: {num_folds} folds of 2 x {per_kind} pairs are {expected}, found {given}.")
     pairs: list[Pair] = []
-    for number, line in enumerate(lines[1:], 2):
+    for number, line in enumerate(lines, 2):
         is_same = len(pairs) // per_kind % 2 == 0
         parts = line.split()
-        first, second = parts[:2], parts[-2:] if len(parts) == 4 else [*parts[:1], *parts[2:]]
-        if len(parts) != (3 if is_same else 4) or not (_is_number(first[1]) and _is_number(second[1])):
+        full = [*parts[:2], *parts[:1], *parts[2:]] if is_same else parts  # person, number, person, number
+        if len(full) != 4 or not (_is_number(full[1]) and _is_number(full[3])):
             raise UserError(f"{path}, line {number}: expected {LFW_FORM[is_same]}, found {line.strip()!r}.")
-        pairs.append((_lfw_name(*first), _lfw_name(*second), is_same))
+        pairs.append((_lfw_name(full[0], full[1]), _lfw_name(full[2], full[3]), is_same))
     return pairs, [i // (2 * per_kind) for i in range(len(pairs))]
 
 
@@ -77,27 +77,29 @@ def _lfw_name(person: str, number: str) -> str:
 def draw_pairs(
     restored: Mapping[str, str], photographs: Mapping[str, str], people: Mapping[str, str], seed: int
 ) -> list[Pair]:
-    """Return a photograph of the same person and one of another for every restored face, as in Shen's list.
+    """Pair every restored face with a photograph of the same person and one of another, as in Shen's list.
 
-    ``restored``: the sharp photograph of each restored face, which is never its partner, by whatever folder and
-    extension; ``photographs``: who is on each photograph; ``people``: who is on each restored face. A face has no pair
-    at all where there is no other photograph of the person, or none of anybody else: so there are as many pairs of one
-    person as of two.
+    ``restored``: the sharp photograph of each restored face. This photograph is never the face's partner, in whatever
+    folder and with whatever extension. ``photographs``: the person on each photograph. ``people``: the person on each
+    restored face. A face gets no pair at all if no other photograph shows its person, or none shows anybody else. So
+    there are as many pairs of one person as of two.
     """
     pairs: list[Pair] = []
-    everybody, of_person = sorted(photographs), defaultdict(list)
-    for photograph in everybody:
+    all_photographs, of_person = sorted(photographs), defaultdict(list)
+    for photograph in all_photographs:
         of_person[photographs[photograph]].append(photograph)
     for name, own in sorted(restored.items()):
         person = people[name]
         same = [photograph for photograph in of_person[person] if PurePath(photograph).stem != PurePath(own).stem]
-        if not same or len(of_person[person]) == len(everybody):
+        if not same or len(of_person[person]) == len(all_photographs):
             continue
-        # of the name, so that an image's partners stay the same where others are missing
-        rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big")])
+        # seeded by the face's name, so that a face keeps its partners if other faces are missing
+        digest = hashlib.sha256(os.fsencode(name)).digest()
+        rng = np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
         pairs.append((name, same[rng.integers(len(same))], True))
-        while photographs[other := everybody[rng.integers(len(everybody))]] == person:
-            pass
+        other = all_photographs[rng.integers(len(all_photographs))]
+        while photographs[other] == person:
+            other = all_photographs[rng.integers(len(all_photographs))]
         pairs.append((name, other, False))
     return pairs
 
@@ -110,11 +112,11 @@ def verify_pairs(
     seed: int = 0,
     folds: Sequence[int] | None = None,
 ) -> tuple[Verification, tuple[str, ...]]:
-    """Return how well pairs are verified by the squared distance of embeddings, and the images left out.
+    """Verify pairs by the squared distance of their embeddings. Return the result and the images left out.
 
-    As in the published protocol, a pair counts only where exactly one face was found in both images; None in
-    ``embeddings`` marks the others. ``folds``: of each pair, as :func:`verify` takes them. Raises UserError for a name
-    without an embedding, and as :func:`verify`.
+    As in the published protocol, a pair counts only if exactly one face was found in both images. The embedding of any
+    other image is None. ``folds``: the fold of each pair, as in :func:`verify`. Raises UserError for a name without an
+    embedding, and where :func:`verify` does.
     """
     unknown = sorted({name for pair in pairs for name in pair[:2] if name not in embeddings})
     if unknown:

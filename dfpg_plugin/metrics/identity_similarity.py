@@ -1,4 +1,4 @@
-"""How much a recogniser takes a restored face for the same person's as the sharp one."""
+"""How similar a recogniser finds a restored face and the sharp face of the same person."""
 
 import math
 from collections.abc import Sequence
@@ -7,28 +7,29 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from numpy.typing import NDArray
 
 from dfpg_plugin.metrics.images import checked_pair
-from dfpg_plugin.metrics.recognisers import Recogniser, load_recogniser
+from dfpg_plugin.metrics.recognisers import Landmarks, Recogniser, load_recogniser
 
 
 def identity_similarity(restored: NDArray, sharp: NDArray, recogniser: Recogniser) -> float:
     """Return the cosine, in [-1,1], between the embeddings of two uint8 BGR images (H,W,3) of one face.
 
-    Both are aligned by the landmarks of the sharp one, so that a face that is not found in the restored image is
-    measured as well. NaN where the sharp image does not show exactly one face.
+    Both images are aligned by the landmarks of the sharp one. A face that is not found in the restored image is thus
+    measured as well. Returns NaN unless the sharp image shows exactly one face.
     """
     return identity_similarities([restored], [sharp], recogniser)[0]
 
 
 def identity_similarities(restored: Sequence[NDArray], sharp: Sequence[NDArray], recogniser: Recogniser) -> list[float]:
-    """Return :func:`identity_similarity` of each pair; a sharp image that comes several times is looked at once."""
-    known: dict[bytes, tuple] = {}
+    """Return :func:`identity_similarity` of each pair. A sharp image that occurs several times is embedded once."""
+    known: dict[bytes, tuple[Landmarks, NDArray] | None] = {}
     values = []
     for image, reference in zip(restored, sharp, strict=True):
         key = reference.tobytes()
         if key not in known:
             faces = recogniser.find(reference)
-            known[key] = (faces[0], recogniser.embed(reference, faces[0])) if len(faces) == 1 else ()
-        values.append(float(recogniser.embed(image, known[key][0]) @ known[key][1]) if known[key] else math.nan)
+            known[key] = (faces[0], recogniser.embed(reference, faces[0])) if len(faces) == 1 else None
+        face = known[key]  # landmarks and embedding
+        values.append(math.nan if face is None else float(recogniser.embed(image, face[0]) @ face[1]))
     return values
 
 

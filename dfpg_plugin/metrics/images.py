@@ -1,4 +1,4 @@
-"""What every measure of single images does first: BasicSR's arguments, checked."""
+"""Every metric of single images begins here: BasicSR's arguments are checked, and images become batches."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,17 @@ from torch import Tensor
 
 from dfpg_plugin.checks import UserError, check_choice
 
-INPUT_ORDERS = {"HWC": 2, "CHW": 0}  # where the channels are
+INPUT_ORDERS = {"HWC": 2, "CHW": 0}  # the axis of the channels
 GREY_LEVELS = 255.0
 
 
 def checked_pair(
     name: str, img: NDArray, img2: NDArray, crop_border: int, input_order: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return both uint8 images as (H,W,C) without ``crop_border`` px on each side.
+    """Return both uint8 images as (H,W,3) without ``crop_border`` px on each side.
 
-    Raises UserError, naming the metric, for images that are not uint8 or whose shapes differ.
+    Raises UserError, naming the metric, for images that are not uint8 or not in colour, for shapes that differ, and for
+    a ``crop_border`` that leaves nothing.
     """
     check_choice(f"{name}: input_order", input_order, INPUT_ORDERS)
     if img.dtype != np.uint8 or img2.dtype != np.uint8:
@@ -28,7 +29,8 @@ def checked_pair(
         raise UserError(f"{name}: the images' shapes differ: {img.shape} and {img2.shape}.")
     if img.ndim != 3 or img.shape[INPUT_ORDERS[input_order]] != 3:
         raise UserError(f"{name}: expected colour images, got shape {img.shape}.")
-    if not isinstance(crop_border, int) or not 0 <= 2 * crop_border < min(set(img.shape) - {3}, default=3):
+    sides = img.shape[:2] if input_order == "HWC" else img.shape[1:]
+    if not isinstance(crop_border, int) or not 0 <= 2 * crop_border < min(sides):
         raise UserError(f"{name}: crop_border: {crop_border!r} does not fit images of shape {img.shape}.")
     end = -crop_border or None
     first, second = (reorder_image(i, input_order)[crop_border:end, crop_border:end] for i in (img, img2))

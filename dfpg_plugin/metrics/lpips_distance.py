@@ -25,24 +25,24 @@ URLS = {
 
 
 def default_weights(net: str) -> Path:
-    """Return where an ImageNet backbone's file is looked for: where torchvision would have downloaded it."""
+    """Return the default file of an ImageNet backbone: where torchvision would have downloaded the file."""
     return default_file(URLS[net], Path(torch.hub.get_dir()) / "checkpoints")
 
 
 @cache
 def load_lpips(net: str, weights: str | None) -> LPIPS:
-    """Return LPIPS with its own linear layers on an ImageNet backbone from a file, loaded once a process.
+    """Return LPIPS, loaded once a process: its own linear layers on an ImageNet backbone from a file.
 
-    ``weights``: torchvision's file, by default where torchvision would have downloaded it; ``random``: an untrained
-    backbone, always the same, for tests. Raises UserError where the file is missing or is not the backbone's.
+    ``weights``: torchvision's file, by default where torchvision would have downloaded it. ``random`` gives an
+    untrained backbone, always the same, for tests. Raises UserError if the file is missing or not the backbone's.
     """
     check_choice("calculate_lpips: net", net, URLS)
     with seeded(0):
-        network = LPIPS(net=net, pnet_rand=True, verbose=False)  # else it downloads
+        network = LPIPS(net=net, pnet_rand=True, verbose=False)  # pnet_rand, else lpips downloads weights
     if weights != "random":
         path = find_weights("calculate_lpips", weights, URLS[net], default_weights(net).parent)
         state = without_wrapper(state_dict_of(path, load_pytorch(path)), path)
-        # lpips cuts torchvision's `features` into slices and keeps the layers' names
+        # lpips cuts torchvision's `features` into slices: slice2.3.weight is features.3.weight
         wanted = {key: f"features.{key.split('.', 1)[1]}" for key in network.net.state_dict()}
         try:
             network.net.load_state_dict({key: state[name] for key, name in wanted.items()})
@@ -57,7 +57,7 @@ def lpips_distances(
 ) -> list[float]:
     """Return LPIPS of each pair of uint8 BGR images (H,W,3) of one size.
 
-    The network takes RGB in [-1,1]; ``legacy_range`` feeds 0-255 instead, as the script behind the tables does.
+    The network takes RGB in [-1,1]. ``legacy_range`` feeds 0-255 instead, like the script behind the tables.
     """
     batches = (to_rgb_batch(images, next(network.parameters()).device) for images in (restored, sharp))
     scaled = (GREY_LEVELS * batch if legacy_range else 2 * batch - 1 for batch in batches)

@@ -1,7 +1,7 @@
-"""Any metric of single images of pyiqa, with a ground truth or without one.
+"""Any of pyiqa's metrics of single images, with a ground truth or without one.
 
-pyiqa (IQA-PyTorch) is optional and not for commercial use: its code is under the PolyForm Noncommercial licence 1.0.0,
-its weights under CC BY-NC-SA 4.0 or their authors' licences. Nothing of it is part of this package.
+pyiqa (IQA-PyTorch) is optional and not for commercial use. Its code is under the PolyForm Noncommercial licence 1.0.0,
+its weights are under CC BY-NC-SA 4.0 or their authors' licences. Nothing of pyiqa is part of this package.
 """
 
 import importlib
@@ -26,19 +26,19 @@ from dfpg_plugin.seeding import everything_seeded
 
 NAME = "calculate_pyiqa"
 FULL_REFERENCE = "FR"  # pyiqa's word for metrics with a ground truth
-OF_SETS = ("fid", "inception_score")  # in the names of pyiqa's metrics of whole sets
-DOWNLOADS = ("urllib.Request", "socket.getaddrinfo")  # what Python audits; the first argument says where to
+SET_METRICS = ("fid", "inception_score")  # parts of the names of pyiqa's metrics of whole sets
+DOWNLOADS = ("urllib.Request", "socket.getaddrinfo")  # Python's audit events; their first argument is the address
 
 
 @cache
 def load_pyiqa(metric: str) -> nn.Module:
-    """Return a metric of pyiqa, with its weights from pyiqa's folder; loaded once a process.
+    """Return a metric of pyiqa with its weights from pyiqa's folder, loaded once a process.
 
-    Raises UserError where pyiqa is missing, has no such metric of single images, or would download weights.
+    Raises UserError if pyiqa is missing, has no such metric of single images, or would download weights.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # else Hugging Face's client asks before it takes files that are there
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # else Hugging Face's client asks its server even for files on disk
     pyiqa = _import_pyiqa()
-    known = [name for name in pyiqa.list_models() if not any(part in name for part in OF_SETS)]
+    known = [name for name in pyiqa.list_models() if not any(part in name for part in SET_METRICS)]
     if metric not in known:
         raise UserError(
             f"{NAME}: metric: pyiqa {pyiqa.__version__} has no metric {metric!r} of single images."
@@ -52,7 +52,7 @@ def load_pyiqa(metric: str) -> nn.Module:
         raise UserError(f"{NAME}: {metric} needs weights from {refused}; nothing is downloaded here. {fetch}") from None
     except ImportError as error:
         raise UserError(f"{NAME}: {metric} needs a package that is missing ({error}). Install it.") from error
-    except Exception as error:  # of the many networks' own code
+    except Exception as error:  # pyiqa's networks raise many kinds of errors
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"{NAME}: {metric} can't be loaded ({type(error).__name__}: {reason}). {fetch}") from error
     return network.requires_grad_(False)
@@ -72,13 +72,13 @@ def _import_pyiqa() -> ModuleType:
 
 @torch.no_grad()
 def pyiqa_value(image: NDArray, reference: NDArray | None, network: nn.Module) -> float:
-    """Return the value of a uint8 BGR image (H,W,3), with its ground truth where the metric compares.
+    """Return the value of a uint8 BGR image (H,W,3). Metrics that compare also need its ground truth.
 
-    Metrics that look at random parts of an image look at the same ones each time.
+    A metric that looks at random parts of an image looks at the same parts each time.
     """
     images = [image] if reference is None or network.metric_mode != FULL_REFERENCE else [image, reference]
-    with everything_seeded(0, best_device()):
-        return float(network(*(to_rgb_batch([i], torch.device("cpu")) for i in images)))  # pyiqa moves them
+    with everything_seeded(0, best_device()):  # pyiqa moves the images to its device
+        return float(network(*(to_rgb_batch([i], torch.device("cpu")) for i in images)))
 
 
 @METRIC_REGISTRY.register()
@@ -93,7 +93,7 @@ def calculate_pyiqa(
 ) -> float:
     """Return pyiqa's ``metric``, one of ``pyiqa.list_models()``, as a metric of BasicSR's ``val.metrics``.
 
-    ``better`` has to say what pyiqa says of the metric, for BasicSR keeps the best network by it.
+    ``better`` has to agree with pyiqa, because BasicSR keeps the best network by it.
     """
     network = load_pyiqa(metric)
     own = "lower" if network.lower_better else "higher"
@@ -106,7 +106,7 @@ def calculate_pyiqa(
 
 
 class _DownloadRefused(BaseException):
-    """Passes all the code that would catch an Exception and try again."""
+    """Derives from BaseException: code that catches every Exception and tries again does not catch a refusal."""
 
 
 _refusing = False
@@ -117,14 +117,14 @@ def _refuse(event: str, arguments: tuple) -> None:
         raise _DownloadRefused(str(arguments[0]))
 
 
-_hook = cache(sys.addaudithook)  # which can't be removed, and adds one as often as it is called
+_add_hook_once = cache(sys.addaudithook)  # a hook can't be removed, and every further call would add another
 
 
 @contextmanager
 def _no_downloads() -> Iterator[None]:
-    """Raise _DownloadRefused, naming the address, for what asks the network: pyiqa downloads by four libraries."""
+    """Raise _DownloadRefused, naming the address, at any use of the network. pyiqa downloads by four libraries."""
     global _refusing
-    _hook(_refuse)
+    _add_hook_once(_refuse)
     _refusing = True
     try:
         yield

@@ -1,6 +1,6 @@
 """Find and recognise faces, by dlib or by facexlib's networks.
 
-dlib's files come with the package face-recognition-models; facexlib's have to be downloaded by hand.
+dlib's files come with the package face-recognition-models. facexlib's files have to be downloaded by hand.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ CHIP, CHIP_PADDING = 150, 0.25  # what dlib's recogniser was trained on
 DLIB_LANDMARKS = "shape_predictor_5_face_landmarks.dat"
 DLIB_RESNET = "dlib_face_recognition_resnet_model_v1.dat"
 ALIGNED = 112  # px, ArcFace's input
-# of a picture's shorter side: dlib's box of a face, and ArcFace's input, in LFW; medians of 150 pictures
+# the side of dlib's box of a face, and of ArcFace's input, as a share of a picture's shorter side: LFW's medians of 150
 DLIB_SHARE, ARCFACE_SHARE = 0.43, 0.53
 FACEXLIB_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0"
 RETINAFACE, ARCFACE = "detection_Resnet50_Final.pth", "recognition_arcface_ir_se50.pth"
@@ -38,26 +38,26 @@ Landmarks = NDArray[np.float64]  # (5,2), x and y in px
 
 @dataclass(frozen=True)
 class Recogniser:
-    """A detector and a network that tells people apart; ``name`` belongs beside every number got with it."""
+    """A detector and a network that tells people apart. Report ``name`` beside every number got with it."""
 
     name: str
-    find: Callable[[Image], list[Landmarks]]  # of a uint8 BGR image (H,W,3): five landmarks of each face
-    assume: Callable[[Image], Landmarks]  # of a face in the image's central square, where none is found
-    embed: Callable[[Image, Landmarks], NDArray[np.float64]]  # of the face with these landmarks: a unit vector
-    weights_sha256: str = ""  # over those of its files
-    mirror: tuple[int, ...] = (1, 0, 2, 4, 3)  # which landmark is where each was, when a picture is mirrored
+    find: Callable[[Image], list[Landmarks]]  # uint8 BGR image (H,W,3) -> five landmarks of each face
+    assume: Callable[[Image], Landmarks]  # image without a found face -> landmarks of a face in its central square
+    embed: Callable[[Image, Landmarks], NDArray[np.float64]]  # image and a face's landmarks -> unit vector
+    weights_sha256: str = ""  # the SHA-256 over the SHA-256 of its files
+    mirror: tuple[int, ...] = (1, 0, 2, 4, 3)  # landmark i of a mirrored picture is landmark mirror[i], mirrored
 
     def embed_only_face(self, image: Image) -> NDArray[np.float64] | None:
-        """Return the unit vector of the image's face; None unless exactly one is found, as published."""
+        """Return the unit vector of the image's face, or None unless exactly one face is found, as published."""
         faces = self.find(image)
         return self.embed(image, faces[0]) if len(faces) == 1 else None
 
     def embed_middle_face(self, image: Image, *, mirrored: bool = False) -> tuple[NDArray[np.float64], int]:
         """Return the unit vector of the face nearest the image's middle, and how many faces are found.
 
-        Where no face is found, one is taken to be in the central square. For data sets such as LFW, whose every picture
-        shows the person that it is named after in its middle. ``mirrored``: the direction of the mean of the face's
-        vector and its mirror image's, which tells people apart a little better and takes another run of the network.
+        If no face is found, one is assumed in the central square. This suits data sets such as LFW: the person whom a
+        picture is named after is in its middle. ``mirrored`` adds the vector of the mirrored face, and scales the sum
+        to length 1. This tells people apart a little better, and runs the network once more.
         """
         faces = self.find(image)
         middle = np.array([image.shape[1], image.shape[0]]) / 2
@@ -71,7 +71,7 @@ class Recogniser:
 
 
 def default_facexlib_weights() -> tuple[Path, ...]:
-    """Return where facexlib's files are looked for: where facexlib would have downloaded them."""
+    """Return the default files of facexlib: where facexlib would have downloaded them."""
     spec = find_spec("facexlib")
     folder = Path(spec.origin or "").parent if spec else Path()
     return tuple(folder / "weights" / file for file in (RETINAFACE, ARCFACE))
@@ -82,8 +82,8 @@ def load_recogniser(name: str, weights: str | None) -> Recogniser:
     """Return a recogniser, loaded once a process.
 
     ``dlib``: its HOG detector, 5 landmarks and its ResNet (128-d). ``facexlib``: RetinaFace (ResNet-50) and ArcFace
-    (IR-SE50, 512-d), whose two files lie in the folder ``weights``, by default where facexlib keeps them. Raises
-    UserError where a package or a file is missing, naming it.
+    (IR-SE50, 512-d). facexlib's two files lie in the folder ``weights``, by default where facexlib keeps them. Raises
+    UserError, naming the package or file, if one is missing.
     """
     check_choice("recogniser", name, RECOGNISERS)
     if name == DLIB and weights is not None:
@@ -91,13 +91,13 @@ def load_recogniser(name: str, weights: str | None) -> Recogniser:
             f"recogniser dlib: has its own weights. Remove weights: {weights}, or set recogniser: facexlib."
         )
     recogniser = _load_dlib() if name == DLIB else _load_facexlib(weights)
-    # get_root_logger would set BasicSR's logger up, without the file that its own loop gives it later
+    # not get_root_logger: it would set up BasicSR's logger before BasicSR's loop can add the log file
     logging.getLogger("basicsr").info(f"Faces are recognised by {recogniser.name}.")
     return recogniser
 
 
 def find_dlib_models(needed_by: str) -> Path:
-    """Return the folder of dlib's files; raise UserError where they, or dlib, are not installed."""
+    """Return the folder of dlib's files. Raises UserError if the files or dlib are not installed."""
     models = find_spec("face_recognition_models")  # not imported: it needs pkg_resources, which setuptools dropped
     if models is None or find_spec("dlib") is None:
         raise UserError(f"{needed_by} dlib: needs two packages. Run: pip install dlib-bin face-recognition-models")
@@ -132,7 +132,8 @@ def _load_dlib() -> Recogniser:
         return vector / np.linalg.norm(vector)
 
     files = (folder / DLIB_RESNET, folder / DLIB_LANDMARKS)
-    return Recogniser(f"dlib {dlib.__version__}: HOG, ResNet", find, assume, embed, _sha256_of(files), (2, 3, 0, 1, 4))
+    name = f"dlib {dlib.__version__}: HOG, ResNet"
+    return Recogniser(name, find, assume, embed, _sha256_of(files), mirror=(2, 3, 0, 1, 4))
 
 
 def _load_facexlib(weights: str | None) -> Recogniser:
@@ -150,7 +151,7 @@ def _load_facexlib(weights: str | None) -> Recogniser:
 
     @torch.no_grad()
     def find(image: Image) -> list[Landmarks]:
-        # (left, top, right, bottom, score, five landmarks) a face
+        # a face is (left, top, right, bottom, score, x and y of five landmarks)
         return [np.asarray(face[5:15], np.float64).reshape(5, 2) for face in detector.detect_faces(image)]
 
     def assume(image: Image) -> Landmarks:
@@ -169,7 +170,7 @@ def _load_facexlib(weights: str | None) -> Recogniser:
 
 
 def _central_square(image: Image, share: float) -> tuple[float, float, float]:
-    """Return left, top and side, in px, of the square of this share of the shorter side."""
+    """Return left, top and side, in px, of the central square with this share of the shorter side."""
     height, width = image.shape[:2]
     side = share * min(height, width)
     return (width - side) / 2, (height - side) / 2, side
@@ -180,7 +181,7 @@ def _sha256_of(files: Sequence[Path]) -> str:
 
 
 def load_facexlib_network(network: torch.nn.Module, folder: Path, file: str) -> None:
-    """Load one of facexlib's files into its network, in eval mode. Raises UserError where it is missing or no fit."""
+    """Load one of facexlib's files into its network, in eval mode. Raises UserError if it is missing or no fit."""
     path = find_weights("recogniser facexlib", None, f"{FACEXLIB_URL}/{file}", folder)
     try:
         network.load_state_dict(without_wrapper(state_dict_of(path, load_pytorch(path)), path))

@@ -1,4 +1,4 @@
-"""SSIM as MATLAB computes it for colour images that it takes for volumes: what the paper's tables hold."""
+"""SSIM as MATLAB computes it when it takes a colour image for a volume: the SSIM of the paper's tables."""
 
 from functools import cache
 
@@ -11,26 +11,26 @@ from scipy.ndimage import gaussian_filter1d
 from dfpg_plugin.metrics.images import checked_pair
 
 SIGMA, RADIUS = 1.5, 5  # an 11x11x11 Gaussian
-ROWS = 16  # at a time: new memory for whole maps costs more than the arithmetic
+ROWS = 16  # computed at a time: new memory for whole maps costs more than the arithmetic
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def ssim_3d(restored: NDArray, sharp: NDArray) -> float:
     """Return the mean structural similarity of two volumes (H,W,C) in [0,255].
 
-    As MATLAB's ``ssim`` for an H x W x 3 array without a data format: the window is Gaussian along the channels too,
-    the borders are replicated in all three dimensions, and the mean is over the whole map. On colour images it reads up
-    to 0.3 above SSIM of each channel, which is BasicSR's.
+    This is MATLAB's ``ssim`` of an H x W x 3 array without a data format. The window is Gaussian along the channels,
+    too. The borders are replicated in all three dimensions. The mean is over the whole map. On colour images, the
+    result is up to 0.3 above BasicSR's, which is the SSIM of each channel.
     """
     volumes = np.empty((4, *restored.shape))
     x, y, squares, xy = volumes
     x[:], y[:] = restored, sharp
     np.multiply(x, x, out=squares)
-    squares += y * y  # of the variances only the sum is needed
+    squares += y * y  # x^2 + y^2, because SSIM needs only the sum of both variances
     np.multiply(x, y, out=xy)
     _to_local_means(volumes)
-    some = range(0, len(x), ROWS)
-    return float(sum(_similarities(*volumes[:, first : first + ROWS]).sum() for first in some) / x.size)
+    sums = [_similarities(*volumes[:, top : top + ROWS]).sum() for top in range(0, len(x), ROWS)]
+    return float(sum(sums) / x.size)
 
 
 @METRIC_REGISTRY.register()
@@ -53,15 +53,15 @@ def _similarities(mean_x: NDArray, mean_y: NDArray, mean_squares: NDArray, mean_
 
 
 def _to_local_means(volumes: NDArray) -> None:
-    """Filter (N,H,W,C) along H, W and C, in its own memory."""
+    """Replace (N,H,W,C) by its Gaussian means along H, W and C."""
     channels = volumes.shape[-1]
-    taps = _gaussian(2 * RADIUS + 1)[RADIUS]  # of the one in the middle, whose window meets no border
-    mixed = (volumes.reshape(-1, channels) @ _gaussian(channels).T).reshape(volumes.shape)
+    taps = _gaussian_matrix(2 * RADIUS + 1)[RADIUS]  # the middle row, whose window meets no border
+    mixed = (volumes.reshape(-1, channels) @ _gaussian_matrix(channels).T).reshape(volumes.shape)
     for image, filtered in zip(mixed, volumes, strict=True):
         cv2.sepFilter2D(image, cv2.CV_64F, taps, taps, dst=filtered, borderType=cv2.BORDER_REPLICATE)
 
 
 @cache
-def _gaussian(length: int) -> NDArray:
-    """Return the filter along an axis of ``length`` as a matrix, its borders replicated."""
+def _gaussian_matrix(length: int) -> NDArray:
+    """Return the filter along an axis of ``length`` as a matrix. Borders are replicated."""
     return gaussian_filter1d(np.eye(length), SIGMA, axis=0, radius=RADIUS, mode="nearest")

@@ -1,4 +1,4 @@
-"""The verification protocol of Table 3: whether a distance tells that two faces are one person's."""
+"""The verification protocol of Table 3: the distance of two faces has to tell whether they show one person."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 
 from dfpg_plugin.checks import UserError
 
-MAX_THRESHOLD, THRESHOLD_STEP = 4.0, 1e-4  # of the squared distance between unit vectors; the published notebook's
+MAX_THRESHOLD, THRESHOLD_STEP = 4.0, 1e-4  # of squared distances of unit vectors, as in the published notebook
 NUM_FOLDS = 10
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Mean and standard deviation, over the folds, of the share of pairs judged rightly; and the thresholds used."""
+    """How well pairs are judged: mean and standard deviation, over the folds, of the share of right judgements."""
 
     accuracy: float
     std: float
-    count: int  # of the pairs judged
+    count: int  # of judged pairs
     thresholds: tuple[float, ...]  # one a fold
     right: tuple[bool, ...]  # whether each pair was judged rightly, in the order given
 
@@ -31,14 +31,14 @@ def verify(
     seed: int = 0,
     folds: Sequence[int] | None = None,
 ) -> Verification:
-    """Judge pairs by a threshold on their distance that was chosen on the other nine of ten folds.
+    """Judge the pairs of each fold by a threshold on their distance. The threshold is chosen on the other folds.
 
-    ``distances``: squared, between embeddings; ``is_same``: whether a pair shows one person. A pair is judged the same
-    where its distance is below the threshold; of equally good thresholds the lowest counts. Folds are stratified and
-    shuffled by ``seed``. ``legacy_order`` cuts them from the pairs as they come, as the published notebook does: with
-    all pairs of one kind before the others, a fold then holds one class alone and its threshold is biased. ``folds``:
-    each pair's fold, from 0, in place of those; any number of them from 2. Raises UserError where a class has fewer
-    pairs than there are folds, and where a given fold has no pair.
+    ``distances``: squared, between embeddings. ``is_same``: whether a pair shows one person. A pair is judged the same
+    if its distance is below the threshold. The lowest of equally good thresholds is taken. There are ten folds,
+    stratified and shuffled by ``seed``. ``legacy_order`` cuts the folds from the pairs in their order, as the published
+    notebook does. If all pairs of one kind come first, a fold then holds one kind alone, and its threshold is biased.
+    ``folds`` gives each pair's fold instead, from 0; there may be 2 or more. Raises UserError if a kind has fewer pairs
+    than there are folds, and if a given fold has no pair.
     """
     values, same = np.asarray(distances, np.float64), np.asarray(is_same, bool)
     if len(values) != len(same):
@@ -56,9 +56,9 @@ def verify(
             f"verification: {counts[0]} pairs of one person and {counts[1]} of two are too few for {num_folds} folds."
         )
     thresholds = np.arange(0, MAX_THRESHOLD, THRESHOLD_STEP)
-    # (fold, threshold): how many pairs of the fold each threshold judges rightly
+    # (folds, thresholds): how many pairs of a fold a threshold judges rightly
     right = np.stack([_num_right(values[fold_of == f], same[fold_of == f], thresholds) for f in range(num_folds)])
-    best = [int(np.argmax(right.sum(0) - right[fold])) for fold in range(num_folds)]
+    best = [int(np.argmax(right.sum(0) - right[fold])) for fold in range(num_folds)]  # on the other folds
     shares = [right[fold, index] / np.sum(fold_of == fold) for fold, index in enumerate(best)]
     judged = (values < thresholds[best][fold_of]) == same
     used = tuple(thresholds[best].tolist())
@@ -66,7 +66,7 @@ def verify(
 
 
 def _num_right(distances: NDArray, same: NDArray, thresholds: NDArray) -> NDArray[np.int64]:
-    accepted = np.searchsorted(np.sort(distances[same]), thresholds)  # how many lie below
+    accepted = np.searchsorted(np.sort(distances[same]), thresholds)  # how many distances lie below each threshold
     wrongly_accepted = np.searchsorted(np.sort(distances[~same]), thresholds)
     return accepted + np.sum(~same) - wrongly_accepted
 
@@ -89,4 +89,5 @@ def _given_folds(folds: Sequence[int], count: int) -> tuple[NDArray[np.int64], i
 
 
 def _legacy_folds(count: int) -> NDArray[np.int64]:
-    return np.concatenate([np.full(len(part), n) for n, part in enumerate(np.array_split(np.arange(count), NUM_FOLDS))])
+    parts = np.array_split(np.arange(count), NUM_FOLDS)
+    return np.repeat(np.arange(NUM_FOLDS), [len(part) for part in parts])

@@ -1,4 +1,4 @@
-"""d_VGG: how far apart VGGFace's features of two faces are; Tables 1 and 2 of the paper."""
+"""d_VGG: the distance between VGGFace's features of two faces; Tables 1 and 2 of the paper."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -14,19 +14,19 @@ from dfpg_plugin.metrics.weights import best_device
 from dfpg_plugin.seeding import seeded
 from dfpg_plugin.speed.winograd import winograd_features
 
-MOST_THREADS = 4  # of torch: Winograd's transforms run in one, so that with many a direct convolution overtakes it
+MOST_THREADS = 4  # of torch: with more, direct convolutions overtake Winograd's transforms, which use one thread
 
 
 def vggface_distance(restored: Tensor, sharp: Tensor, network: VGGFaceFeatureExtractor) -> Tensor:
     """Return the mean squared error of each image's features, (B,), for RGB (B,3,H,W) in [0,1].
 
-    Of several layers it is the sum of their means.
+    With several layers, the result is the sum of their means.
     """
     return feature_distance(network(restored), network(sharp))
 
 
 def feature_distance(features: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-    """Return the mean squared error of each image's features, (B,), summed over the layers; each (B,C,H,W)."""
+    """Return the mean squared error of each image, (B,), summed over the layers. Features are (B,C_i,H_i,W_i)."""
     return torch.stack([((f - w) ** 2).flatten(1).mean(1) for f, w in zip(features, wanted, strict=True)]).sum(0)
 
 
@@ -46,8 +46,8 @@ def vggface_distances(
 ) -> list[float]:
     """Return d_VGG of each pair of uint8 BGR images (H,W,3) of one size.
 
-    Made for many: each different image is run once (a set may hold 80 blurred pictures of one face), also where the
-    last sharp one comes again in the next call, on a processor by Winograd's algorithm.
+    Each different image is run once: a set may hold 80 blurred pictures of one face. The last sharp image is remembered
+    for the next call. A processor uses Winograd's algorithm.
     """
     last = _last_sharp(network)
     images = [*restored, *sharp]
@@ -57,17 +57,16 @@ def vggface_distances(
     fast = winograd_features(network) if device.type == "cpu" and torch.get_num_threads() <= MOST_THREADS else network
     features = fast(to_rgb_batch(list(new.values()), device)) if new else []
     known = {**last, **{key: [f[i] for f in features] for i, key in enumerate(new)}}
-    rows = [known[key] for key in keys]
-    columns = [torch.stack(layer) for layer in zip(*rows, strict=True)]
+    by_layer = [torch.stack(layer) for layer in zip(*(known[key] for key in keys), strict=True)]
     last.clear()
-    last[keys[-1]] = [f.clone() for f in known[keys[-1]]]  # clone: else all of the batch's would be kept
+    last[keys[-1]] = [f.clone() for f in known[keys[-1]]]  # a view would keep the whole batch's features
     count = len(restored)
-    return feature_distance([f[:count] for f in columns], [f[count:] for f in columns]).tolist()
+    return feature_distance([f[:count] for f in by_layer], [f[count:] for f in by_layer]).tolist()
 
 
 @cache
 def _last_sharp(network: VGGFaceFeatureExtractor) -> dict[tuple, list[Tensor]]:
-    """Return the features of the last sharp face that a network was given, by its pixels; for its caller to fill."""
+    """Return the features, by pixels, of the last sharp face that a network was given. The caller fills the dict."""
     del network
     return {}
 
@@ -87,8 +86,8 @@ def calculate_vggface_distance(
     """Return d_VGG of two uint8 images, as a metric of BasicSR's ``val.metrics``.
 
     The defaults are those of the laboratory's tables (MSPL-GAN): RGB of 0-255 without mean or resizing, pool5, the mean
-    over all elements. ``weights``: a VGGFace file of any style; ``stand-in`` with ``layer: relu3_3`` and ``input: pm1``
-    for this package's, whose numbers compare with nothing else.
+    over all elements. ``weights``: a VGGFace file of any style. This package's own prior needs ``weights: stand-in``,
+    ``layer: relu3_3`` and ``input: pm1``; its numbers compare with nothing else.
     """
     del better  # BasicSR's loop reads it
     pair = checked_pair("calculate_vggface_distance", img, img2, crop_border, input_order)

@@ -1,4 +1,4 @@
-"""Load networks that measure: weights, which this package may not ship and does not download, device and seed."""
+"""Find the weights and the device of networks that measure. The weights are neither shipped nor downloaded."""
 
 from pathlib import Path
 from urllib.parse import urlparse
@@ -9,14 +9,14 @@ from dfpg_plugin.checks import UserError
 
 
 def default_file(url: str, folder: Path) -> Path:
-    """Return the path in ``folder`` of a file that has been downloaded from ``url``."""
+    """Return the path in ``folder`` that a download of ``url`` would have."""
     return folder / Path(urlparse(url).path).name
 
 
 def find_weights(metric: str, path: str | None, url: str, folder: Path) -> Path:
-    """Return ``path``, or where it is None the file of ``url`` in ``folder``.
+    """Return ``path``, or the file of ``url`` in ``folder`` if ``path`` is None.
 
-    Raises UserError, naming the file and the URL, where it is not there.
+    Raises UserError, naming the file and the URL, if the file is missing.
     """
     file = default_file(url, folder) if path is None else Path(path).expanduser()
     if not file.is_file():
@@ -25,5 +25,5 @@ def find_weights(metric: str, path: str | None, url: str, folder: Path) -> Path:
 
 
 def best_device() -> torch.device:
-    """Return the GPU where there is one, else the CPU."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -5,7 +5,7 @@ from basicsr.utils import get_root_logger
 from torch import nn
 
 from dfpg_plugin.files import CONTAINERS, load_weights
-from dfpg_plugin.weight_names import fitted, load_into
+from dfpg_plugin.weight_names import load_into, with_fitting_names
 
 
 def load_network(
@@ -20,7 +20,7 @@ def load_network(
     """
     state, found = load_weights(load_path, (param_key, "params", *CONTAINERS))
     bare = model.get_bare_model(net)
-    state = fitted(bare, state, load_path)
+    state = with_fitting_names(bare, state, load_path)
     get_root_logger().info(f"Loading {type(bare).__name__} from {load_path}, with param key: [{found}].")
     missing = load_into(bare, state, load_path, strict)
     if not strict:

@@ -20,7 +20,7 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.files import CONTAINERS, load_weights, save_whole, whole_file
 from dfpg_plugin.restoration.network import ATTENTION, HALF, OPTIONS, PRECISION, build, read_safetensors
-from dfpg_plugin.weight_names import fitted
+from dfpg_plugin.weight_names import with_fitting_names
 
 if TYPE_CHECKING:
     import onnx
@@ -232,7 +232,7 @@ def _load_safetensors(file: Path) -> Run:
 def add_attention(file: Path, discriminator: str, options: Mapping) -> None:
     """Put the channel attention of a trained discriminator into a safetensors file, for the demo page."""
     state, about = read_safetensors(file)
-    trained = fitted(build(options), load_weights(discriminator, CONTAINERS)[0], discriminator)
+    trained = with_fitting_names(build(options), load_weights(discriminator, CONTAINERS)[0], discriminator)
     found = {key: value for key, value in trained.items() if key.startswith(CHANNEL_ATTENTION)}
     if not found:
         raise UserError(f"{discriminator}: holds no channel attention.")

@@ -15,7 +15,7 @@ from dfpg_plugin.files import CONTAINERS, load_weights
 from dfpg_plugin.models.priors import sized_to_prior
 from dfpg_plugin.options.plugins import load_plugins
 from dfpg_plugin.options.reading import read_option_file
-from dfpg_plugin.weight_names import fitted, load_into
+from dfpg_plugin.weight_names import load_into, with_fitting_names
 
 SHIPPED = files("dfpg_plugin") / "weights" / "dfpgnet_lfw.safetensors"
 OPTIONS = "network_g"  # the key of a safetensors file's metadata that holds the network's options as JSON
@@ -40,7 +40,7 @@ def load_network(weights: str | None, option_file: str | None) -> tuple[nn.Modul
         (state, _), about = load_weights(path, CONTAINERS), {}
         options = read_options_of(option_file or str(_option_file_beside(path)), OPTIONS)
     network = build(options)
-    load_into(network, fitted(network, state, path), path)
+    load_into(network, with_fitting_names(network, state, path), path)
     about = {**about, "weights": str(path), OPTIONS: json.dumps(options)}
     for key in (ATTENTION, PRECISION):  # whose tensors are not among the network's; how the file stores them
         about.pop(key, None)

@@ -1,4 +1,4 @@
-"""What makes a training faster, or smaller in memory, as options under ``train``."""
+"""Options under ``train`` that make a training faster, or smaller in memory."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -14,15 +14,15 @@ from torch import nn
 from dfpg_plugin.options.schema import Computing
 from dfpg_plugin.speed.cuda_graphs import CudaRecorder
 
-KNOWN = (__name__.partition(".")[0], "basicsr", "torch")  # packages whose networks decide nothing in Python
+RECORDABLE = (__name__.partition(".")[0], "basicsr", "torch")  # packages whose networks decide nothing in Python
 COMPILERS = ("cc", "gcc", "clang")
-LEAST_CAPABILITY = (7, 0)  # of a GPU, that Triton needs
+LEAST_CAPABILITY = (7, 0)  # the compute capability of a GPU that Triton needs
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @cache
 def can_compile(device: torch.device) -> bool:
-    """Tell whether ``torch.compile`` will work on a GPU; the log says once what is missing."""
+    """Tell whether ``torch.compile`` will work on a GPU. If not, the log says once what is missing."""
     if find_spec("triton") is None:
         missing = "the package triton"
     elif not any(map(which, COMPILERS)):
@@ -36,15 +36,15 @@ def can_compile(device: torch.device) -> bool:
 
 
 def autocast(dtype: str | None, device: torch.device) -> AbstractContextManager:
-    """Return the context in which networks compute in ``dtype``, a key of :data:`PRECISIONS`; None is float32."""
+    """Return the context in which networks compute in ``dtype``, a key of :data:`PRECISIONS`. None means float32."""
     return nullcontext() if dtype is None else torch.autocast(device.type, PRECISIONS[dtype])
 
 
 def channels_last(net: nn.Module) -> nn.Module:
-    """Lay out a network's four-dimensional weights as convolutions of images are fastest, in place.
+    """Lay out a network's four-dimensional weights, in place, in the order that is fastest for images: channels last.
 
-    ``net.to(memory_format=...)`` refuses networks with five-dimensional ones, as StyleGAN2's. A network with a
-    part that has ``keeps_layout`` stays as it is.
+    ``net.to(memory_format=...)`` refuses networks with five-dimensional weights, such as StyleGAN2's. A network stays
+    as it is if any of its modules has ``keeps_layout``.
     """
     if any(getattr(module, "keeps_layout", False) for module in net.modules()):
         return net
@@ -56,22 +56,23 @@ def channels_last(net: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Acceleration:
-    """The keys of ``train`` that change how a step is computed, not which.
+    """The keys of ``train`` that change how a step is computed, not which step.
 
-    - ``amp``: ``bfloat16`` or ``float16``, in which the generator computes, under torch's autocast. Its weights, the
-      prior, the discriminator, losses and optimizers stay in float32, and so does DFPGNet's last layer: the step's
-      losses are then those of float32 to about 1e-5. With ``float16`` the losses are scaled (torch's GradScaler).
-    - ``accumulate``: parts of a batch that are computed one after the other, their gradients added: the update is
-      that of the whole batch, in the memory of a part. With a discriminator the generator runs once more for each.
-    - ``compile``: whether ``torch.compile`` compiles the networks for their training; by default on a GPU, those that
-      have ``compiled_parts``. These parts are compiled one by one, since one compilation serves all that are alike;
-      other networks are compiled whole. Validation is never compiled: its images have many sizes.
-    - ``cuda_graph``: whether the kernels of a step are recorded, and launched together from then on; by default on one
-      GPU where all parts of networks and losses are this package's, BasicSR's or torch's. What a network decides in
-      Python, such as to leave out a layer at random, is then decided once for all steps. The log says where it can't be
-      had.
-    - ``tf32``: whether a GPU may round the factors of convolutions and matrix products to TF32; by default as torch
-      does, for convolutions only.
+    - ``amp``: the type in which the generator computes, ``bfloat16`` or ``float16``, under torch's autocast. The
+      weights, the prior, the discriminator, losses and optimizers stay in float32. So does DFPGNet's last layer: the
+      step's losses are then those of float32 to about 1e-5. ``float16`` scales the losses (torch's GradScaler).
+    - ``accumulate``: into how many parts a batch is cut. The parts are computed one after the other, and their
+      gradients are added. The update is that of the whole batch, in the memory of one part. With a discriminator, the
+      generator runs once more for each part.
+    - ``compile``: whether ``torch.compile`` compiles the networks for their training. By default, networks
+      with ``compiled_parts`` are compiled on a GPU. These parts are compiled one by one, since one compilation serves
+      all parts that are alike. Other networks are compiled whole. Validation is not: its images have many sizes.
+    - ``cuda_graph``: whether the kernels of a step are recorded, and launched together from then on. The default is
+      True on one GPU, if all parts of networks and losses are this package's, BasicSR's or torch's. A decision that a
+      network takes in Python, such as to leave out a layer at random, is then taken once for all steps. The log says
+      why kernels are not recorded.
+    - ``tf32``: whether a GPU may round the factors of convolutions and matrix products to TF32. By default torch
+      decides: for convolutions only.
     """
 
     amp: str | None = None
@@ -82,34 +83,35 @@ class Acceleration:
 
     @classmethod
     def read(cls, train: Mapping) -> "Acceleration":
-        """Check and read ``train``'s keys; what is None is the default. Raises UserError."""
+        """Check and read ``train``'s keys; None stands for a key's default. Raises UserError for wrong values."""
         keys = Computing.read("train", train)
         return cls(keys.amp, keys.accumulate, keys.compile, keys.cuda_graph, keys.tf32)
 
     def start(self) -> None:
-        """Set what holds for the whole process."""
+        """Set the options that hold for the whole process."""
         if self.tf32 is not None:
             torch.backends.cuda.matmul.allow_tf32 = self.tf32
             torch.backends.cudnn.allow_tf32 = self.tf32
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
-        """Return what scales the losses; it does nothing but for float16."""
+        """Return the scaler of the losses, which changes them only for float16."""
         return torch.amp.GradScaler(device.type, enabled=self.amp == "float16")
 
     def compiled(self, net: nn.Module, device: torch.device) -> nn.Module:
-        """Return ``net``, compiled in place where that is asked for, so that its state keeps its names."""
+        """Return ``net``, compiled in place if that is wanted. The names in its state stay the same."""
         parts = getattr(net, "compiled_parts", None)
         by_default = parts is not None and device.type == "cuda" and can_compile(device)
-        if by_default if self.compile is None else self.compile:
+        wanted = by_default if self.compile is None else self.compile
+        if wanted:
             for part in [net] if parts is None else parts():
-                # a compilation for each size: one for all sizes would serve a training's only one worse
+                # one compilation for each size: code for all sizes would be slower, and a training has one size
                 part.compile(dynamic=False)
         return net
 
     def recorder(self, device: torch.device, processes: int, networks: Iterable[nn.Module]) -> CudaRecorder | None:
-        """Return what records a step's kernels, or None where they are launched one by one; say which in the log."""
+        """Return a recorder of a step's kernels, or None if they are launched one by one. The log says which."""
         modules = {type(module) for net in networks for module in net.modules()}
-        foreign = sorted(kind.__name__ for kind in modules if kind.__module__.partition(".")[0] not in KNOWN)
+        foreign = sorted(kind.__name__ for kind in modules if kind.__module__.partition(".")[0] not in RECORDABLE)
         if device.type != "cuda":
             reason = "there is no GPU" if self.cuda_graph else None
         elif self.cuda_graph is False:

@@ -1,4 +1,4 @@
-"""Restore large images in tiles that overlap, so that memory does not grow with the image and no seam is seen."""
+"""Restore large images in overlapping tiles: memory does not grow with the image, and no seam is visible."""
 
 from collections.abc import Callable
 
@@ -9,18 +9,18 @@ from torch import Tensor
 def restore_in_tiles(
     restore: Callable[[Tensor], Tensor], image: Tensor, size: int, overlap: int, scale: int = 1
 ) -> Tensor:
-    """Restore (B,C,H,W) in tiles of ``size`` px and blend them over ``overlap`` px; return (B,C,H*scale,W*scale).
+    """Restore (B,C,H,W) in tiles of ``size`` px, blended over ``overlap`` px; return (B,C,H*scale,W*scale).
 
-    In an overlap the share of a tile rises linearly from its edge, so that the result changes from one to the next
-    without a step, even where a network looks at the whole of what it is given. Smaller images are one tile.
+    In an overlap, the share of a tile rises linearly from the tile's edge. The result therefore changes from one tile
+    to the next without a step, even if a network looks at the whole tile. An image up to ``size`` is one tile.
     """
     height, width = image.shape[-2:]
     if max(height, width) <= size:
         return restore(image)
     result = image.new_zeros(*image.shape[:2], height * scale, width * scale)
     weights = image.new_zeros(1, 1, height * scale, width * scale)
-    for top in starts(height, size, overlap):
-        for left in starts(width, size, overlap):
+    for top in tile_starts(height, size, overlap):
+        for left in tile_starts(width, size, overlap):
             tile = restore(image[..., top : top + size, left : left + size])
             share = torch.outer(*(_ramp(side, overlap * scale).to(tile) for side in tile.shape[-2:]))
             rows = slice(top * scale, top * scale + tile.shape[-2])
@@ -30,8 +30,8 @@ def restore_in_tiles(
     return result / weights
 
 
-def starts(length: int, size: int, overlap: int) -> list[int]:
-    """Return where tiles begin along a side: evenly spread, each overlapping the next by at least ``overlap``."""
+def tile_starts(length: int, size: int, overlap: int) -> list[int]:
+    """Return where tiles begin along a side, evenly, sharing at least ``overlap``: (100, 64, 32) -> [0, 18, 36]."""
     if length <= size:
         return [0]
     count = -(-(length - overlap) // (size - overlap))
@@ -39,9 +39,10 @@ def starts(length: int, size: int, overlap: int) -> list[int]:
 
 
 def _ramp(length: int, overlap: int) -> Tensor:
-    """Return weights that rise from an edge over ``overlap`` px and fall to the other.
+    """Return a tile's weights along a side. They rise from one edge over ``overlap`` px and fall to the other edge.
 
-    The first quarter, where a network sees the edge, weighs next to nothing; but not 0, for an image's own edge.
+    A network sees the edge in the first quarter of the overlap, so this quarter weighs next to nothing. It does not
+    weigh 0, because no other tile covers the image's own edge.
     """
     from_edge = torch.arange(1, length + 1, dtype=torch.float32)
     nearest = torch.minimum(from_edge, from_edge.flip(0))

@@ -1,18 +1,18 @@
-"""Convolutions on a processor, two to three times as fast: Winograd's F(4x4, 3x3) for a direct convolution.
+"""Convolutions on a processor by Winograd's F(4x4, 3x3), two to three times as fast as direct convolutions.
 
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016. The 4x4 tile Y that a 3x3 filter g makes
-of the 6x6 pixels d around it is
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016. A 3x3 filter g turns 6x6 pixels d into
+the 4x4 tile Y at their centre:
 
     Y = A^T [(G g G^T) * (B^T d B)] A        * of element and element
 
-which takes 36 multiplications where a direct convolution takes 144. Summed over the channels, the 36
-elements of all tiles are 36 matrix products. The matrices are those of the interpolation points 0, 1, -1, 2, -2 and
-infinity. In float32 VGGFace's features are about as exact as torch's, 1e-6 to 3e-6 of their norm.
+This takes 36 multiplications, a direct convolution takes 144. Summed over the channels, the 36 elements of all tiles
+are 36 matrix products. The matrices A, B and G belong to the interpolation points 0, 1, -1, 2, -2 and infinity. In
+float32, the error of VGGFace's features is about that of torch's: 1e-6 to 3e-6 of their norm.
 """
 
-from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -29,16 +29,16 @@ G = (
     (0, 0, 1),
 )
 TILE, PRODUCTS = 4, 36
-FEWEST_CHANNELS = 64  # below it the transforms cost more than they save
+FEWEST_CHANNELS = 64  # with fewer, the transforms cost more than they save
 FEWEST_TILES = 64  # in one matrix product
 
 
 class WinogradConv2d(nn.Module):
-    """A 3x3 convolution with padding 1, then ReLU and 2x2 max pooling where wanted, in float32, without gradients.
+    """A 3x3 convolution with padding 1, then optional ReLU and 2x2 max pooling, in float32, without gradients.
 
-    ``slope``: factor on negative values, 0 for ReLU, 1 for none. Maps (B,C,H,W) to (B,K,H,W), or (B,K,H//2,W//2), of
-    any size; both lie in memory with the channels innermost. Raises ValueError where pooling would leave nothing, as
-    torch does.
+    ``slope``: the factor on negative values: 0 for ReLU, 1 for no activation. Maps (B,C,H,W) of any size to (B,K,H,W),
+    or with ``pool`` to (B,K,H//2,W//2). The result's channels are innermost in memory. Raises ValueError if pooling
+    would leave nothing, as torch does.
     """
 
     def __init__(self, conv: nn.Conv2d, *, slope: float, pool: bool) -> None:
@@ -50,7 +50,9 @@ class WinogradConv2d(nn.Module):
         self.register_buffer("bias", conv.bias.detach().float())  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform some tiles, multiply, transform back, and go on with the next: so they stay in the cache."""
+        """Transform some tiles, multiply and transform back, then take the next: so the tiles stay in the cache."""
+        from dfpg_plugin.speed.winograd_transforms import transform, transform_back  # here, because they are compiled
+
         x = x.float()
         batch, _, height, width = x.shape
         _, inputs, outputs = self.weight.shape
@@ -60,9 +62,8 @@ class WinogradConv2d(nn.Module):
         if not result.numel():
             raise ValueError(f"WinogradConv2d: images of {height}x{width} are too small to be pooled.")
         tiles = batch * -(-height // TILE) * -(-width // TILE)
-        most = min(tiles, max(FEWEST_TILES, inputs))  # square enough for the product, and its sides fit into the cache
+        most = min(tiles, max(FEWEST_TILES, inputs))  # a nearly square product, whose sides fit into the cache
         before, after = x.new_empty(PRODUCTS * most * inputs), x.new_empty(PRODUCTS * most * outputs)
-        transform, transform_back = _transforms()
         for first in range(0, tiles, most):
             count = min(most, tiles - first)
             d = before[: PRODUCTS * count * inputs].view(PRODUCTS, count, inputs)
@@ -75,7 +76,7 @@ class WinogradConv2d(nn.Module):
 
 
 class DirectConv2d(nn.Module):
-    """The same for a convolution of few channels, where the transforms would cost more than they save."""
+    """The same for a convolution of few channels, whose transforms would cost more than they save."""
 
     def __init__(self, conv: nn.Conv2d, *, slope: float, pool: bool) -> None:
         super().__init__()
@@ -90,9 +91,9 @@ class DirectConv2d(nn.Module):
 
 @cache
 def winograd_features(network: VGGFaceFeatureExtractor) -> VGGFaceFeatureExtractor:
-    """Return the same network with other convolutions, for a processor; made once for each network.
+    """Return the same network with faster convolutions for a processor, made once for each network.
 
-    Its weights take four times the memory: 235 MB up to pool5. They are float32, and no gradients pass through it.
+    Its float32 weights take four times the memory: 235 MB up to pool5. No gradients pass through the network.
     """
     fast = deepcopy(network)
     fast.features = nn.Sequential()
@@ -100,7 +101,7 @@ def winograd_features(network: VGGFaceFeatureExtractor) -> VGGFaceFeatureExtract
     while layers:
         name, layer = layers.pop(0)
         if isinstance(layer, nn.Conv2d):
-            joined = []  # with it, up to a layer whose features are wanted
+            joined = []  # the kinds of the layers that the convolution takes in, up to a wanted layer
             while name not in network.layers and layers and not isinstance(layers[0][1], nn.Conv2d):
                 name, following = layers.pop(0)
                 joined.append(type(following))
@@ -111,15 +112,16 @@ def winograd_features(network: VGGFaceFeatureExtractor) -> VGGFaceFeatureExtract
 
 
 def with_winograd(network: nn.Module) -> nn.Module:
-    """Return a copy of a network for restoring on a processor, in which such convolutions are Winograd's.
+    """Return a copy of a network, for restoring on a processor, whose larger convolutions are Winograd's.
 
-    Those are the 3x3 ones of stride and padding 1 with a bias and at least 64 channels; where ReLU or LeakyReLU follows
-    one in an ``nn.Sequential``, both become one. The weights take four times the memory. No gradients pass through it.
+    Replaced are 3x3 convolutions of stride and padding 1, with a bias and at least 64 channels. In an
+    ``nn.Sequential``, a ReLU or LeakyReLU behind such a convolution becomes part of it. The weights take four times the
+    memory. No gradients pass through the copy.
     """
     fast = deepcopy(network).requires_grad_(False)
     for module in list(fast.modules()):
-        children = list(module.named_children())
-        for (name, layer), (next_name, after) in zip(children, [*children[1:], ("", None)], strict=False):
+        children: list[tuple[str, nn.Module | None]] = [*module.named_children(), ("", None)]
+        for (name, layer), (next_name, after) in pairwise(children):
             if isinstance(layer, nn.Conv2d) and _fits_winograd(layer):
                 slope = _slope(after) if isinstance(module, nn.Sequential) else 1.0
                 module.add_module(name, WinogradConv2d(layer, slope=slope, pool=False))
@@ -130,7 +132,7 @@ def with_winograd(network: nn.Module) -> nn.Module:
 
 def _fits_winograd(layer: nn.Conv2d) -> bool:
     return (
-        type(layer) is nn.Conv2d  # what derives from it may compute something else, and so may hooks
+        type(layer) is nn.Conv2d  # a subclass may compute something else, and so may hooks
         and not (layer._forward_pre_hooks or layer._forward_hooks)
         and (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
         and (layer.groups, layer.padding_mode) == (1, "zeros")
@@ -140,7 +142,7 @@ def _fits_winograd(layer: nn.Conv2d) -> bool:
 
 
 def _slope(activation: nn.Module | None) -> float:
-    """Return the factor on negative values; 1 where it is no such activation, or one whose hooks would be lost."""
+    """Return an activation's factor on negative values, or 1 for no such activation or one with hooks."""
     if activation is None or activation._forward_pre_hooks or activation._forward_hooks:
         return 1.0
     if isinstance(activation, nn.LeakyReLU) and 0 <= activation.negative_slope <= 1:
@@ -149,15 +151,10 @@ def _slope(activation: nn.Module | None) -> float:
 
 
 def transform_weight(weight: Tensor) -> Tensor:
-    """Return G g G^T of every filter, of weights (K,C,3,3): (36,C,K) float32, computed in float64."""
+    """Return G g G^T of every filter g. Weights (K,C,3,3) become (36,C,K) float32, computed in float64."""
     g = torch.tensor(G, dtype=torch.float64)
+    transform = torch.kron(g, g)  # (36,9)
     filters = weight.permute(2, 3, 1, 0).flatten(0, 1)  # (9,C,K)
     # a few channels at a time: all of them in float64 would take a gigabyte
-    parts = [torch.tensordot(torch.kron(g, g), part.double(), 1).float() for part in filters.split(FEWEST_CHANNELS, 1)]
+    parts = [torch.tensordot(transform, part.double(), 1).float() for part in filters.split(FEWEST_CHANNELS, 1)]
     return torch.cat(parts, 1)
-
-
-def _transforms() -> tuple[Callable, Callable]:
-    from dfpg_plugin.speed.winograd_transforms import transform, transform_back  # here because it compiles
-
-    return transform, transform_back

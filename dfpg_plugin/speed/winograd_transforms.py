@@ -1,7 +1,7 @@
-"""The transforms of F(4x4, 3x3), compiled. Imported where they are first needed: compiling takes seconds.
+"""The transforms of F(4x4, 3x3), compiled. Import this module only when it is needed: compiling takes seconds.
 
-Each inner loop runs over the channels and writes to no more than three arrays, else the compiler, which can't know that
-they don't overlap, would not make it vector code.
+Each inner loop runs over the channels and writes to at most three arrays. The compiler can't know that the arrays don't
+overlap, and with more of them would not make vector code.
 """
 
 from functools import partial
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from dfpg_plugin import compiling
 
 TILE = 4
-BLOCK = 64  # channels that are transformed at a time: what a transform holds then fits into the L1 cache
+BLOCK = 64  # channels transformed at a time: their values then fit into the L1 cache
 compiled = partial(compiling.compiled, fastmath=True)
 
 
 @compiled
 def transform(pixels: NDArray[np.float32], first: int, out: NDArray[np.float32]) -> None:
-    """Write B^T d B of the tiles from number ``first`` on: pixels (B,H,W,C) -> (36,tiles,C)."""
+    """Write B^T d B of the tiles from number ``first`` on to ``out``: pixels (B,H,W,C) -> (36,tiles,C)."""
     _, height, width, channels = pixels.shape
     across = (width + TILE - 1) // TILE
     tiles = (height + TILE - 1) // TILE * across
@@ -58,7 +58,7 @@ def transform_back(
     step: int,
     pixels: NDArray[np.float32],
 ) -> None:
-    """Write A^T y A, then bias, pooling (``step`` 2) and activation: (36,tiles,K) -> pixels (B,H//step,W//step,K)."""
+    """Write A^T y A, biased, pooled (``step`` 2), activated: (36,tiles,K) -> pixels (B,H//step,W//step,K)."""
     across = (width + TILE - 1) // TILE
     tiles = (height + TILE - 1) // TILE * across
     half = np.empty((4, 6, BLOCK), np.float32)  # A^T y

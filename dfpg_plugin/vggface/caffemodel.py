@@ -1,7 +1,7 @@
 """Read the blobs of a Caffe model (binary NetParameter: https://github.com/BVLC/caffe, src/caffe/proto/caffe.proto).
 
-The wire format (https://protobuf.dev/programming-guides/encoding) is decoded here from a mapped file: the protobuf
-package would hold VGG-16's 580 MB twice, and would be one more thing to install.
+The wire format (https://protobuf.dev/programming-guides/encoding) is decoded here, from a memory-mapped file. The
+package protobuf would hold VGG-16's 580 MB twice, and would have to be installed.
 """
 
 import mmap
@@ -11,24 +11,28 @@ from pathlib import Path
 
 import numpy as np
 
-LAYERS = {2: (4, 6), 100: (1, 7)}  # NetParameter's `layers` and `layer`: the numbers of their fields name and blobs
+# NetParameter's fields `layers` (old) and `layer` (new), by number: the numbers of a layer's fields `name` and `blobs`
+LAYERS = {2: (4, 6), 100: (1, 7)}
 BLOB_DIMENSIONS, BLOB_DATA, BLOB_SHAPE = (1, 2, 3, 4), 5, 7
+VARINT, LENGTH_DELIMITED = 0, 2  # wire types
+FIXED_SIZES = {1: 8, 5: 4}  # bytes of a value of the other wire types
 
 
 @dataclass(frozen=True)
 class Blob:
-    """An array as the file describes it."""
+    """An array as the file describes it. ``data``: the values' bytes, in one or more pieces."""
 
     shape: tuple[int, ...]
     data: tuple[memoryview, ...]
 
     def array(self) -> np.ndarray:
-        """Return the values as float32; raise ValueError where there are more or fewer than the shape says."""
-        return np.frombuffer(self.data[0] if len(self.data) == 1 else b"".join(self.data), "<f4").reshape(self.shape)
+        """Return the values as float32. Raises ValueError if there are more or fewer than the shape says."""
+        content = self.data[0] if len(self.data) == 1 else b"".join(self.data)
+        return np.frombuffer(content, "<f4").reshape(self.shape)
 
 
 def read_caffemodel(path: Path) -> Iterator[tuple[str, list[Blob]]]:
-    """Yield the name and the blobs (weight, bias) of each layer. Raises ValueError where the file is damaged."""
+    """Yield the name and the blobs (weight, bias) of each layer. Raises ValueError if the file is damaged."""
     with open(path, "rb") as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     for number, value in _fields(content):
@@ -44,7 +48,7 @@ def _blob(content: memoryview) -> Blob:
     data = []
     for number, value in _fields(content):
         if isinstance(value, int):
-            if number in BLOB_DIMENSIONS:  # of old files, which give all four, in order
+            if number in BLOB_DIMENSIONS:  # old files give all four dimensions, in order
                 shape.append(value)
         elif number == BLOB_DATA:
             data.append(value)
@@ -56,19 +60,19 @@ def _blob(content: memoryview) -> Blob:
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield number and value of a protobuf message's fields."""
-    position, sizes = 0, {1: 8, 5: 4}
+    """Yield the number and the value of each field of a protobuf message."""
+    position = 0
     while position < len(content):
         tag, position = _varint(content, position)
         wire_type = tag & 7
-        if wire_type == 0:
+        if wire_type == VARINT:
             value, position = _varint(content, position)
             yield tag >> 3, value
             continue
-        if wire_type == 2:
+        if wire_type == LENGTH_DELIMITED:
             size, position = _varint(content, position)
-        elif wire_type in sizes:
-            size = sizes[wire_type]
+        elif wire_type in FIXED_SIZES:
+            size = FIXED_SIZES[wire_type]
         else:
             raise ValueError(f"not a protobuf message: wire type {wire_type}")
         start, position = position, position + size
@@ -78,7 +82,7 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(content: memoryview, position: int) -> tuple[int, int]:
-    """Return the number at ``position`` and where it ends."""
+    """Return the number at ``position`` and the position after the number."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(content):
@@ -92,7 +96,7 @@ def _varint(content: memoryview, position: int) -> tuple[int, int]:
 
 
 def _varints(content: int | memoryview) -> list[int]:
-    """Return repeated numbers, packed or not."""
+    """Return the numbers of a repeated field, which are one number or several packed ones."""
     if isinstance(content, int):
         return [content]
     values, position = [], 0

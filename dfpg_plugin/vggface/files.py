@@ -1,10 +1,10 @@
-"""Recognise a VGGFace file by its content, whatever it is called, and give its convolutions VGG-16's layer names.
+"""Recognise a VGGFace file by its content, whatever its name, and give its convolutions VGG-16's layer names.
 
-The one network of Parkhi et al. 2015 travels in many files. They differ in format, in names and in the order of the
-channels that their first convolution expects:
+The network of Parkhi et al. 2015 is published in many files. The files differ in format, in the names of the tensors,
+and in the order of the channels that the first convolution expects:
 
 =======================  ==================================  =====  ====================================================
-style                    told by                             order  file and source
+style                    recognised by                       order  file and source
 =======================  ==================================  =====  ====================================================
 torchvision-state-dict   ``features.0.weight`` under         rgb    VGGFace16.pth: MSPL-GAN,
                          ``state_dict``                             ustclby/Unsupervised-Domain-Specific-Deblurring;
@@ -27,8 +27,8 @@ slim                     safetensors that declare ``input``  rgb    ``basicsr pr
                                                                     stand-in
 =======================  ==================================  =====  ====================================================
 
-Each was trained on grey levels 0-255 minus the same mean, 129.1863, 104.7624, 93.5940 for R, G, B. A safetensors file
-that declares no ``input`` is told by its names, as a PyTorch file is.
+All were trained on grey levels 0-255 minus the same mean: 129.1863, 104.7624, 93.5940 for R, G, B. A safetensors file
+that declares no ``input`` is recognised by its names, as a PyTorch file is.
 """
 
 import hashlib
@@ -56,17 +56,17 @@ CHANNEL_ORDER = {
 
 
 class Naming(NamedTuple):
-    """How a style calls its tensors: patterns of the convolutions (number or name, kind) and of the last layer."""
+    """How a style names its tensors, as patterns."""
 
     style: str
-    convolution: re.Pattern
-    classifier: re.Pattern
+    convolution: re.Pattern  # groups: the convolution's number or name; weight or bias
+    classifier: re.Pattern  # the last layer
 
 
 NAMINGS = (
     Naming("torchvision", re.compile(r"features\.(\d+)\.(\w+)"), re.compile(r"classifier\.6\.(weight|bias)")),
     Naming("numbered", re.compile(r"([12]?\d|30)\.(\w+)"), re.compile(r"38\.(1\.)?(weight|bias)")),
-    # the class of PyVGGFace calls one of its layers conv_2_2-conv
+    # PyVGGFace's class names one of its layers conv_2_2-conv
     Naming("pyvggface", re.compile(r"(?:features\.)?conv_(\d_\d)(?:-conv)?\.(\w+)"), re.compile(r"fc\.fc8\.\w+")),
     Naming("dag", re.compile(r"conv(\d_\d)\.(\w+)"), re.compile(r"fc8\.\w+")),
 )
@@ -97,20 +97,20 @@ def tensor_shapes() -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True, eq=False)
 class VGGFaceFile:
-    """The convolutions of a VGGFace file, those that it has."""
+    """The convolutions that a VGGFace file has."""
 
     path: Path
-    tensors: Mapping[str, Tensor]  # by layer name, `conv1_1.weight` (64,3,3,3) float32 and so on, as stored
+    tensors: Mapping[str, Tensor]  # by name: `conv1_1.weight` (64,3,3,3) float32 and so on, as stored
     style: str  # of the table above
-    channel_order: str  # that conv1_1 expects: rgb or bgr
-    input: str | None  # what the file declares: one of INPUTS, or nothing
+    channel_order: str  # which conv1_1 expects: rgb or bgr
+    input: str | None  # which the file declares: one of INPUTS, or None
     sha256: str  # of the file
 
     def convolutions(self, layers: Sequence[str], channel_order: str | None = None) -> dict[str, Tensor]:
         """Return the convolutions that ``layers`` need, for RGB images, in order.
 
-        ``channel_order`` overrides that of the style, not that of a slim file, which declares its own. Raises UserError
-        for a contradiction, for unknown layers and for a tensor that is missing.
+        ``channel_order`` overrides the style's order. A slim file declares its own order, which can't be overridden.
+        Raises UserError for such a contradiction, for unknown layers and for a missing tensor.
         """
         check_choice("channel_order", channel_order, (None, *CHANNEL_ORDERS))
         if self.style == "slim" and channel_order not in (None, self.channel_order):
@@ -126,7 +126,7 @@ class VGGFaceFile:
 
 
 def needed_tensors(layers: Sequence[str]) -> list[str]:
-    """Return the names of the tensors up to the last of ``layers``; raise UserError for unknown layers or none."""
+    """Return the names of the tensors up to the last of ``layers``. Raises UserError for unknown layers or none."""
     names = layer_names()
     if not layers:
         raise UserError("layers: expected at least one of VGG-16's layers, got none.")
@@ -137,7 +137,7 @@ def needed_tensors(layers: Sequence[str]) -> list[str]:
 
 
 def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 over names and float32 values, in the order given: equal for equal weights in other files."""
+    """Return the SHA-256 over names and float32 values, in the given order. Equal weights give equal hashes."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(name.encode())
@@ -146,9 +146,9 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_vggface(path: Path) -> VGGFaceFile:
-    """Read a VGGFace file of any style in the table above. Nothing in it is executed.
+    """Read a VGGFace file of any style in the table above. Nothing in the file is executed.
 
-    Raises UserError, in one line, naming the file and the reason, where it is damaged, or holds another network:
+    Raises UserError, in one line with the file and the reason, if the file is damaged or holds another network:
     ImageNet's VGG-16, VGG-16-BN or VGG-19, or one of VGGFace2.
     """
     contents = read_contents(path)
@@ -183,7 +183,7 @@ def _naming_of(path: Path, contents: Contents) -> Naming:
 
 
 def _layer_name(path: Path, key: str, label: str) -> str:
-    """Return the layer's name for a number in torchvision's ``features`` or for ``1_1``."""
+    """Return the layer's name for a number in torchvision's ``features`` or for ``1_1``: both 0 and 1_1 are conv1_1."""
     names = layer_names()
     name = f"conv{label}" if "_" in label else (names[int(label)] if int(label) < len(names) else "")
     if name not in names or not name.startswith("conv"):
@@ -217,14 +217,16 @@ def _checked(path: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> T
 
 
 def _declared(path: Path, contents: Contents, naming: Naming) -> tuple[str, str, str | None]:
-    """Return style, channel order and input."""
+    """Return the file's style, channel order and declared input."""
     declared = contents.metadata.get("input")
     if contents.format in CHANNEL_ORDER:  # formats that are styles of their own
         style = contents.format
     elif contents.format == "safetensors" and declared is not None:
         style = "slim"
+    elif naming.style == "torchvision" and contents.wrapped:
+        style = "torchvision-state-dict"
     else:
-        style = naming.style + ("-state-dict" if naming.style == "torchvision" and contents.wrapped else "")
+        style = naming.style
     order = contents.metadata.get("channel_order", CHANNEL_ORDER[style])
     check_choice(f"{path}: its declared input", declared, (None, *INPUTS))
     check_choice(f"{path}: its declared channel_order", order, CHANNEL_ORDERS)

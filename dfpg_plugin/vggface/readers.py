@@ -1,7 +1,7 @@
-"""Read the tensors of the file formats in which VGG-16's weights travel; the format is told by the first bytes.
+"""Read the tensors of the file formats in which VGG-16's weights are published. The first bytes tell the format.
 
-No reader executes anything of a file. Each gives the names of its file (PyTorch, safetensors, Torch7) or VGG-16's
-(``conv1_1.weight``), and convolutions as (out, in, height, width).
+No reader executes anything in a file. PyTorch, safetensors and Torch7 files keep their own names of tensors. The others
+get VGG-16's names (``conv1_1.weight``). Convolutions have the shape (out, in, height, width).
 """
 
 import re
@@ -26,24 +26,25 @@ HEAD_SIZE = 512  # bytes that tell the format
 MAX_HEADER = 2**27  # of safetensors, bytes
 MAX_VALUES = 2**24  # of one tensor in HDF5; VGG-16's largest convolution has 2.4 million, fc8 10.7 million
 LAYER = re.compile(r"conv\d_\d|fc8")
+KINDS = ("weight", "bias")  # of a layer's tensors, in the order of the files
 KERAS_TENSOR = re.compile(r"(?:.*/)?(conv\d_\d|fc8)/(?:.*/)?(?:\1_)?(kernel|W|bias|b)(?:_\d+)?(?::0)?")
 KERAS_KINDS = {"kernel": "weight", "W": "weight", "bias": "bias", "b": "bias"}
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds, before VGGFace is looked for in it."""
+    """What a file holds, before its tensors are recognised as VGGFace's."""
 
     tensors: Mapping[str, Tensor]
     format: str
     metadata: Mapping[str, str] = field(default_factory=dict)
-    wrapped: bool = False  # under `state_dict`
+    wrapped: bool = False  # whether the tensors were under the key `state_dict`
 
 
 def read_contents(path: Path) -> Contents:
-    """Read ``path`` by what its first bytes say it is. Raises UserError, in one line, naming the file and the reason.
+    """Read ``path`` in the format that its first bytes tell. Raises UserError, in one line with file and reason.
 
-    Fully connected layers may come without values (on the ``meta`` device): only their shapes matter here.
+    Fully connected layers may come without values (on the ``meta`` device), because only their shapes matter here.
     """
     with open(path, "rb") as file:
         head = file.read(HEAD_SIZE)
@@ -52,8 +53,8 @@ def read_contents(path: Path) -> Contents:
         return read(path)
     except UserError:
         raise
-    except Exception as error:  # the libraries raise a dozen kinds for what is damaged
-        reason = (str(error).strip().split("\n") or [""])[0][:120]
+    except Exception as error:  # the libraries raise a dozen kinds of error for damaged files
+        reason = str(error).strip().split("\n")[0][:120]
         raise UserError(f"{path} can't be read as a {name} file ({type(error).__name__}: {reason}).") from error
 
 
@@ -101,7 +102,7 @@ def _read_safetensors(path: Path) -> Contents:
 
 
 def _read_keras(path: Path) -> Contents:
-    import h5py  # here, as of the commands only those that meet such a file need it
+    import h5py  # here: only such files need it
 
     tensors = {}
 
@@ -125,11 +126,10 @@ def _read_matlab(path: Path) -> Contents:
     tensors = {}
     for layer in layers:
         if LAYER.fullmatch(str(layer.get("name"))):
-            # newer files of MatConvNet keep {filters, biases} in one cell, older ones in two fields
+            # newer files of MatConvNet keep {filters, biases} in one cell, older files in two fields
             pair = layer["weights"] if "weights" in layer else (layer["filters"], layer["biases"])
-            tensors.update(
-                {f"{layer['name']}.{k}": _from_hwio(v) for k, v in zip(("weight", "bias"), pair, strict=True)}
-            )
+            for kind, array in zip(KINDS, pair, strict=True):
+                tensors[f"{layer['name']}.{kind}"] = _from_hwio(array)
     return Contents(tensors, "matconvnet")
 
 
@@ -141,7 +141,7 @@ def _read_torch7(path: Path) -> Contents:
 
 
 def _module_tensors(module: dict, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    for kind in ("weight", "bias", "running_mean"):
+    for kind in (*KINDS, "running_mean"):
         if isinstance(tensor := module.get(kind), T7Tensor):
             array = tensor.array()
             if kind == "weight" and array.ndim == 2 and "kW" in module:  # SpatialConvolutionMM keeps a matrix
@@ -153,14 +153,15 @@ def _module_tensors(module: dict, prefix: str = "") -> Iterator[tuple[str, Tenso
 
 def _read_caffemodel(path: Path) -> Contents:
     layers = {name: blobs for name, blobs in read_caffemodel(path) if LAYER.fullmatch(name)}
-    named = [
-        (f"{name}.{kind}", b) for name, bs in layers.items() for kind, b in zip(("weight", "bias"), bs, strict=False)
-    ]
-    return Contents({name: _tensor(blob.array()) for name, blob in named}, "caffemodel")
+    tensors = {}
+    for name, blobs in layers.items():
+        for kind, blob in zip(KINDS, blobs, strict=False):
+            tensors[f"{name}.{kind}"] = _tensor(blob.array())
+    return Contents(tensors, "caffemodel")
 
 
 def _from_hwio(array: np.ndarray) -> Tensor:
-    """Bring MatConvNet's and TensorFlow's (height, width, in, out) or (in, out) into PyTorch's order."""
+    """Bring (height, width, in, out) or (in, out), of MatConvNet and TensorFlow, into PyTorch's order."""
     array = np.asarray(array)
     if array.ndim == 4:
         return _tensor(array.transpose(3, 2, 0, 1))
@@ -168,6 +169,6 @@ def _from_hwio(array: np.ndarray) -> Tensor:
 
 
 def _tensor(array: np.ndarray) -> Tensor:
-    if array.ndim == 2:  # fully connected, up to 410 MB: the shape is enough
+    if array.ndim == 2:  # fully connected, up to 410 MB: only the shape is needed
         return torch.empty(array.shape, device="meta")
     return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))

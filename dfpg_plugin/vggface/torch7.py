@@ -1,7 +1,7 @@
 """Read Torch7's binary files: numbers, strings, tables, tensors, and modules as tables. Nothing in them is executed.
 
 The format is that of a 64-bit machine: https://github.com/torch/torch7, File.lua, generic/Storage.c, generic/Tensor.c.
-Values are read from a mapped file, so that a tensor costs nothing until its values are asked for.
+The file is memory-mapped: a tensor costs nothing until its values are asked for.
 """
 
 import math
@@ -32,9 +32,10 @@ class T7Tensor:
     strides: tuple[int, ...]
 
     def array(self) -> np.ndarray:
-        """Return the values, read-only; raise ValueError unless they lie in the storage one after the other."""
-        row_major = [math.prod(self.shape[i + 1 :]) for i in range(len(self.shape))]
-        in_order = all(s == r or n == 1 for n, s, r in zip(self.shape, self.strides, row_major, strict=True))
+        """Return the values, read-only. Raises ValueError unless they lie in the storage one after the other."""
+        contiguous = [math.prod(self.shape[i + 1 :]) for i in range(len(self.shape))]
+        sides = zip(self.shape, self.strides, contiguous, strict=True)
+        in_order = all(size == 1 or stride == expected for size, stride, expected in sides)
         stop = self.offset + math.prod(self.shape)
         if not isinstance(self.storage, np.ndarray) or not in_order or any(size < 1 for size in self.shape):
             raise ValueError(f"a tensor of shape {self.shape} and strides {self.strides} is not contiguous")
@@ -46,7 +47,7 @@ class T7Tensor:
 def read_torch7(path: Path) -> object:
     """Return the object that ``path`` holds: None, bool, float, str, dict (also for modules) or T7Tensor.
 
-    Raises ValueError where the file is cut short, or holds functions or classes that this reader doesn't know.
+    Raises ValueError if the file is cut short, or holds functions or classes that this reader doesn't know.
     """
     with open(path, "rb") as file:
         return _Reader(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))).value()
@@ -56,7 +57,7 @@ class _Reader:
     def __init__(self, content: memoryview) -> None:
         self.content = content
         self.position = 0
-        self.objects: dict[int, object] = {}  # by the number that the file gives them; later mentions repeat it
+        self.objects: dict[int, object] = {}  # by number; the file writes an object once, then only its number
 
     def value(self) -> object:
         kind = self.integer()
@@ -79,7 +80,7 @@ class _Reader:
 
     def table(self, index: int) -> dict:
         table: dict = {}
-        self.objects[index] = table  # before its content, which may mention it
+        self.objects[index] = table  # before the content is read, which may contain the table itself
         for _ in range(self.integer()):
             key = self.value()
             table[key] = self.value()
@@ -103,7 +104,7 @@ class _Reader:
         return module
 
     def tensor(self, number_type: str) -> T7Tensor:
-        del number_type  # the storage knows
+        del number_type  # the storage has the same type
         num_dimensions = self.integer()
         shape = self.longs(num_dimensions)
         strides = self.longs(num_dimensions)

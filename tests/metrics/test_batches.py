@@ -8,7 +8,7 @@ from basicsr.metrics import calculate_metric
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.faces import orl_faces
-from dfpg_plugin.metrics.batches import measure, settings_of, uses_of
+from dfpg_plugin.metrics.batches import measure, networks_used, settings_of
 
 METRICS = [
     {"type": "calculate_psnr", "crop_border": 2},
@@ -54,12 +54,12 @@ def test_settings_hold_the_defaults_too() -> None:
 
 
 def test_what_numbers_depend_on_is_told() -> None:
-    assert uses_of({"type": "calculate_psnr", "crop_border": 0}) == {}
-    stand_in = uses_of(METRICS[3])
+    assert networks_used({"type": "calculate_psnr", "crop_border": 0}) == {}
+    stand_in = networks_used(METRICS[3])
     assert (stand_in["channel_order"], len(stand_in["weights_sha256"])) == ("rgb", 64)
-    other = uses_of({**METRICS[3], "weights": "random"})
+    other = networks_used({**METRICS[3], "weights": "random"})
     assert other["weights_sha256"] != stand_in["weights_sha256"]
-    assert len(uses_of(METRICS[4])["weights_sha256"]) == 64
-    identity = uses_of(METRICS[5])
+    assert len(networks_used(METRICS[4])["weights_sha256"]) == 64
+    identity = networks_used(METRICS[5])
     assert identity["recogniser"].startswith("dlib ")
     assert len(identity["weights_sha256"]) == 64

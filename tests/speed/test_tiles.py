@@ -10,13 +10,13 @@ from torch.nn import functional as F
 from dfpg_plugin.archs.dfpgnet_arch import DFPGNet
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.options.schema import Val
-from dfpg_plugin.speed.tiles import restore_in_tiles, starts
+from dfpg_plugin.speed.tiles import restore_in_tiles, tile_starts
 
 
 @pytest.mark.parametrize("length", [33, 64, 65, 100, 641])
 @pytest.mark.parametrize("overlap", [0, 8, 15])
 def test_tiles_cover_a_side_and_overlap(length: int, overlap: int) -> None:
-    first = starts(length, 32, overlap)
+    first = tile_starts(length, 32, overlap)
     assert first[0] == 0
     assert first[-1] + 32 == length
     steps = [b - a for a, b in pairwise(first)]
