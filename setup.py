@@ -33,6 +33,7 @@ TEST = [
     "types-PyYAML",
     "scikit-image",
     "protobuf",
+    "jsonschema",
 ]
 
 setup(
@@ -53,6 +54,7 @@ setup(
         "lpips",
         "opencv-python>=5",  # before, half a JPEG was read as a whole one
         "pyyaml",
+        "pydantic>=2.7,<3",  # the options' schema
         "facexlib",
         "safetensors",
         "h5py",  # Keras' weights, MATLAB's newer kernel files

@@ -4,8 +4,6 @@ import difflib
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import get_args, get_origin, get_type_hints
 
 LEAST_SIDES = {"calculate_ssim": 11}  # px, the window of a metric; BasicSR's SSIM does not check it
 
@@ -49,30 +47,6 @@ def check_keys(key: str, given: Iterable[str], known: Iterable[str]) -> None:
             raise UserError(
                 f"{key}: unknown key {name!r}.{close_names(name, known)} Known keys: {', '.join(sorted(known))}."
             )
-
-
-def check_fields(key: str, options: type, given: Mapping[str, object]) -> None:
-    """Raise :class:`UserError` for the first value that does not fit the annotation of its field in a dataclass."""
-    for name, expected in get_type_hints(options).items():
-        if name in given and not _fits(given[name], expected):
-            text = expected.__name__ if isinstance(expected, type) else str(expected).replace("tuple", "list")
-            raise UserError(f"{key}: {name}: expected {text}, got {given[name]!r}.")
-
-
-def _fits(value: object, expected: object) -> bool:
-    if isinstance(expected, UnionType):
-        return any(_fits(value, choice) for choice in get_args(expected))
-    if get_origin(expected) is tuple:
-        return isinstance(value, tuple) and _elements_fit(value, get_args(expected))
-    if isinstance(value, bool) != (expected is bool):  # Python counts a bool as an int
-        return False
-    return isinstance(value, (int, float) if expected is float else expected)  # type: ignore[arg-type]
-
-
-def _elements_fit(values: tuple, expected: tuple) -> bool:
-    if expected[-1] is ...:
-        expected = expected[:1] * len(values)
-    return len(values) == len(expected) and all(map(_fits, values, expected))
 
 
 def check_file(key: str, path: str | Path) -> Path:

@@ -53,30 +53,6 @@ class Options:
     flag: bool = False
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({"count": 1.0}, "count: expected int, got 1.0"),
-        ({"count": True}, "count: expected int, got True"),
-        ({"flag": 1}, "flag: expected bool, got 1"),
-        ({"share": "1e-4"}, "share: expected float, got '1e-4'"),
-        ({"name": 3}, r"name: expected str \| None, got 3"),
-        ({"sizes": 3}, r"sizes: expected list\[int, ...\], got 3"),
-        ({"sizes": (3, "5")}, "sizes: expected"),
-        ({"pair": (1,)}, r"pair: expected list\[int, int\] \| None, got \(1,\)"),
-        ({"pair": (1, 2.5)}, "pair: expected"),
-    ],
-)
-def test_values_that_do_not_fit_a_field_are_named(given: dict, expected: str) -> None:
-    with pytest.raises(checks.UserError, match=f"^k: {expected}"):
-        checks.check_fields("k", Options, given)
-
-
-def test_values_that_fit_their_fields() -> None:
-    for given in ({"share": 1, "name": None, "sizes": ()}, {"sizes": (3, 5), "pair": (1, 2), "flag": True}, {"x": 1}):
-        checks.check_fields("k", Options, given)
-
-
 def test_a_folder_that_cant_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     with pytest.raises(checks.UserError, match=r"k: can't make the folder .*f/g \(Not a directory\)"):

@@ -78,6 +78,7 @@ def test_command_and_flags() -> None:
         "demo": sorted([*network, "--host", "--port"]),
         "list": ["--plugins"],
         "doctor": [],
+        "options": ["--json-schema", "--markdown"],
         "prepare": [],
     }
 

@@ -150,6 +150,8 @@ class Train(Computing):
     warmup_iter: Whole = Key(-1, "Iterations in which the learning rate rises from 0 to its start. -1: none.")
     non_finite: NonFinite = Key(NonFinite(), "What to do about losses and gradients that are not finite.")
     scheduler: Scheduler | None = Key(None, "The schedule of the learning rates.")
+    net_d_iters: From1 | None = Key(None, "Iterations of D between two of G, in BasicSR's SRGANModel.", read_by=())
+    net_d_init_iters: From0 | None = Key(None, "Iterations of D before the first of G, there.", read_by=())
     ema_decay: Share = Key(0, "The decay of the averaged weights at each iteration. 0: none are kept.", BASICSR)
     grad_clip_norm: Positive | None = Key(
         None, "The largest norm of a network's gradient. A larger gradient is scaled down to it.", DFPG
@@ -165,7 +167,7 @@ class Metric(Component):
     better: Annotated[Literal["higher", "lower"], Expected("higher or lower")] | None = Key(
         None, "Which values are better: higher or lower."
     )
-    crop_border: From0 | None = Key(None, "px that are cut off at each side before an image is measured.", read_by=())
+    crop_border: From0 | None = Key(None, "How many px are cut off at each side before an image is measured.", read_by=())
 
 
 class SetMetric(Component):
@@ -186,7 +188,7 @@ class Val(Section):
     amp: Precision | None = Key(None, "The precision in which images are restored. By default float32.", OURS)
     pad_to: From1 = Key(1, "Images are padded to multiples of this side before they are restored.", OURS)
     tile: From1 | None = Key(None, "Larger images are restored in tiles of this side, in px.", OURS)
-    tile_overlap: From0 = Key(32, "px by which tiles overlap.", OURS)
+    tile_overlap: From0 = Key(32, "How far tiles overlap, in px.", OURS)
 
     @model_validator(mode="after")
     def _check_tiles(self) -> Self:

@@ -142,17 +142,22 @@ class Section(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict:
-        """Add the keys of :attr:`FORMS` as patterns."""
+        """Add the keys of :attr:`FORMS` as patterns, and let every key be without a value."""
         described = handler.resolve_ref_schema(handler(schema))
-        for form, (kind, meaning) in cls.FORMS.items():
-            pattern = f"^{form.replace('*', '.+')}$"
-            described.setdefault("patternProperties", {})[pattern] = {
-                **handler(_adapter(kind).core_schema),
-                "description": meaning,
-            }
-        for key in described.get("properties", {}).values():
+        keys = described.get("properties", {})
+        for name, key in keys.items():
             key.pop("read_by", None)
+            keys[name] = _or_nothing(key)
+        for form, (kind, meaning) in cls.FORMS.items():
+            key = {**handler(_adapter(kind).core_schema), "description": meaning}
+            described.setdefault("patternProperties", {})[f"^{form.replace('*', '.+')}$"] = _or_nothing(key)
         return described
+
+
+def _or_nothing(schema: dict) -> dict:
+    """Return a JSON schema that takes null as well."""
+    notes = {name: schema[name] for name in ("default", "description", "title") if name in schema}
+    return {**notes, "anyOf": [{name: part for name, part in schema.items() if name not in notes}, {"type": "null"}]}
 
 
 def mistakes_in(error: ValidationError, *above: str) -> Iterator[str]:
