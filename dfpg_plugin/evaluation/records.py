@@ -36,7 +36,7 @@ class Record:
 
     index: int  # in the set
     name: str  # stem of the blurred face's file
-    gt: str  # path of the sharp face's file below the folder of all sharp faces; "" without a sharp face
+    gt: str  # path of the sharp face below the folder of all sharp faces; blurred faces may share one; "": none
     size: int | None  # of the blur kernel in px; None if the name does not say
     pixels: str  # digest of the pixels of the blurred and the sharp face
     values: dict[str, float | None] = field(default_factory=dict)  # by metric; None: no value

@@ -27,16 +27,17 @@ class Side:
         cells = self.report["sets"].get(set_name, {}).get("cells", {})
         return cells.get(metric, {}).get(self.label)
 
-    def missing(self, set_name: str, metric: str) -> str:
-        """Return what the method lacks, for example ``no value (2: a_k5, b_k9)``."""
-        found = []
+    def facts(self, set_name: str, metric: str) -> dict:
+        """Return how many images count, what is missing, such as ``no value (2: a_k5, b_k9)``, and how many runs."""
+        missing = []
         for entry in self.report["missing"]:
             is_metric = entry["metric"] in (metric, None)
             is_method = entry["method"] in (self.label, None)
             if entry["set"] == set_name and is_metric and is_method:
-                images = entry["images"]
-                found.append(f"{entry['reason']} ({len(images)}: {list_some(images)})")
-        return "; ".join(found) or "nothing"
+                missing.append(f"{entry['reason']} ({len(entry['images'])}: {list_some(entry['images'])})")
+        cell = self.report["sets"][set_name]["cells"][metric][self.label]
+        runs = self.report["methods"][self.label]
+        return {"images measured": cell["count"], "missing": "; ".join(missing) or "nothing", "runs": len(runs)}
 
     def values(self, set_name: str, metric: str) -> dict[tuple[str, str], str]:
         """Return the text of each value by (image, run), from report.csv; nothing if the file is not there."""
@@ -95,12 +96,8 @@ def _reasons(a: Side, b: Side, set_name: str, metric: str) -> list[str]:
     differences = list_differences(a.report["metrics"][metric], b.report["metrics"][metric], DEFINING_KEYS)
     reasons = [f"{metric}: {text}" for text in differences]
     reasons += _image_reasons(a.report["sets"][set_name]["images"], b.report["sets"][set_name]["images"])
-    counts = [side.report["sets"][set_name]["cells"][metric][side.label]["count"] for side in (a, b)]
-    if counts[0] != counts[1]:
-        reasons.append(f"images measured: {counts[0]} / {counts[1]}")
-    missing = [side.missing(set_name, metric) for side in (a, b)]
-    if missing[0] != missing[1]:
-        reasons.append(f"missing: {missing[0]} / {missing[1]}")
+    facts_a, facts_b = a.facts(set_name, metric), b.facts(set_name, metric)
+    reasons += list_differences(facts_a, facts_b, list(facts_a))
     reasons += _run_reasons(a.report["methods"][a.label], b.report["methods"][b.label], set_name)
     return list(dict.fromkeys(reasons))
 
@@ -121,7 +118,7 @@ def _image_reasons(a: dict[str, str], b: dict[str, str]) -> list[str]:
 
 def _run_reasons(a: list[dict], b: list[dict], set_name: str) -> list[str]:
     """Return how the runs of two methods differ. ``a``, ``b``: the manifest of each run."""
-    reasons = [] if len(a) == len(b) else [f"runs: {len(a)} / {len(b)}"]
+    reasons = []
     for run_a, run_b in zip(a, b, strict=False):
         reasons += list_differences(run_a, run_b, RUN_KEYS)
         options_a, options_b = ((run["sets"].get(set_name) or {}).get("options", {}) for run in (run_a, run_b))

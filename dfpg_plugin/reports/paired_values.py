@@ -146,32 +146,27 @@ class TestSet:
     def _verification(self, records: dict[str, Record], label: str, metric: str) -> MetricValues:
         settings = self.metrics[metric]["settings"]
         judged = []
-        incomplete = []  # images with a pair that has no distance
         for i, name in enumerate(self.names):
-            pairs = records[name].pairs.get(metric, []) if name in records else []
-            judged += [(pair.place, i, pair) for pair in pairs if pair.distance is not None]
-            if any(pair.distance is None for pair in pairs):
-                incomplete.append(i)
-        judged.sort(key=lambda entry: entry[:2])  # the order of the list; drawn pairs: same person first
+            for pair in records[name].pairs.get(metric, []) if name in records else []:
+                if pair.distance is not None:
+                    judged.append((pair.place, i, pair.distance, pair.is_same))
+        judged.sort(key=lambda entry: entry[:2])  # a list's pairs in its order; drawn pairs: the same person first
         sums, counts = np.zeros(len(self.names)), np.zeros(len(self.names))
         unmeasured = self._unmeasured(records)
+        distances, is_same = [entry[2] for entry in judged], [entry[3] for entry in judged]
         try:
-            result = verify(
-                [pair.distance for _, _, pair in judged],
-                [pair.is_same for _, _, pair in judged],
-                legacy_order=settings["legacy_order"],
-                seed=settings["seed"],
-            )
+            result = verify(distances, is_same, legacy_order=settings["legacy_order"], seed=settings["seed"])
         except UserError as error:
             too_few = Missing(label, self.name, metric, (), str(error))
             return MetricValues(sums, counts, counts == 0, unmeasured, (), (too_few,))
-        for (_, i, _), is_right in zip(judged, result.right, strict=True):
+        for (_, i, _, _), is_right in zip(judged, result.right, strict=True):
             sums[i] += is_right
             counts[i] += 1
-        missing = self._missing(records, counts, label, metric)
-        # _missing has named the images without any distance
-        if partly := tuple(self.names[i] for i in incomplete if counts[i] > 0):
-            missing += (Missing(label, self.name, metric, partly, NO_FACE_IN_SOME),)
+        missing = self._missing(records, counts, label, metric)  # names the images without any distance
+        measured = [name for name, count in zip(self.names, counts, strict=True) if count > 0]
+        partly = [name for name in measured if any(pair.distance is None for pair in records[name].pairs[metric])]
+        if partly:
+            missing += (Missing(label, self.name, metric, tuple(partly), NO_FACE_IN_SOME),)
         # an image in which no face is found is not absent: the protocol leaves the image out
         return MetricValues(sums, counts, unmeasured, unmeasured, (result.accuracy,), missing)
 

@@ -11,10 +11,11 @@ from dfpg_plugin.checks import UserError, make_folder
 from dfpg_plugin.files import read_json, whole_file
 from dfpg_plugin.reports.html import to_html
 from dfpg_plugin.reports.latex import to_latex
+from dfpg_plugin.reports.markdown import to_markdown
 from dfpg_plugin.reports.picture_choice import PictureChoice
 from dfpg_plugin.reports.plots import choose_images, draw_grid, picture_metric, plot_sizes
 from dfpg_plugin.reports.report import Report, as_dict
-from dfpg_plugin.reports.tables import to_csv, to_markdown
+from dfpg_plugin.reports.tables import to_csv
 
 JSON = "report.json"
 LOGS = "logs"  # a study's folder beside its report
@@ -32,7 +33,8 @@ def check_target(folder: Path) -> None:
 def publish(report: Report, folder: Path, choice: PictureChoice) -> list[Path]:
     """Write report.json, .md, .tex, .csv and .html and the pictures. Return their paths.
 
-    Files of an earlier report in the folder are replaced or removed. Raises UserError if :func:`check_target` does.
+    The files of an earlier report are replaced or removed. Raises UserError if :func:`check_target` refuses the folder,
+    or if no set has the chosen metric.
     """
     check_target(folder)
     make_folder("--out", folder)

@@ -106,10 +106,7 @@ def build_report(methods: Sequence[Method], title: str, resamples: int, seed: in
 
 
 def as_dict(report: Report) -> dict:
-    """Return the content of report.json: the numbers, and how they were measured.
-
-    JSON has no NaN and no infinity. NaN becomes None, infinity becomes the text ``"inf"``.
-    """
+    """Return the content of report.json. JSON has no NaN and no infinity: they become None and the text ``"inf"``."""
     content = {
         "format": FORMAT,
         "title": report.title,
