@@ -116,10 +116,10 @@ def read_run(folder: str | Path) -> Run:
     for name, facts in manifest["sets"].items():
         records = [record for _, chunk in read_chunks(set_file(path, name)) for record in chunk]
         if len(records) != facts["count"]:
-            what = "which goes on where it stopped" if manifest.get("finished") is None else "for some were lost"
+            why = "The test was stopped" if manifest.get("finished") is None else "Records were lost"
             raise UserError(
-                f"{path}: {len(records)} of {facts['count']} images of {name} are measured. Run its test again, "
-                f"{what}: {manifest.get('command')}"
+                f"{path}: {len(records)} of {facts['count']} images of {name} are measured. {why}. Run the test "
+                f"again: {manifest.get('command')}"
             )
         sets[name] = sorted(records, key=lambda record: record.name)
     return Run(path, manifest, sets)

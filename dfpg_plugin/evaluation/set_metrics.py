@@ -152,8 +152,8 @@ class Partners:
         self.people = {} if options.identity is None else {name: self._person(name) for name in photographs}
         if options.identity is not None and not any(self.partners_of(name, name) for name in gt_names):
             raise UserError(
-                f"val:set_metrics: identity: {options.identity!r} finds in {root}, for none of {len(gt_names)} sharp "
-                "faces, another photograph of the same person and one of somebody else."
+                f"val:set_metrics: identity: {options.identity!r} finds no pair in {root} for {len(gt_names)} sharp "
+                "faces. A face needs another photograph of the same person and one of somebody else."
             )
         recogniser = load_recogniser(options.recogniser, options.weights)
         self.embeddings: dict[str, Embedding] = {
