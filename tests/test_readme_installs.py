@@ -1,5 +1,6 @@
 """The README's installations work in a fresh environment: each line brings what builds the package."""
 
+import ast
 import re
 
 from kit import ROOT
@@ -25,3 +26,13 @@ def test_each_extra_of_the_readme_is_one_of_the_installation() -> None:
     named = {extra for extras in re.findall(r"'\.\[([\w,]+)\]'", text) for extra in extras.split(",")}
     assert named
     assert named <= known
+
+
+def test_an_installation_has_every_file_of_the_package() -> None:
+    package = ROOT / "dfpg_plugin"
+    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    keywords = {node.arg: node.value for node in ast.walk(tree) if isinstance(node, ast.keyword)}
+    patterns = ast.literal_eval(keywords["package_data"])["dfpg_plugin"]
+    installed = {path for pattern in patterns for path in package.glob(pattern)}
+    files = {path for path in package.rglob("*") if path.is_file() and path.parent.name != "__pycache__"}
+    assert {path for path in files if path.suffix != ".py"} == installed

@@ -1,4 +1,4 @@
-"""What has to be known to understand the numbers of an evaluation, in plain values."""
+"""The manifest of an evaluation, ``evaluation.json``: everything that is needed to understand its numbers."""
 
 import hashlib
 import os
@@ -28,9 +28,9 @@ PACKAGES = (
     *("torch", "torchvision", "basicsr", "numpy", "scipy", "numba", "opencv-python", "Pillow", "scikit-image", "lpips"),
     *("dlib-bin", "facexlib", "pyiqa"),
 )
-INFERENCE = ("pad_to", "tile", "tile_overlap", "amp", "winograd")  # keys of `val` that change what is restored
-# in an evaluation that goes on
-SAME = ("format", "name", "software", "commit", "batch_size", "pictures", "inputs", "method", "metrics", "sets")
+INFERENCE = ("pad_to", "tile", "tile_overlap", "amp", "winograd")  # keys of `val` that change the restored images
+# an evaluation that was stopped goes on only if the values of these keys are unchanged
+UNCHANGED = ("format", "name", "software", "commit", "batch_size", "pictures", "inputs", "method", "metrics", "sets")
 
 
 def describe(
@@ -41,9 +41,9 @@ def describe(
     set_metrics: Mapping[str, SetOptions],
     workers: int,
 ) -> dict:
-    """Return the manifest of an evaluation that starts now."""
+    """Return the manifest of an evaluation that starts now. ``model`` is None if no network restores the images."""
     opt, val = options.plain, options.sections.val or Val()
-    metrics = {key: _metric(metric) for key, metric in (opt["val"].get("metrics") or {}).items()}
+    metrics = {key: _describe_metric(metric) for key, metric in (opt["val"].get("metrics") or {}).items()}
     return {
         "format": FORMAT,
         "name": opt["name"],
@@ -56,33 +56,36 @@ def describe(
         "machine": {"device": _device(opt), "workers": workers},
         "batch_size": val.batch_size,
         "pictures": {key: opt["val"][key] for key in ("save_img", "suffix")},
-        "inputs": {plan.name: _inputs(plan) for plan in plans},
-        "method": _method(opt, images, model),
+        "inputs": {plan.name: _digest_of_files(plan) for plan in plans},
+        "method": _describe_method(opt, images, model),
         "metrics": {**metrics, **describe_set_metrics(set_metrics)},
-        "sets": {plan.name: {"count": len(plan.dataset), "options": _plain(plan.dataset.opt)} for plan in plans},  # type: ignore[arg-type,attr-defined]
+        "sets": {plan.name: {"count": len(plan.dataset), "options": _as_json(plan.dataset.opt)} for plan in plans},  # type: ignore[arg-type,attr-defined]
     }
 
 
 def goes_on(earlier: Mapping, manifest: Mapping) -> bool:
-    """Tell whether ``earlier`` is the manifest of the same evaluation, stopped before its end."""
+    """Tell whether ``earlier`` is the manifest of the same evaluation, and this evaluation was stopped."""
     if "finished" not in earlier or earlier["finished"] is not None:
         return False
     same_device = (earlier.get("machine") or {}).get("device") == manifest["machine"]["device"]
-    return same_device and all(earlier.get(key) == _plain(manifest[key]) for key in SAME)
+    return same_device and all(earlier.get(key) == _as_json(manifest[key]) for key in UNCHANGED)
 
 
 def now() -> str:
-    """Return the time in ISO form, to the second."""
+    """Return the time in UTC, to the second, for example ``2026-01-31T12:00:00+00:00``."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def software() -> dict[str, str | None]:
-    """Return the versions of what numbers may depend on; None for what is not installed."""
+    """Return the version of each package that may change the numbers; None if the package is not installed."""
     return {"dfpg_plugin": __version__, "python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}}
 
 
 def commit() -> str | None:
-    """Return this package's commit; ``-dirty`` and a digest where files were changed; None without a repository."""
+    """Return this package's commit, for example ``201ff70aa41c``; None without a repository.
+
+    If files were changed, a digest of the changes follows: ``201ff70aa41c-dirty-1c0ffee2``.
+    """
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
@@ -98,17 +101,17 @@ def commit() -> str | None:
     return f"{name}-dirty-{hashlib.sha256(changes).hexdigest()[:8]}" if changes else name
 
 
-def _metric(metric: Mapping) -> dict:
+def _describe_metric(metric: Mapping) -> dict:
     return {
         "type": metric["type"],
         "better": metric.get("better", better_by_default(metric)),
         "of": "image",
-        "settings": _plain(settings_of(metric)),
+        "settings": _as_json(settings_of(metric)),
         "uses": networks_used(metric),
     }
 
 
-def _method(opt: Options, images: str, model: BaseModel | None) -> dict:
+def _describe_method(opt: Options, images: str, model: BaseModel | None) -> dict:
     if images != RESTORED:
         return {"images": images, "model_type": None, "network_g": None, "parameters": None, "weights": None}
     path = opt["path"]["pretrain_network_g"]
@@ -116,22 +119,25 @@ def _method(opt: Options, images: str, model: BaseModel | None) -> dict:
     return {
         "images": images,
         "model_type": opt["model_type"],
-        "network_g": _plain(opt["network_g"]),
+        "network_g": _as_json(opt["network_g"]),
         "parameters": None if net is None else sum(p.numel() for p in net.parameters()),
         "weights": {"file": path, "sha256": sha256_of(path), "param_key": opt["path"].get("param_key_g", "params")},
         "inference": {key: opt["val"].get(key) for key in INFERENCE},
     }
 
 
-def _inputs(plan: SetPlan) -> str:
-    """Return a digest of the names, sizes and times of a set's files, and of those of a folder that is measured."""
+def _digest_of_files(plan: SetPlan) -> str:
+    """Return a digest of the names, sizes and times of all files that are read: the set's, and a folder's images."""
     files = list(plan.files)
     if plan.folder is not None:
         files += [str(plan.folder.root / file) for file in plan.folder.files.values()]
     digest = hashlib.sha256()
     for file in sorted(files):
-        facts = os.stat(file) if os.path.exists(file) else None
-        digest.update(os.fsencode(f"{file} {facts and (facts.st_size, facts.st_mtime_ns)}\n"))
+        size_and_time = None
+        if os.path.exists(file):
+            facts = os.stat(file)
+            size_and_time = (facts.st_size, facts.st_mtime_ns)
+        digest.update(os.fsencode(f"{file} {size_and_time}\n"))
     return digest.hexdigest()
 
 
@@ -139,12 +145,12 @@ def _device(opt: Options) -> str:
     return torch.cuda.get_device_name() if opt["num_gpu"] and torch.cuda.is_available() else "CPU"
 
 
-def _plain(value: object) -> object:
-    """Return what JSON would give back."""
+def _as_json(value: object) -> object:
+    """Return the value as it is after it is written as JSON and read again. Other objects become text."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(v) for key, v in value.items()}
+        return {str(key): _as_json(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_as_json(v) for v in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 

@@ -1,8 +1,8 @@
-"""What an evaluation writes, image by image, and what a report reads: ``results/<name>/``.
+"""The files in ``results/<name>/``: an evaluation writes them image by image, and a report reads them.
 
-``evaluation.json`` says what was measured and how (:mod:`dfpg_plugin.evaluation.manifest`); ``<set>.jsonl`` holds a
-line for each image of a test set. Images are measured in chunks; a chunk is written at once, and one that is not whole
-is measured again.
+``evaluation.json`` says what was measured and how; see :mod:`dfpg_plugin.evaluation.manifest`. ``<set>.jsonl`` has
+one line for each image of a test set. Images are measured in chunks. All lines of a chunk are written at once. A chunk
+with missing lines is measured again.
 """
 
 import json
@@ -11,17 +11,23 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import NamedTuple
 
 from dfpg_plugin.checks import UserError, check_folder
 from dfpg_plugin.files import read_json, whole_file
 
 MANIFEST = "evaluation.json"
 FORMAT = 1  # of both files
-SECTIONS = ("software", "machine", "method", "metrics", "sets")  # of the manifest that hold options
+SECTIONS = ("software", "machine", "method", "metrics", "sets")  # keys of the manifest whose values are dictionaries
 
-# a photograph, squared distance of the embeddings (None unless both show exactly one face), whether one person's, and
-# the place among the pairs of all images, which counts for folds in the published order
-PairDistance = tuple[str, float | None, bool, int]
+
+class PairDistance(NamedTuple):
+    """How far an image is from one photograph; in a file, a list such as ``["ann_2.png", 0.31, true, 0]``."""
+
+    photograph: str
+    distance: float | None  # squared, between embeddings; None unless both pictures show exactly one face
+    is_same: bool  # whether both pictures show one person
+    place: int  # among the pairs of all images; the published folds need the order
 
 
 @dataclass(frozen=True)
@@ -30,36 +36,36 @@ class Record:
 
     index: int  # in the set
     name: str  # stem of the blurred face's file
-    gt: str  # the sharp face's path below the folder of all, which several blurred ones share; empty without one
-    size: int | None  # px of the blur kernel, where the name tells
-    pixels: str  # digest of the blurred and of the sharp face's pixels
-    values: dict[str, float | None] = field(default_factory=dict)  # of each metric; None where it has no value
-    pairs: dict[str, list[PairDistance]] = field(default_factory=dict)  # of each verification metric
+    gt: str  # path of the sharp face below the folder of all sharp faces; blurred faces may share one; "": none
+    size: int | None  # of the blur kernel in px; None if the name does not say
+    pixels: str  # digest of the pixels of the blurred and the sharp face
+    values: dict[str, float | None] = field(default_factory=dict)  # by metric; None: no value
+    pairs: dict[str, list[PairDistance]] = field(default_factory=dict)  # by verification metric
     problem: str | None = None  # why the image was not measured
-    lq_path: str = ""  # of the blurred face, where it is a file
-    gt_path: str = ""  # of the sharp face
-    picture: str | None = None  # of the measured image, where it was saved: a path below the results folder
+    lq_path: str = ""  # of the blurred face's file; "" if there is no file
+    gt_path: str = ""  # of the sharp face's file; "" if there is no file
+    picture: str | None = None  # path of the saved image below the results folder; None: not saved
 
 
 @dataclass(frozen=True)
 class Run:
-    """The results folder of one evaluation, read back."""
+    """The content of one evaluation's results folder."""
 
     folder: Path
     manifest: dict
-    sets: dict[str, list[Record]]  # by the set's name, in the order of the manifest; sorted by image name
+    sets: dict[str, list[Record]]  # by set, in the manifest's order; records are sorted by name
 
 
 def append_chunk(path: Path, chunk: int, records: Sequence[Record]) -> None:
-    """Append one chunk's lines with a single write, so that a kill leaves whole chunks and at most one broken line."""
+    """Append one chunk's lines with a single write. A kill then cuts off at most the last chunk."""
     with open(path, "ab", buffering=0) as file:
         file.write(_lines(chunk, records))
 
 
 def read_chunks(path: Path) -> Iterator[tuple[int, list[Record]]]:
-    """Yield the whole chunks of a set's file, one after the other; none where there is no file.
+    """Yield the number and the records of each whole chunk in a set's file.
 
-    What a kill cut off is left out.
+    A chunk that a kill cut off is skipped. A missing file has no chunks.
     """
     if not path.exists():
         return
@@ -69,8 +75,8 @@ def read_chunks(path: Path) -> Iterator[tuple[int, list[Record]]]:
         for line in file:
             try:
                 content = json.loads(line)
-                record = _record(content)
-            except (ValueError, KeyError, TypeError):  # half a line
+                record = _from_json(content)
+            except (ValueError, KeyError, TypeError):  # a kill cut the line off
                 chunk = -1
                 continue
             if content["chunk"] != chunk:
@@ -82,7 +88,7 @@ def read_chunks(path: Path) -> Iterator[tuple[int, list[Record]]]:
 
 
 def keep_whole_chunks(path: Path) -> set[int]:
-    """Rewrite a set's file without what a kill cut off, before more is appended; return the numbers of its chunks."""
+    """Remove chunks that a kill cut off from a set's file. Return the numbers of the chunks that stay."""
     done = set()
     with whole_file(path) as file:
         for chunk, records in read_chunks(path):
@@ -92,12 +98,12 @@ def keep_whole_chunks(path: Path) -> set[int]:
 
 
 def set_file(folder: Path, name: str) -> Path:
-    """Return the path of a test set's records."""
+    """Return the path of a test set's records: ``<folder>/<name>.jsonl``."""
     return folder / f"{name.replace(os.sep, '_')}.jsonl"
 
 
 def read_run(folder: str | Path) -> Run:
-    """Read a results folder. Raises UserError, naming it, where it holds no finished evaluation."""
+    """Read a results folder. Raises UserError, naming the folder, if the folder has no finished evaluation."""
     path = check_folder("results", folder)
     if not (path / MANIFEST).is_file():
         raise UserError(f"{path}: holds no {MANIFEST}. Run `basicsr test` for it, or name another folder.")
@@ -110,37 +116,33 @@ def read_run(folder: str | Path) -> Run:
     for name, facts in manifest["sets"].items():
         records = [record for _, chunk in read_chunks(set_file(path, name)) for record in chunk]
         if len(records) != facts["count"]:
-            what = "which goes on where it stopped" if manifest.get("finished") is None else "for some were lost"
+            why = "The test was stopped" if manifest.get("finished") is None else "Records were lost"
             raise UserError(
-                f"{path}: {len(records)} of {facts['count']} images of {name} are measured. Run its test again, "
-                f"{what}: {manifest.get('command')}"
+                f"{path}: {len(records)} of {facts['count']} images of {name} are measured. {why}. Run the test "
+                f"again: {manifest.get('command')}"
             )
         sets[name] = sorted(records, key=lambda record: record.name)
     return Run(path, manifest, sets)
 
 
 def _lines(chunk: int, records: Sequence[Record]) -> bytes:
-    lines = [json.dumps({"chunk": chunk, "of": len(records), **_plain(record)}) for record in records]
+    lines = [json.dumps({"chunk": chunk, "of": len(records), **_to_json(record)}) for record in records]
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _plain(record: Record) -> dict:
-    content = asdict(record)
-    content["values"] = {key: _finite(value) for key, value in record.values.items()}
-    return content
+def _to_json(record: Record) -> dict:
+    return {**asdict(record), "values": {key: _value_to_json(value) for key, value in record.values.items()}}
 
 
-def _finite(value: float | None) -> float | str | None:
-    """Return what JSON can hold: NaN has no value, an infinite PSNR is one."""
+def _value_to_json(value: float | None) -> float | str | None:
+    """Return a value that JSON has: None for NaN, text such as ``"inf"`` for an infinite value."""
     if value is None or math.isnan(value):
         return None
     return value if math.isfinite(value) else str(value)
 
 
-def _record(content: dict) -> Record:
-    values = {key: float(value) if isinstance(value, str) else value for key, value in content["values"].items()}
-    pairs: dict[str, list[PairDistance]] = {
-        key: [(p, d, s, n) for p, d, s, n in v] for key, v in content["pairs"].items()
-    }
-    others = {f.name: content[f.name] for f in fields(Record) if f.name not in ("values", "pairs")}
-    return Record(**others, values=values, pairs=pairs)
+def _from_json(content: dict) -> Record:
+    facts = {f.name: content[f.name] for f in fields(Record)}
+    facts["values"] = {key: float(v) if isinstance(v, str) else v for key, v in content["values"].items()}
+    facts["pairs"] = {key: [PairDistance(*pair) for pair in pairs] for key, pairs in content["pairs"].items()}
+    return Record(**facts)

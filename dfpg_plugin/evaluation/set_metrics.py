@@ -1,11 +1,11 @@
-"""``val.set_metrics`` of the options: how many faces of a test set are found, and how many are verified (Table 3)."""
+"""``val.set_metrics``: how many faces of a test set are found, and how many are verified (Table 3 of the paper)."""
 
 import hashlib
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,15 @@ from dfpg_plugin.options.section import Expected, From0, Key, Section, Text, Yes
 
 DETECTION, VERIFICATION = "detection_rate", "verification_accuracy"
 HIGHER = "higher"
-Partner = tuple[str, bool, int]  # a photograph, whether it shows the same person, place among all pairs
-Embedding = NDArray[np.float64] | None
+Embedding = NDArray[np.float64] | None  # None unless exactly one face is found
+
+
+class Partner(NamedTuple):
+    """A photograph that an image is compared with."""
+
+    photograph: str
+    is_same: bool  # whether the photograph shows the image's person
+    place: int  # among all pairs of a list; for drawn pairs, 0 for the same person and 1 for another person
 
 
 RecogniserName = Annotated[Literal["dlib", "facexlib"], Expected("dlib or facexlib")]
@@ -63,9 +70,9 @@ SetOptions = DetectionOptions | VerificationOptions
 
 
 def read_set_metrics(section: object, image_metrics: Collection[str] = ()) -> dict[str, SetOptions]:
-    """Return the checked options of every set metric; raise UserError for what is wrong in them.
+    """Return the checked options of every set metric, by key. Raises UserError for the first mistake.
 
-    ``image_metrics``: the keys that are taken.
+    ``image_metrics``: the keys of ``val.metrics``. A set metric must have another key.
     """
     if not isinstance(section, Mapping):
         raise UserError(f"val:set_metrics: expected metrics by name, got {section!r}.")
@@ -85,7 +92,7 @@ def read_set_metrics(section: object, image_metrics: Collection[str] = ()) -> di
 
 
 def describe_set_metrics(metrics: Mapping[str, SetOptions]) -> dict[str, dict]:
-    """Return what a manifest says of each: type, which way is better, settings, and the recogniser's name."""
+    """Return the manifest's record of each metric: type, better direction, settings, recogniser, digests."""
     described = {}
     for key, options in metrics.items():
         recogniser = load_recogniser(options.recogniser, options.weights)
@@ -104,7 +111,7 @@ def describe_set_metrics(metrics: Mapping[str, SetOptions]) -> dict[str, dict]:
 
 
 def _digests(options: SetOptions) -> dict[str, str]:
-    """Return what the files behind an option's paths hold, so that another file under the same path is noticed."""
+    """Return digests of the files that the options name. A digest shows if a file under the same path has changed."""
     if not isinstance(options, VerificationOptions):
         return {}
     found = {} if options.pairs is None else {"pairs_sha256": sha256_of(check_file("pairs", options.pairs))}
@@ -116,15 +123,15 @@ def _digests(options: SetOptions) -> dict[str, str]:
 
 
 class Partners:
-    """The photographs that a set's images are compared with, and which of them belong to an image."""
+    """The photographs that a set's images are compared with, and their embeddings."""
 
     def __init__(
         self, options: VerificationOptions, gt_root: Path, gt_names: Sequence[str], names: Sequence[str]
     ) -> None:
-        """Find every photograph's embedding.
+        """Compute the embedding of every photograph that is needed.
 
-        ``gt_names``: the set's ground truths, below ``gt_root``; ``names``: its blurred images, where they are known.
-        Raises UserError for photographs, lists and expressions that do not fit each other.
+        ``gt_names``: paths of the set's sharp faces below ``gt_root``. ``names``: the set's blurred images without
+        extension; empty if unknown. Raises UserError if photographs, list and expression do not fit together.
         """
         self.options = options
         if options.photographs is None:
@@ -135,50 +142,54 @@ class Partners:
         self.listed: dict[str, list[Partner]] | None = None
         if options.pairs is not None:
             self.listed = self._read_list(options.pairs, names)
-            wanted = {photograph for partners in self.listed.values() for photograph, _, _ in partners}
+            wanted = {partner.photograph for partners in self.listed.values() for partner in partners}
             if missing := sorted(wanted - set(photographs)):
                 raise UserError(f"{options.pairs}: {missing[0]} is not in {root} ({len(missing)} such photographs).")
             photographs = sorted(wanted)
         self.people = {} if options.identity is None else {name: self._person(name) for name in photographs}
-        if options.identity is not None and not any(self.of(name, name) for name in gt_names):
+        if options.identity is not None and not any(self.partners_of(name, name) for name in gt_names):
             raise UserError(
-                f"val:set_metrics: identity: {options.identity!r} finds in {root}, for none of {len(gt_names)} sharp "
-                "faces, another photograph of the same person and one of somebody else."
+                f"val:set_metrics: identity: {options.identity!r} finds no pair in {root} for {len(gt_names)} sharp "
+                "faces. A face needs another photograph of the same person and one of somebody else."
             )
         recogniser = load_recogniser(options.recogniser, options.weights)
         self.embeddings: dict[str, Embedding] = {
             name: recogniser.embed_only_face(read_image(root / name)) for name in photographs
         }
 
-    def of(self, name: str, gt: str) -> list[Partner]:
-        """Return an image's partners. Of drawn pairs, those of one person come first.
+    def partners_of(self, name: str, gt: str) -> list[Partner]:
+        """Return the photographs to compare an image with.
 
-        There are none where a list leaves the image out, and where no other photograph shows the person.
+        ``gt``: path of the image's sharp face. Drawn pairs are one photograph of the same person, then one of another
+        person. The list is empty if the file of pairs does not name the image, or if no pair can be drawn.
         """
         if self.listed is not None:
             return self.listed.get(name, [])
         drawn = draw_pairs({name: gt}, self.people, {name: self._person(gt)}, self.options.seed)
-        return [(photograph, same, 1 - same) for _, photograph, same in drawn]
+        return [Partner(photograph, is_same, place=int(not is_same)) for _, photograph, is_same in drawn]
 
     def distances(self, name: str, gt: str, own: Embedding) -> list[PairDistance]:
-        """Return the squared distance of an image's embedding to each partner's; None where either has no face."""
-        rows: list[PairDistance] = []
-        for photograph, same, place in self.of(name, gt):
-            other = self.embeddings[photograph]
+        """Return the squared distance between an image's embedding, ``own``, and each partner's embedding.
+
+        A distance is None if either embedding is None.
+        """
+        rows = []
+        for partner in self.partners_of(name, gt):
+            other = self.embeddings[partner.photograph]
             distance = None if own is None or other is None else float(np.sum((own - other) ** 2))
-            rows.append((photograph, distance, same, place))
+            rows.append(PairDistance(partner.photograph, distance, partner.is_same, partner.place))
         return rows
 
     @staticmethod
     def _read_list(path: str, names: Sequence[str]) -> dict[str, list[Partner]]:
-        """Return the partners of each image by its name without the extension, which a list may give or leave out."""
+        """Return each image's partners by the image's name without extension. The list may name the extension."""
         listed: dict[str, list[Partner]] = {}
         known = set(names)
-        for place, (image, photograph, same) in enumerate(read_pairs(Path(path))):
+        for place, (image, photograph, is_same) in enumerate(read_pairs(Path(path))):
             name = image if image in known else Path(image).stem
             if known and name not in known:
                 raise UserError(f"{path}: {image} is no image of the test set. Correct the list, or remove the line.")
-            listed.setdefault(name, []).append((photograph, same, place))
+            listed.setdefault(name, []).append(Partner(photograph, is_same, place))
         return listed
 
     def _person(self, name: str) -> str:

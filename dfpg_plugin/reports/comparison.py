@@ -2,113 +2,141 @@
 
 import csv
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from dfpg_plugin.checks import UserError, check_file
 from dfpg_plugin.data.naming import list_some
 from dfpg_plugin.files import read_json
-from dfpg_plugin.reports.methods import IDENTICAL, differing
+from dfpg_plugin.reports.methods import DEFINING_KEYS, list_differences
 from dfpg_plugin.reports.report import FORMAT
 
-OF_RUN = ("method", "batch_size", "machine", "commit", "software")  # of its manifest, most telling first
+RUN_KEYS = ("method", "batch_size", "machine", "commit", "software")  # of a run's manifest, most telling first
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two reports, and the method in it that is compared."""
+
+    path: Path
+    report: dict
+    label: str
+
+    def cell(self, set_name: str, metric: str) -> dict | None:
+        """Return the method's recorded mean and counts; None if the report has none."""
+        cells = self.report["sets"].get(set_name, {}).get("cells", {})
+        return cells.get(metric, {}).get(self.label)
+
+    def facts(self, set_name: str, metric: str) -> dict:
+        """Return how many images count, what is missing, such as ``no value (2: a_k5, b_k9)``, and how many runs."""
+        missing = []
+        for entry in self.report["missing"]:
+            is_metric = entry["metric"] in (metric, None)
+            is_method = entry["method"] in (self.label, None)
+            if entry["set"] == set_name and is_metric and is_method:
+                missing.append(f"{entry['reason']} ({len(entry['images'])}: {list_some(entry['images'])})")
+        cell = self.report["sets"][set_name]["cells"][metric][self.label]
+        runs = self.report["methods"][self.label]
+        return {"images measured": cell["count"], "missing": "; ".join(missing) or "nothing", "runs": len(runs)}
+
+    def values(self, set_name: str, metric: str) -> dict[tuple[str, str], str]:
+        """Return the text of each value by (image, run), from report.csv; nothing if the file is not there."""
+        path = self.path.with_suffix(".csv")
+        if not path.is_file():
+            return {}
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["set"] == set_name and row["method"] == self.label]
+        return {(row["image"], row["run"]): row.get(metric, "") for row in rows}
 
 
 def compare_reports(first: Path, second: Path) -> list[str]:
-    """Return lines: each number that both reports have, and where they differ every recorded reason for it.
+    """Return one line for each number that both reports have, for example ``S, psnr, net: 27.1 / 27.4: differ``.
 
-    Methods are compared by label; where each report has only one, these two. Raises UserError for a file that is no
-    report, and where there is nothing to compare.
+    Every recorded reason follows a number that differs, one reason a line. Methods are compared by label. If each
+    report has only one method, these two are compared. Raises UserError if a file is no report, or if the reports
+    have no number in common.
     """
-    a, b = (_read(path) for path in (first, second))
-    pairs = [(label, label) for label in a["methods"] if label in b["methods"]]
-    if len(a["methods"]) == len(b["methods"]) == 1:
+    a, b = _read_report(first), _read_report(second)
+    has_one_method_each = len(a["methods"]) == len(b["methods"]) == 1
+    if has_one_method_each:
         pairs = [(next(iter(a["methods"])), next(iter(b["methods"])))]
+    else:
+        pairs = [(label, label) for label in a["methods"] if label in b["methods"]]
     lines: list[str] = []
-    for name in a["sets"]:
-        if name in b["sets"]:
-            for labels in pairs:
-                lines += _compare_set(a, b, name, labels, (first, second))
+    for set_name in a["sets"]:
+        for label_a, label_b in pairs:
+            lines += _compare_set(Side(first, a, label_a), Side(second, b, label_b), set_name)
     if not lines:
         raise UserError(f"{first} and {second}: have no method, set and metric in common.")
-    alone = len(a["methods"]) == len(b["methods"]) == 1
-    for what in ("sets", "metrics") if alone else ("sets", "metrics", "methods"):
+    for section in ("sets", "metrics") if has_one_method_each else ("sets", "metrics", "methods"):
         for path, mine, theirs in ((first, a, b), (second, b, a)):
-            if only := sorted(mine[what].keys() - theirs[what].keys()):
-                lines.append(f"only in {path}: {what} {', '.join(only)}")
+            if only := sorted(mine[section].keys() - theirs[section].keys()):
+                lines.append(f"only in {path}: {section} {', '.join(only)}")
     return lines
 
 
-def _compare_set(a: dict, b: dict, name: str, labels: tuple[str, str], paths: tuple[Path, Path]) -> Iterator[str]:
-    sets = a["sets"][name], b["sets"][name]
-    for metric, cells in sets[0]["cells"].items():
-        if metric not in sets[1]["cells"] or labels[0] not in cells or labels[1] not in sets[1]["cells"][metric]:
+def _compare_set(a: Side, b: Side, set_name: str) -> Iterator[str]:
+    labels = a.label if a.label == b.label else f"{a.label} / {b.label}"
+    for metric in a.report["sets"][set_name]["cells"]:
+        cell_a, cell_b = a.cell(set_name, metric), b.cell(set_name, metric)
+        if cell_a is None or cell_b is None:
             continue
-        one, two = cells[labels[0]], sets[1]["cells"][metric][labels[1]]
-        what = labels[0] if labels[0] == labels[1] else " / ".join(labels)
-        means = f"{name}, {metric}, {what}: {one['mean']} / {two['mean']}"
-        if one["mean"] == two["mean"]:
-            yield f"{means}: {'the same' if one['mean'] is not None else 'no value in either'}"
+        means = f"{set_name}, {metric}, {labels}: {cell_a['mean']} / {cell_b['mean']}"
+        if cell_a["mean"] == cell_b["mean"]:
+            yield f"{means}: {'the same' if cell_a['mean'] is not None else 'no value in either'}"
             continue
         yield f"{means}: differ"
-        reasons = _reasons(a, b, name, metric, labels)
+        reasons = _reasons(a, b, set_name, metric)
         yield from (f"  {reason}" for reason in reasons)
         if not reasons:
-            yield f"  nothing that was recorded differs{_differing_values(paths, name, metric, labels)}"
+            yield f"  nothing that was recorded differs{_differing_values(a, b, set_name, metric)}"
 
 
-def _reasons(a: dict, b: dict, name: str, metric: str, labels: tuple[str, str]) -> list[str]:
-    reasons = [f"{metric}: {text}" for text in differing(a["metrics"][metric], b["metrics"][metric], IDENTICAL)]
-    images, others = a["sets"][name]["images"], b["sets"][name]["images"]
-    for text, names in (
-        ("images only in the first", images.keys() - others.keys()),
-        ("images only in the second", others.keys() - images.keys()),
-        ("images with other pixels", {key for key in images.keys() & others.keys() if images[key] != others[key]}),
-    ):
-        if names:
-            reasons.append(f"{text} ({len(names)}): {list_some(sorted(names))}")
-    counts = [r["sets"][name]["cells"][metric][label]["count"] for r, label in zip((a, b), labels, strict=True)]
-    if counts[0] != counts[1]:
-        reasons.append(f"images measured: {counts[0]} / {counts[1]}")
-    lacking = [_lacking(r, name, metric, label) for r, label in zip((a, b), labels, strict=True)]
-    if lacking[0] != lacking[1]:
-        reasons.append(f"missing: {' / '.join(lacking)}")
-    runs, other_runs = a["methods"][labels[0]], b["methods"][labels[1]]
-    if len(runs) != len(other_runs):
-        reasons.append(f"runs: {len(runs)} / {len(other_runs)}")
-    for run, other in zip(runs, other_runs, strict=False):
-        reasons += differing(run, other, OF_RUN)
-        one, two = ((r["sets"].get(name) or {}).get("options", {}) for r in (run, other))
-        reasons += [f"data set: {text}" for text in differing(one, two, sorted({*one, *two}))]
+def _reasons(a: Side, b: Side, set_name: str, metric: str) -> list[str]:
+    differences = list_differences(a.report["metrics"][metric], b.report["metrics"][metric], DEFINING_KEYS)
+    reasons = [f"{metric}: {text}" for text in differences]
+    reasons += _image_reasons(a.report["sets"][set_name]["images"], b.report["sets"][set_name]["images"])
+    facts_a, facts_b = a.facts(set_name, metric), b.facts(set_name, metric)
+    reasons += list_differences(facts_a, facts_b, list(facts_a))
+    reasons += _run_reasons(a.report["methods"][a.label], b.report["methods"][b.label], set_name)
     return list(dict.fromkeys(reasons))
 
 
-def _lacking(report: dict, name: str, metric: str, label: str) -> str:
-    found = [
-        f"{m['reason']} ({len(m['images'])}: {list_some(m['images'])})"
-        for m in report["missing"]
-        if m["set"] == name and m["metric"] in (metric, None) and m["method"] in (label, None)
-    ]
-    return "; ".join(found) or "nothing"
+def _image_reasons(a: dict[str, str], b: dict[str, str]) -> list[str]:
+    """Return how the images of two sets differ. ``a``, ``b``: the digest of each image's pixels, by name."""
+    changed = {name for name in a.keys() & b.keys() if a[name] != b[name]}
+    reasons = []
+    for text, names in (
+        ("images only in the first", a.keys() - b.keys()),
+        ("images only in the second", b.keys() - a.keys()),
+        ("images with other pixels", changed),
+    ):
+        if names:
+            reasons.append(f"{text} ({len(names)}): {list_some(sorted(names))}")
+    return reasons
 
 
-def _differing_values(paths: tuple[Path, Path], name: str, metric: str, labels: tuple[str, str]) -> str:
-    tables = [_values(p.with_suffix(".csv"), name, metric, label) for p, label in zip(paths, labels, strict=True)]
-    if not all(tables):
+def _run_reasons(a: list[dict], b: list[dict], set_name: str) -> list[str]:
+    """Return how the runs of two methods differ. ``a``, ``b``: the manifest of each run."""
+    reasons = []
+    for run_a, run_b in zip(a, b, strict=False):
+        reasons += list_differences(run_a, run_b, RUN_KEYS)
+        options_a, options_b = ((run["sets"].get(set_name) or {}).get("options", {}) for run in (run_a, run_b))
+        differences = list_differences(options_a, options_b, sorted({*options_a, *options_b}))
+        reasons += [f"data set: {text}" for text in differences]
+    return reasons
+
+
+def _differing_values(a: Side, b: Side, set_name: str, metric: str) -> str:
+    values_a, values_b = a.values(set_name, metric), b.values(set_name, metric)
+    if not (values_a and values_b):
         return "; the images' values are in report.csv, which is not beside both"
-    both = tables[0].keys() & tables[1].keys()
-    names = sorted({image for image, run in both if tables[0][image, run] != tables[1][image, run]})
+    in_both = values_a.keys() & values_b.keys()
+    names = sorted({image for image, run in in_both if values_a[image, run] != values_b[image, run]})
     return f", but the values of {len(names)} images do: {list_some(names)}"
 
 
-def _values(path: Path, name: str, metric: str, label: str) -> dict[tuple[str, str], str]:
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["set"] == name and row["method"] == label]
-    return {(row["image"], row["run"]): row.get(metric, "") for row in rows}
-
-
-def _read(path: Path) -> dict:
+def _read_report(path: Path) -> dict:
     content = read_json(check_file("--compare", path))
     sections = [content.get(key) for key in ("methods", "metrics", "sets")]
     if content.get("format") != FORMAT or not all(isinstance(section, dict) for section in sections):

@@ -1,5 +1,6 @@
-"""Every image's values as arrays, for each method and metric of one test set, and what is missing of them."""
+"""The values of one test set's images as arrays, for each method and metric, and what is missing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,49 +23,55 @@ NO_FACE_IN_SOME = "some of its pairs are left out: not exactly one face is found
 
 @dataclass(frozen=True)
 class Missing:
-    """What a method lacks, or what nobody has where ``method`` is None."""
+    """Values that are missing, and why."""
 
-    method: str | None
+    method: str | None  # None: no method has them
     set: str
-    metric: str | None  # None: all
-    images: tuple[str, ...]  # none: the whole set
+    metric: str | None  # None: every metric
+    images: tuple[str, ...]  # empty: the whole set
     reason: str
 
 
 @dataclass(frozen=True)
-class Column:
-    """One method's values of one metric on one set: sums over an image's values and their counts, both (N,).
+class MetricValues:
+    """The values of one metric for one method on one test set. All arrays are (N,): one entry per image.
 
-    Most metrics have one value an image, verification one a pair. Of several runs, an image counts where all have one.
+    An image has one value of most metrics. An image has one value per pair for verification: 1.0 for a pair that is
+    judged rightly, 0.0 otherwise.
     """
 
-    sums: Array
-    counts: Array
+    sums: Array  # over an image's values
+    counts: Array  # of an image's values
     absent: NDArray[np.bool_]  # whether an image lacks a value that it should have
-    unmeasured: NDArray[np.bool_]  # whether it was not measured at all: not in the results, or with a problem
+    unmeasured: NDArray[np.bool_]  # whether an image is not in the results, or could not be measured
     run_means: tuple[float, ...]
     missing: tuple[Missing, ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no value at all."""
+        """Whether no image has a value."""
         return not self.counts.any()
+
+    @property
+    def means(self) -> Array:
+        """The mean of each image's values; 0 for an image without a value."""
+        return self.sums / np.maximum(self.counts, 1)
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """One test set with the values of all methods; arrays are in the order of ``names``."""
+    """One test set with the records of all methods. Arrays have one entry per image, in the order of ``names``."""
 
     name: str
     methods: tuple[Method, ...]
-    metrics: dict[str, dict]  # what the manifests say of each
-    names: tuple[str, ...] = field(init=False)
+    metrics: dict[str, dict]  # the manifests' record of each metric
+    names: tuple[str, ...] = field(init=False)  # of all images that any run has, sorted
 
     def __post_init__(self) -> None:
-        """Take the images of all runs together. Raises UserError where two runs differ in an image's pixels."""
+        """Collect the images' names. Raises UserError if two runs differ in an image's pixels."""
         pixels: dict[str, str] = {}
         differing = set()
-        for record in (r for m in self.methods for run in m.runs for r in run.sets.get(self.name, [])):
+        for record in self._records():
             if pixels.setdefault(record.name, record.pixels) != record.pixels:
                 differing.add(record.name)
         if differing:
@@ -74,47 +81,57 @@ class TestSet:
             )
         object.__setattr__(self, "names", tuple(sorted(pixels)))
 
+    def _records(self) -> list[Record]:
+        return [r for method in self.methods for run in method.runs for r in run.sets.get(self.name, [])]
+
     @cached_property
     def any_record(self) -> dict[str, Record]:
-        """A record of each image, for what does not depend on the method."""
-        return {r.name: r for m in self.methods for run in m.runs for r in run.sets.get(self.name, [])}
+        """One record of each image, by name. Facts such as the kernel's size are the same in all its records."""
+        return {record.name: record for record in self._records()}
 
     @cached_property
     def groups(self) -> list[str]:
-        """The sharp face of each image, by which images belong together: its file, or what a published name says."""
-        parsed = {name: parse_blurred_name(name) for name in self.names}
-        stems = {name: name if found is None else found.gt_stem for name, found in parsed.items()}
-        return [self.any_record[name].gt or stems[name] for name in self.names]
+        """The sharp face of each image. Images of one sharp face are a group.
+
+        The sharp face's file counts first, then the face in a published name, then the image's own name.
+        """
+        groups = []
+        for name in self.names:
+            parsed = parse_blurred_name(name)
+            groups.append(self.any_record[name].gt or (name if parsed is None else parsed.gt_stem))
+        return groups
 
     @cached_property
     def sizes(self) -> Array:
-        """The kernel's size of each image; NaN where its name does not tell."""
-        return np.array([np.nan if (s := self.any_record[name].size) is None else s for name in self.names])
+        """The size of each image's kernel in px; NaN if the image's name does not say."""
+        sizes = [self.any_record[name].size for name in self.names]
+        return np.array([np.nan if size is None else size for size in sizes])
 
-    def column(self, method: Method, metric: str) -> Column:
-        """Return a method's values of a metric, and what is missing of them."""
-        runs = [run for run in method.runs if self.name in run.sets]
-        of_all = [run for run in runs if metric in run.manifest["metrics"]]
-        size = len(self.names)
-        if len(of_all) < len(method.runs):
-            reason = "not measured on this set" if len(runs) < len(method.runs) else "metric not measured"
-            lacking = Missing(method.label, self.name, metric if runs else None, (), reason)
+    def values(self, method: Method, metric: str) -> MetricValues:
+        """Return a method's values of a metric, averaged over the runs, and what is missing."""
+        on_this_set = [run for run in method.runs if self.name in run.sets]
+        measured = [run for run in on_this_set if metric in run.manifest["metrics"]]
+        if len(measured) < len(method.runs):
+            size = len(self.names)
+            reason = "metric not measured" if len(on_this_set) == len(method.runs) else "not measured on this set"
+            missing = Missing(method.label, self.name, metric if on_this_set else None, (), reason)
             nothing = np.zeros(size)
-            return Column(nothing, nothing, np.ones(size, bool), np.zeros(size, bool), (), (lacking,))
-        parts = [self._values(run, method.label, metric) for run in of_all]
-        counts = np.min([part.counts for part in parts], axis=0)
-        scaled = [np.where(counts > 0, part.sums / np.maximum(part.counts, 1) * counts, 0.0) for part in parts]
-        means = tuple(mean for part in parts for mean in part.run_means)  # of the folds, for verification
+            return MetricValues(nothing, nothing, np.ones(size, bool), np.zeros(size, bool), (), (missing,))
+        return self._average([self._run_values(run, method.label, metric) for run in measured], metric)
+
+    def _average(self, runs: Sequence[MetricValues], metric: str) -> MetricValues:
+        """Average the runs image by image. An image counts only if every run has a value."""
+        counts = np.min([run.counts for run in runs], axis=0)
+        sums = [np.where(counts > 0, run.means * counts, 0.0) for run in runs]
+        run_means = tuple(mean for run in runs for mean in run.run_means)  # verification: the mean over the folds
         if self.metrics[metric]["type"] != VERIFICATION and counts.any():
-            means = tuple(float(sums.sum() / counts.sum()) for sums in scaled)  # of the images that all runs have
-        absent, unmeasured = (np.any([getattr(p, part) for p in parts], axis=0) for part in ("absent", "unmeasured"))
-        missing = tuple(dict.fromkeys(m for part in parts for m in part.missing))
-        return Column(np.mean(scaled, axis=0), counts, absent, unmeasured, means, missing)
+            run_means = tuple(float(run_sums.sum() / counts.sum()) for run_sums in sums)
+        absent = np.any([run.absent for run in runs], axis=0)
+        unmeasured = np.any([run.unmeasured for run in runs], axis=0)
+        missing = tuple(dict.fromkeys(entry for run in runs for entry in run.missing))
+        return MetricValues(np.mean(sums, axis=0), counts, absent, unmeasured, run_means, missing)
 
-    def _unmeasured(self, records: dict[str, Record]) -> NDArray[np.bool_]:
-        return np.array([name not in records or records[name].problem is not None for name in self.names])
-
-    def _values(self, run: Run, label: str, metric: str) -> Column:
+    def _run_values(self, run: Run, label: str, metric: str) -> MetricValues:
         records = {record.name: record for record in run.sets[self.name]}
         if self.metrics[metric]["type"] == VERIFICATION:
             return self._verification(records, label, metric)
@@ -124,53 +141,52 @@ class TestSet:
             if value is not None:
                 sums[i], counts[i] = value, 1
         missing = self._missing(records, counts, label, metric)
-        return Column(sums, counts, counts == 0, self._unmeasured(records), (), missing)
+        return MetricValues(sums, counts, counts == 0, self._unmeasured(records), (), missing)
 
-    def _verification(self, records: dict[str, Record], label: str, metric: str) -> Column:
+    def _verification(self, records: dict[str, Record], label: str, metric: str) -> MetricValues:
         settings = self.metrics[metric]["settings"]
+        judged = []
+        for i, name in enumerate(self.names):
+            for pair in records[name].pairs.get(metric, []) if name in records else []:
+                if pair.distance is not None:
+                    judged.append((pair.place, i, pair.distance, pair.is_same))
+        judged.sort(key=lambda entry: entry[:2])  # a list's pairs in its order; drawn pairs: the same person first
         sums, counts = np.zeros(len(self.names)), np.zeros(len(self.names))
-        judged = [
-            (place, i, distance, same)
-            for i, name in enumerate(self.names)
-            for _, distance, same, place in (records[name].pairs.get(metric, []) if name in records else [])
-            if distance is not None
-        ]
-        judged.sort(key=lambda pair: pair[:2])  # as a list has them, or those of one person first
         unmeasured = self._unmeasured(records)
+        distances, is_same = [entry[2] for entry in judged], [entry[3] for entry in judged]
         try:
-            result = verify(
-                [distance for _, _, distance, _ in judged],
-                [same for _, _, _, same in judged],
-                legacy_order=settings["legacy_order"],
-                seed=settings["seed"],
-            )
+            result = verify(distances, is_same, legacy_order=settings["legacy_order"], seed=settings["seed"])
         except UserError as error:
             too_few = Missing(label, self.name, metric, (), str(error))
-            return Column(sums, counts, counts == 0, unmeasured, (), (too_few,))
-        for (_, i, _, _), right in zip(judged, result.right, strict=True):
-            sums[i] += right
+            return MetricValues(sums, counts, counts == 0, unmeasured, (), (too_few,))
+        for (_, i, _, _), is_right in zip(judged, result.right, strict=True):
+            sums[i] += is_right
             counts[i] += 1
-        missing = self._missing(records, counts, label, metric)
-        halved = tuple(  # the others have no pair at all, and are among the missing already
-            name
-            for name, count in zip(self.names, counts, strict=True)
-            if count > 0 and any(distance is None for _, distance, _, _ in records[name].pairs[metric])
-        )
-        if halved:
-            missing += (Missing(label, self.name, metric, halved, NO_FACE_IN_SOME),)
-        # leaving out an image in which no face is found is part of the protocol
-        return Column(sums, counts, unmeasured, unmeasured, (result.accuracy,), missing)
+        missing = self._missing(records, counts, label, metric)  # names the images without any distance
+        measured = [name for name, count in zip(self.names, counts, strict=True) if count > 0]
+        partly = [name for name in measured if any(pair.distance is None for pair in records[name].pairs[metric])]
+        if partly:
+            missing += (Missing(label, self.name, metric, tuple(partly), NO_FACE_IN_SOME),)
+        # an image in which no face is found is not absent: the protocol leaves the image out
+        return MetricValues(sums, counts, unmeasured, unmeasured, (result.accuracy,), missing)
+
+    def _unmeasured(self, records: dict[str, Record]) -> NDArray[np.bool_]:
+        return np.array([name not in records or records[name].problem is not None for name in self.names])
 
     def _missing(self, records: dict[str, Record], counts: Array, label: str, metric: str) -> tuple[Missing, ...]:
+        """Return the images without a value, one entry per reason."""
         by_reason: dict[str, list[str]] = {}
         for name, count in zip(self.names, counts, strict=True):
             if count == 0:
-                record = records.get(name)
-                reason = "not in the results" if record is None else record.problem or self._no_value(record, metric)
+                reason = self._reason(records.get(name), metric)
                 by_reason.setdefault(reason, []).append(name)
-        return tuple(Missing(label, self.name, metric, tuple(names), why) for why, names in by_reason.items())
+        return tuple(Missing(label, self.name, metric, tuple(names), reason) for reason, names in by_reason.items())
 
-    def _no_value(self, record: Record, metric: str) -> str:
+    def _reason(self, record: Record | None, metric: str) -> str:
+        if record is None:
+            return "not in the results"
+        if record.problem:
+            return record.problem
         if self.metrics[metric]["type"] != VERIFICATION:
             return "no value"
         if record.pairs.get(metric):

@@ -1,4 +1,7 @@
-"""Which pictures a report shows. The command's arguments need it, and matplotlib, which draws them, takes a second."""
+"""Which pictures a report shows.
+
+The command's arguments need this module. It does not import matplotlib, because that import takes a second.
+"""
 
 from dataclasses import dataclass
 
@@ -9,11 +12,11 @@ CHOICES = ("random", "worst", "median", "best")
 
 @dataclass(frozen=True)
 class PictureChoice:
-    """Which images the grid shows: drawn, or those with the worst, median or best values of the first method."""
+    """Which images the grid shows: drawn at random, or with the worst, median or best values of the first method."""
 
     kind: str = "random"  # one of CHOICES
     count: int = 6
-    metric: str | None = None  # by which; default: the first
+    metric: str | None = None  # chosen by this metric's values; None: by the first metric
     seed: int = 0
 
     def __post_init__(self) -> None:

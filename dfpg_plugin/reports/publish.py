@@ -1,4 +1,4 @@
-"""Write a report into a folder, in every form."""
+"""Write a report into a folder: as JSON, Markdown, LaTeX, CSV and HTML, with pictures."""
 
 import io
 import json
@@ -11,17 +11,18 @@ from dfpg_plugin.checks import UserError, make_folder
 from dfpg_plugin.files import read_json, whole_file
 from dfpg_plugin.reports.html import to_html
 from dfpg_plugin.reports.latex import to_latex
+from dfpg_plugin.reports.markdown import to_markdown
 from dfpg_plugin.reports.picture_choice import PictureChoice
-from dfpg_plugin.reports.plots import choose_images, draw_grid, metric_of, plot_sizes
+from dfpg_plugin.reports.plots import choose_images, draw_grid, picture_metric, plot_sizes
 from dfpg_plugin.reports.report import Report, as_dict
-from dfpg_plugin.reports.tables import to_csv, to_markdown
+from dfpg_plugin.reports.tables import to_csv
 
 JSON = "report.json"
-LOGS = "logs"  # what a study keeps beside its report
+LOGS = "logs"  # a study's folder beside its report
 
 
 def check_target(folder: Path) -> None:
-    """Raise UserError unless ``folder`` can be written to: it is not there, empty, or holds an earlier report."""
+    """Raise UserError unless ``folder`` is missing, is empty, or has an earlier report."""
     if folder.is_file():
         raise UserError(f"--out: {folder} is a file. Name a folder.")
     others = sorted(path.name for path in folder.iterdir() if path.name != LOGS) if folder.is_dir() else []
@@ -30,7 +31,11 @@ def check_target(folder: Path) -> None:
 
 
 def publish(report: Report, folder: Path, choice: PictureChoice) -> list[Path]:
-    """Write report.json, .md, .tex, .csv and .html and the pictures; return their paths. Raises UserError."""
+    """Write report.json, .md, .tex, .csv and .html and the pictures. Return their paths.
+
+    The files of an earlier report are replaced or removed. Raises UserError if :func:`check_target` refuses the folder,
+    or if no set has the chosen metric.
+    """
     check_target(folder)
     make_folder("--out", folder)
     figures = _figures(report, choice)
@@ -44,18 +49,19 @@ def publish(report: Report, folder: Path, choice: PictureChoice) -> list[Path]:
     }
     facts = {**as_dict(report), "files": sorted([*figures, *pages, JSON])}
     pages[JSON] = json.dumps(facts, indent=1, allow_nan=False) + "\n"
-    old = read_json(folder / JSON).get("files", []) if (folder / JSON).exists() else []
+    earlier_files = read_json(folder / JSON).get("files", []) if (folder / JSON).exists() else []
     contents |= {file: text.encode("utf-8", "surrogateescape") for file, text in pages.items()}
     for file, content in contents.items():
         with whole_file(folder / file) as output:
             output.write(content)
-    for file in {Path(str(name)).name for name in old} - contents.keys():  # of a report that had more metrics, say
+    # an earlier report with more metrics, for example, has more pictures
+    for file in {Path(str(name)).name for name in earlier_files} - contents.keys():
         (folder / file).unlink(missing_ok=True)
     return [folder / file for file in contents]
 
 
 def _figures(report: Report, choice: PictureChoice) -> dict[str, tuple[str, Figure]]:
-    """Return captions and figures by file name."""
+    """Return a caption and a figure for each file name."""
     figures = {}
     for number, test_set in enumerate(report.sets, 1):
         for metric in test_set.cells if len(test_set.sizes) > 1 else ():
@@ -63,7 +69,7 @@ def _figures(report: Report, choice: PictureChoice) -> dict[str, tuple[str, Figu
             file = re.sub(r"[^\w.-]", "_", metric)
             figures[f"set{number}_{file}.png"] = (caption, plot_sizes(report, test_set, metric))
         names = choose_images(report, test_set, choice)
-        shown = metric_of(report, test_set, choice)
+        shown = picture_metric(report, test_set, choice)
         caption = f"{test_set.name}: {choice.kind} images" + (f"; below each its {shown}" if shown else "")
         figures[f"set{number}_pictures.png"] = (caption, draw_grid(report, test_set, names, shown))
     return figures

@@ -1,7 +1,7 @@
-"""Intervals and paired tests for measures of images that come in groups: blurred pictures of one sharp face.
+"""Intervals and paired tests for values of images that come in groups, one group for each sharp face.
 
-Everything works on sums and counts of each group, because pictures of one face are not independent: a group is drawn,
-or has its sign changed, as a whole. A group's sum and count are (G,) arrays.
+Blurred pictures of one sharp face are not independent. So the bootstrap draws a whole group, and the permutation test
+changes the sign of a whole group. Both need only the sum and the count of each group's values: two (G,) arrays.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from scipy.stats import permutation_test
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
-BLOCK = 2**20  # groups times resamples at once: arrays of 8 MiB
+BLOCK = 2**20  # most numbers in an array of resamples x groups: 8 MiB
 NUM_PERMUTATIONS = 9999
 
 
@@ -27,20 +27,20 @@ class Interval:
 
 
 def group_sums(values: Array, counts: Array, groups: Sequence[str]) -> tuple[Array, Array]:
-    """Return sums of ``values`` and of ``counts``, both (N,), over each group of ``groups``, N names, in their order.
+    """Return the sum of ``values`` and the sum of ``counts`` over each group: two (G,) arrays, sorted by group name.
 
-    What has count 0 has no value.
+    ``values``, ``counts``: (N,). A value with count 0 is ignored. ``groups``: N names.
     """
     _, inverse = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
     size = int(inverse.max()) + 1 if len(inverse) else 0
-    there = np.where(counts > 0, values, 0.0)
-    return np.bincount(inverse, there, size).astype(float), np.bincount(inverse, counts, size).astype(float)
+    counted = np.where(counts > 0, values, 0.0)
+    return np.bincount(inverse, counted, size).astype(float), np.bincount(inverse, counts, size).astype(float)
 
 
 def bootstrap(sums: Array, counts: Array, resamples: int, seed: int) -> Interval:
-    """Return the mean of all values and its percentile interval over ``resamples`` draws of groups with replacement.
+    """Return the mean of all values and the percentile interval over ``resamples`` draws of groups with replacement.
 
-    Not a number where there is no value; neither are the ends where a value is infinite or there is one group only.
+    The mean is NaN if there is no value. The ends are NaN if the mean is not finite, or if only one group has a value.
     """
     sums, counts = sums[counts > 0], counts[counts > 0]
     if not len(counts):
@@ -59,17 +59,17 @@ def bootstrap(sums: Array, counts: Array, resamples: int, seed: int) -> Interval
 
 
 def paired_p(differences: Array, seed: int) -> float:
-    """Return the two-sided p-value of the mean of paired differences (G,) being 0, by changing signs at random.
+    """Return the two-sided p-value of the hypothesis that paired differences (G,) have mean 0.
 
-    1 where there is no difference at all.
+    The test changes the differences' signs at random. The p-value is 1 if all differences are 0.
     """
     if not np.any(differences):
         return 1.0
-    if len(differences) < 2:  # scipy refuses; with one pair both signs are equally extreme
+    if len(differences) < 2:  # scipy raises an error; both signs of a single difference are equally extreme
         return 1.0
     result = permutation_test(
         (differences,),
-        lambda x, axis: np.mean(x, axis=axis),
+        np.mean,
         permutation_type="samples",
         vectorized=True,
         n_resamples=NUM_PERMUTATIONS,
@@ -80,7 +80,7 @@ def paired_p(differences: Array, seed: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number by Holm's step-down method, in the order given."""
+    """Return p-values adjusted for multiple tests by Holm's step-down method, in the given order."""
     order = np.argsort(p_values)
     steps = np.array(p_values, dtype=float)[order] * np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))

@@ -1,10 +1,9 @@
-"""A report's tables, and what its numbers look like; as Markdown and CSV."""
+"""A report's tables and lines of text, the form of its numbers, and all values as CSV."""
 
 import csv
 import io
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dfpg_plugin.evaluation.records import Record
@@ -17,22 +16,22 @@ DECIMALS = {  # as in the paper's tables
     "calculate_identity_similarity": 3, DETECTION: 2, VERIFICATION: 2,
 }  # fmt: skip
 PERCENT = (DETECTION, VERIFICATION)
-DIGITS, MAX_DECIMALS = 4, 8  # of other metrics: this many digits that count
-NONE, INCOMPLETE = "\u2013", "†"  # a dash
+DIGITS, MAX_DECIMALS = 4, 8  # other metrics: this many significant digits, at most this many decimals
+NONE, INCOMPLETE = "\u2013", "†"  # a dash for no value; a dagger for a mean without all images
 
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows and columns, the first column a row's name; ``marks``: rank of each cell, 1 or 2, or None."""
+    """Text in rows and columns. The first column names the rows."""
 
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    marks: tuple[tuple[int | None, ...], ...]
+    marks: tuple[tuple[int | None, ...], ...]  # each text's rank: 1, 2 or None
 
 
 def format_value(value: float, facts: Mapping, with_unit: bool = True) -> str:
-    """Return a metric's value with the decimals of the paper, rates in percent."""
+    """Return a metric's value with as many decimals as in the paper. Rates are in percent, for example ``98.75 %``."""
     if math.isnan(value):
         return NONE
     if math.isinf(value):
@@ -42,13 +41,16 @@ def format_value(value: float, facts: Mapping, with_unit: bool = True) -> str:
         return f"{100 * value:.{DECIMALS[kind]}f}{' %' if with_unit else ''}"
     decimals = DECIMALS.get(kind)
     if decimals is None:
-        exponent = int(f"{value:.{DIGITS - 1}e}".split("e")[1])  # of the rounded value: 9.99996 is 10.00
+        exponent = int(f"{value:.{DIGITS - 1}e}".split("e")[1])  # rounded first: 9.99996 is 10.00
         decimals = min(max(0, DIGITS - 1 - exponent), MAX_DECIMALS)
     return f"{value:.{decimals}f}"
 
 
 def format_cell(cell: Cell | None, facts: Mapping) -> str:
-    """Return ``mean [low, high]``, with the number of images where some have no value, and a dagger where some lack."""
+    """Return a cell as text, for example ``27.10 [26.31, 28.02] (27 of 28) †``.
+
+    The numbers of images follow if some expected images have no value. The dagger follows if the method lacks images.
+    """
     if cell is None or math.isnan(cell.mean):
         return NONE
     mean = format_value(cell.mean, facts)
@@ -60,23 +62,28 @@ def format_cell(cell: Cell | None, facts: Mapping) -> str:
 
 
 def title_of(key: str, facts: Mapping) -> str:
-    """Return a metric's heading: its name, which way is better, and who recognised the faces."""
+    """Return a metric's heading: name, better direction and face recogniser, for example ``found ↑ (dlib 20)``."""
     arrow = "↑" if facts["better"] == "higher" else "↓"
     recogniser = facts.get("uses", {}).get("recogniser")
     return f"{key} {arrow}" + (f" ({recogniser.split(':')[0]})" if recogniser else "")
 
 
 def tables_of(report: Report) -> Iterator[tuple[SetReport, list[Table]]]:
-    """Yield each set's tables: all metrics, then each metric by kernel size, the tests, the runs."""
+    """Yield each set and its tables.
+
+    The tables are: all metrics; each metric by kernel size; the paired tests; each run's mean. A table without content
+    is left out.
+    """
     for test_set in report.sets:
         tables = [_main_table(report, test_set)]
-        tables += [_size_table(report, test_set, metric) for metric in test_set.cells if len(test_set.sizes) > 1]
+        if len(test_set.sizes) > 1:
+            tables += [_size_table(report, test_set, metric) for metric in test_set.cells]
         tables += [table for table in (_test_table(report, test_set), _run_table(report, test_set)) if table.rows]
         yield test_set, tables
 
 
 def missing_lines(report: Report) -> list[str]:
-    """Return what is missing, every image by name."""
+    """Return one line for each reason why values are missing, with the name of every image."""
     lines = []
     for missing in report.missing:
         who = "No method" if missing.method is None else missing.method
@@ -88,53 +95,48 @@ def missing_lines(report: Report) -> list[str]:
 
 
 def provenance_lines(report: Report) -> list[str]:
-    """Return what the numbers are and how they were got, a line each."""
-    lines = [
+    """Return lines that say what the numbers are, and how they were measured."""
+    return [
         f"In brackets: 95 % bootstrap percentile intervals of the mean, {report.resamples} resamples of sharp faces, "
         f"each with all its blurred pictures, seed {report.seed}. Values of several runs are averaged first.",
         "p: sign-flip permutation test of the differences of faces, adjusted for the number of methods (Holm).",
         f"{INCOMPLETE}: images are missing, so that the mean is not comparable and takes no rank.",
+        *(_metric_line(key, facts) for key, facts in report.metrics.items()),
+        *(_run_line(method.label, run.manifest) for method in report.methods for run in method.runs),
+        *_software_lines(report),
+        f"This report: {report.command}, {report.created}",
     ]
-    for key, facts in report.metrics.items():
-        settings = ", ".join(f"{k} {v}" for k, v in {**facts["settings"], **facts["uses"]}.items())
-        lines.append(f"{key}: {facts['type']}, {facts['better']} is better; {settings or 'no settings'}")
-    for method in report.methods:
-        for run in method.runs:
-            facts = run.manifest
-            weights = facts["method"]["weights"]
-            origin = f"weights sha256 {weights['sha256'][:12]}" if weights else f"images: {facts['method']['images']}"
-            count = facts["method"]["parameters"]
-            size = f", {count / 1e6:.2f} M parameters" if count else ""
-            lines.append(f"{method.label}: {facts['command']} (commit {facts['commit']}, {origin}{size})")
-    by_software: dict[str, list[str]] = {}
-    for run in (run for method in report.methods for run in method.runs):
-        versions = ", ".join(f"{name} {v}" for name, v in run.manifest["software"].items() if v)
-        by_software.setdefault(f"{versions}, on {run.manifest['machine']['device']}", []).append(run.manifest["name"])
-    for versions, names in by_software.items():
-        whose = f" of {', '.join(names)}" if len(by_software) > 1 else ""
-        lines.append(f"Software{whose}: {versions}")
-    lines.append(f"This report: {report.command}, {report.created}")
-    return lines
 
 
-def to_markdown(report: Report, pictures: Mapping[str, str]) -> str:
-    """Return the report in Markdown. ``pictures``: captions of picture files beside it."""
-    parts = [f"# {_markdown(report.title)}"]
-    for test_set, tables in tables_of(report):
-        parts.append(f"## {_markdown(test_set.name)}: {len(test_set.images)} images of {test_set.faces} faces")
-        for table in tables:
-            parts += [_markdown(table.caption), _markdown_table(table)]
-    parts += [f"![{_markdown(caption)}]({file})" for file, caption in pictures.items()]
-    lines = missing_lines(report)
-    parts += ["## Missing pieces", "\n".join(f"- {_markdown(line)}" for line in lines) or "None."]
-    parts += ["## What these numbers are", "\n".join(f"- {_markdown(line)}" for line in provenance_lines(report))]
-    return "\n\n".join(part for part in parts if part) + "\n"
+def _metric_line(key: str, facts: Mapping) -> str:
+    settings = ", ".join(f"{name} {value}" for name, value in {**facts["settings"], **facts["uses"]}.items())
+    return f"{key}: {facts['type']}, {facts['better']} is better; {settings or 'no settings'}"
+
+
+def _run_line(label: str, manifest: Mapping) -> str:
+    method = manifest["method"]
+    weights, count = method["weights"], method["parameters"]
+    origin = f"weights sha256 {weights['sha256'][:12]}" if weights else f"images: {method['images']}"
+    size = f", {count / 1e6:.2f} M parameters" if count else ""
+    return f"{label}: {manifest['command']} (commit {manifest['commit']}, {origin}{size})"
+
+
+def _software_lines(report: Report) -> list[str]:
+    """Return one line for each combination of versions and device; several lines also name the runs."""
+    names_of: dict[str, list[str]] = {}
+    for manifest in (run.manifest for method in report.methods for run in method.runs):
+        versions = ", ".join(f"{package} {version}" for package, version in manifest["software"].items() if version)
+        names_of.setdefault(f"{versions}, on {manifest['machine']['device']}", []).append(manifest["name"])
+    if len(names_of) == 1:
+        return [f"Software: {versions}" for versions in names_of]
+    return [f"Software of {', '.join(names)}: {versions}" for versions, names in names_of.items()]
 
 
 def to_csv(report: Report) -> str:
-    """Return every image's values, one row for each set, image, method and run.
+    """Return the values of all images as CSV. Each set, image, method and run has a row.
 
-    Of a verification: ``photograph distance same`` of each pair, the distance empty where a face was not found.
+    A verification metric lists an image's pairs: ``ann_2.png 0.31 same; bob_1.png 1.2 other``. The distance is left out
+    if a face was not found.
     """
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
@@ -142,17 +144,22 @@ def to_csv(report: Report) -> str:
     writer.writerow(["set", "image", "sharp_face", "kernel_size", "method", "run", "name", "problem", *keys])
     for method in report.methods:
         for number, run in enumerate(method.runs, 1):
-            for name, records in run.sets.items():
+            for set_name, records in run.sets.items():
                 for r in records:
-                    row = [name, r.name, r.gt, r.size, method.label, number, run.manifest["name"], r.problem]
                     values = [_pairs(r, key) if key in r.pairs else r.values.get(key) for key in keys]
-                    writer.writerow(["" if value is None else value for value in [*row, *values]])
+                    run_name = run.manifest["name"]
+                    writer.writerow(
+                        [set_name, r.name, r.gt, r.size, method.label, number, run_name, r.problem, *values]
+                    )
     return output.getvalue()
 
 
 def _pairs(record: Record, key: str) -> str:
-    rows = record.pairs[key]
-    return "; ".join(f"{photo} {'' if d is None else d} {'same' if same else 'other'}" for photo, d, same, _ in rows)
+    texts = []
+    for pair in record.pairs[key]:
+        distance = "" if pair.distance is None else pair.distance
+        texts.append(f"{pair.photograph} {distance} {'same' if pair.is_same else 'other'}")
+    return "; ".join(texts)
 
 
 def _main_table(report: Report, test_set: SetReport) -> Table:
@@ -169,11 +176,13 @@ def _size_table(report: Report, test_set: SetReport, metric: str) -> Table:
 
 
 def _cell_table(report: Report, caption: str, header: tuple[str, ...], cells: Cells, metrics: list[str]) -> Table:
+    """Return a table with a row per method and a column per entry of ``cells``. ``metrics``: each column's metric."""
     rows, marks = [], []
     for label in report.labels:
-        columns = [(of.get(label), report.metrics[m]) for of, m in zip(cells.values(), metrics, strict=True)]
-        rows.append((label, *(format_cell(cell, facts) for cell, facts in columns)))
-        marks.append((None, *(None if cell is None else cell.rank for cell, _ in columns)))
+        row = [by_label.get(label) for by_label in cells.values()]
+        texts = [format_cell(cell, report.metrics[metric]) for cell, metric in zip(row, metrics, strict=True)]
+        rows.append((label, *texts))
+        marks.append((None, *(None if cell is None else cell.rank for cell in row)))
     return Table(caption, header, tuple(rows), tuple(marks))
 
 
@@ -192,30 +201,20 @@ def _test_table(report: Report, test_set: SetReport) -> Table:
 def _run_table(report: Report, test_set: SetReport) -> Table:
     rows = []
     for label in (method.label for method in report.methods if len(method.runs) > 1):
-        row = [label]
-        for metric, cells in test_set.cells.items():
-            means, facts = cells[label].run_means, report.metrics[metric]
-            each = ", ".join(format_value(mean, facts, False) for mean in means) or NONE
-            row.append(f"{each} (sd {format_value(_deviation(means), facts, False)})" if len(means) > 1 else each)
-        rows.append(tuple(row))
+        cells = [(by_label[label], report.metrics[metric]) for metric, by_label in test_set.cells.items()]
+        rows.append((label, *(_format_runs(cell.run_means, facts) for cell, facts in cells)))
     header = ("method", *(title_of(key, report.metrics[key]) for key in test_set.cells))
     caption = "Each run's mean, and their standard deviation"
     return Table(caption, header, tuple(rows), tuple((None,) * len(header) for _ in rows))
 
 
+def _format_runs(means: tuple[float, ...], facts: Mapping) -> str:
+    """Return the runs' means as text, for example ``27.10, 27.32 (sd 0.16)``."""
+    text = ", ".join(format_value(mean, facts, False) for mean in means) or NONE
+    return f"{text} (sd {format_value(_deviation(means), facts, False)})" if len(means) > 1 else text
+
+
 def _deviation(means: tuple[float, ...]) -> float:
-    """Return the sample's standard deviation."""
+    """Return the standard deviation of the sample, with n - 1 in the denominator."""
     center = math.fsum(means) / len(means)
     return math.sqrt(math.fsum((mean - center) ** 2 for mean in means) / (len(means) - 1))
-
-
-def _markdown(text: str) -> str:
-    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", text)
-
-
-def _markdown_table(table: Table) -> str:
-    marks: dict[int | None, Callable[[str], str]] = {1: "**{}**".format, 2: "<u>{}</u>".format, None: "{}".format}
-    lines = [[_markdown(text) for text in table.header], ["---"] * len(table.header)]
-    for row, ranks in zip(table.rows, table.marks, strict=True):
-        lines.append([marks[rank](_markdown(text)) for text, rank in zip(row, ranks, strict=True)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -79,13 +79,13 @@ def test_an_image_keeps_its_partners_where_others_are_missing(tmp_path: Path) ->
     write_photographs(tmp_path / "p")
     names = sorted(path.name for path in (tmp_path / "p").iterdir())
     partners = Partners(VerificationOptions(identity=IDENTITY, seed=3), tmp_path / "p", names, [])
-    alone = partners.of("s37_1_ker01_blur_k5", "s37_1.png")
-    assert alone == partners.of("s37_1_ker01_blur_k5", "s37_1.png")
+    alone = partners.partners_of("s37_1_ker01_blur_k5", "s37_1.png")
+    assert alone == partners.partners_of("s37_1_ker01_blur_k5", "s37_1.png")
     assert alone[0] == ("s37_2.png", True, 0)  # never its own sharp face
-    others = {partners.of(f"s37_1_ker{k:02d}_blur_k5", "s37_1.png")[1][0] for k in range(12)}
+    others = {partners.partners_of(f"s37_1_ker{k:02d}_blur_k5", "s37_1.png")[1][0] for k in range(12)}
     assert len(others) > 2  # the seed alone does not choose
     with pytest.raises(UserError, match=r"finds nobody in the photograph's path face\.png"):
-        partners.of("x", "face.png")
+        partners.partners_of("x", "face.png")
 
 
 def test_a_person_of_one_photograph_has_no_partner(tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_a_person_of_one_photograph_has_no_partner(tmp_path: Path) -> None:
     # sharp faces may lie elsewhere and have another extension than the photographs
     partners = Partners(options, tmp_path, ["s37_1.jpg", "s38_1.jpg"], [])
     assert partners.distances("s38_1_ker01_blur_k5", "s38_1.jpg", None) == []
-    assert partners.of("s37_1_ker01_blur_k5", "s37_1.jpg")[0] == ("s37_2.png", True, 0)
-    with pytest.raises(UserError, match="for none of 1 sharp faces, another photograph of the same person and one of"):
+    assert partners.partners_of("s37_1_ker01_blur_k5", "s37_1.jpg")[0] == ("s37_2.png", True, 0)
+    with pytest.raises(UserError, match=r"finds no pair in .* for 1 sharp faces\. A face needs another photograph"):
         Partners(options, tmp_path, ["s38_1.jpg"], [])
 
 
@@ -105,9 +105,9 @@ def test_pairs_from_a_list(tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text("a.png s37_2.png 1\na.png s38_1.png 0\nb s39_1.png 1\n")
     options = VerificationOptions(pairs=str(tmp_path / "pairs.txt"), photographs=str(tmp_path / "p"))
     partners = Partners(options, tmp_path, [], ["a", "b", "c"])
-    assert partners.of("a", "a.png") == [("s37_2.png", True, 0), ("s38_1.png", False, 1)]
-    assert partners.of("b", "b.png") == [("s39_1.png", True, 2)]
-    assert partners.of("c", "c.png") == []
+    assert partners.partners_of("a", "a.png") == [("s37_2.png", True, 0), ("s38_1.png", False, 1)]
+    assert partners.partners_of("b", "b.png") == [("s39_1.png", True, 2)]
+    assert partners.partners_of("c", "c.png") == []
     assert sorted(partners.embeddings) == ["s37_2.png", "s38_1.png", "s39_1.png"]
     with pytest.raises(UserError, match=r"pairs\.txt: b is no image of the test set"):
         Partners(options, tmp_path, [], ["a"])

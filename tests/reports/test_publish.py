@@ -14,7 +14,7 @@ from results_folders import PSNR, VERIFICATION, drawn, method, record, write_run
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.reports.picture_choice import PictureChoice
-from dfpg_plugin.reports.plots import choose_images, draw_grid, metric_of, plot_sizes
+from dfpg_plugin.reports.plots import choose_images, draw_grid, picture_metric, plot_sizes
 from dfpg_plugin.reports.publish import check_target, publish
 from dfpg_plugin.reports.report import Report, build_report
 
@@ -148,7 +148,7 @@ def test_sets_without_the_metric_to_choose_by_show_drawn_images(tmp_path: Path) 
     records = [record(i, f"f{i}", pairs=pairs) for i in range(20)]
     run = write_run(tmp_path / "faces", {"S": records}, {"v/1": VERIFICATION, "v": VERIFICATION})
     only_faces = build_report([method("m", run)], "T", 50, 0)
-    assert metric_of(only_faces, only_faces.sets[0], PictureChoice("worst")) is None
+    assert picture_metric(only_faces, only_faces.sets[0], PictureChoice("worst")) is None
     publish(only_faces, tmp_path / "out", PictureChoice("worst", 2))
 
 

@@ -9,15 +9,9 @@ import pytest
 from results_folders import D_VGG, DETECTION, PSNR, VERIFICATION, drawn, method, record, write_run
 
 from dfpg_plugin.reports.latex import to_latex
+from dfpg_plugin.reports.markdown import to_markdown
 from dfpg_plugin.reports.report import Report, build_report
-from dfpg_plugin.reports.tables import (
-    format_value,
-    missing_lines,
-    provenance_lines,
-    title_of,
-    to_csv,
-    to_markdown,
-)
+from dfpg_plugin.reports.tables import format_value, missing_lines, provenance_lines, title_of, to_csv
 
 
 @pytest.fixture
