@@ -17,16 +17,16 @@ from basicsr.utils.registry import (
 )
 from pydantic import ValidationError
 
-from dfpg_plugin.checks import UserError, check_choice, check_file, check_keys, close_names
+from dfpg_plugin.checks import UserError, check_choice, check_file
 from dfpg_plugin.options import schema
 from dfpg_plugin.options.completing import section_of_data_set
+from dfpg_plugin.options.components import check_arguments, look_up, source_of
 from dfpg_plugin.options.curves import check_curves
 from dfpg_plugin.options.keys import unknown_keys
 from dfpg_plugin.options.reading import Options, with_line
 from dfpg_plugin.options.schema import HIGHER, LOWER
 from dfpg_plugin.options.section import Section, mistakes_in
 
-BASICSR_SUFFIX = "_basicsr"  # BasicSR looks a name up with it, too
 GROUND_TRUTH = "img2"  # what BasicSR calls it in a metric's parameters
 GIVEN = ("img", GROUND_TRUTH)  # to metrics, by the model
 COPIED = {"scale": "scale", "seed": "manual_seed"}  # complete() copies these into the data sets
@@ -115,7 +115,7 @@ def _check_device(opt: Options, plugins: Sequence[str]) -> None:
     """Refuse a model that asks for a GPU while it is built, as Real-ESRGAN's do, where none is used."""
     model = look_up("model_type", MODEL_REGISTRY, opt["model_type"], plugins)
     constructors = [vars(base)["__init__"] for base in inspect.getmro(model) if "__init__" in vars(base)]  # type: ignore[arg-type]
-    if opt["num_gpu"] == 0 and any(".cuda()" in _source(constructor) for constructor in constructors):
+    if opt["num_gpu"] == 0 and any(".cuda()" in source_of(constructor) for constructor in constructors):
         raise UserError(
             f"model_type: {opt['model_type']} needs a GPU, for its constructor calls .cuda(), and none is used here. "
             "On a CPU its networks train under SRModel, SRGANModel or ESRGANModel, with pairs of images."
@@ -158,50 +158,7 @@ def _check_component(key: str, registry: Registry, section: object, plugins: Seq
     if registry in (ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY):
         arguments = {k: v for k, v in section.items() if k != "type"}
         given, extra = (GIVEN, ("better",)) if registry is METRIC_REGISTRY else ((), ())
-        _check_arguments(key, component, arguments, given, extra)
-
-
-def look_up(key: str, registry: Registry, name: object, plugins: Sequence[str] = ()) -> object:
-    """Return the component that a registry holds under a name. Raises UserError, naming ``key``, for other names."""
-    known = dict(iter(registry))
-    found = known.get(name, known.get(f"{name}{BASICSR_SUFFIX}")) if isinstance(name, str) else None
-    if found is None:
-        kind = registry._name
-        hint = close_names(str(name), (k.removesuffix(BASICSR_SUFFIX) for k in known))
-        raise UserError(
-            f"{key}: no {kind} is called {name!r}.{hint} Plugins loaded: {', '.join(plugins)}. "
-            "`basicsr list` shows every name; a `plugins:` list in the YAML loads others."
-        )
-    return found
-
-
-def _check_arguments(
-    key: str, component: object, arguments: dict, given: Sequence[str] = (), extra: Sequence[str] = ()
-) -> None:
-    """Compare arguments with a signature. ``given``: those that are passed later; ``extra``: others that may stand."""
-    parameters = dict(inspect.signature(component).parameters)  # type: ignore[arg-type]
-    rest = [name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD]
-    for name in rest:
-        del parameters[name]
-    if not rest or (extra and not _is_read(component, rest[0])):
-        check_keys(key, arguments, {*parameters, *extra} - set(given))
-    for name, p in parameters.items():
-        is_needed = p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
-        if is_needed and name not in (*arguments, *given):
-            raise UserError(f"{key}: the key {name!r} is missing.")
-
-
-def _is_read(function: object, rest: str) -> bool:
-    """Tell whether a metric reads its ``**kwargs``: BasicSR's take them for the sake of one, and swallow all."""
-    source = _source(function)
-    return not source or source.count(rest) > 1
-
-
-def _source(function: object) -> str:
-    try:
-        return inspect.getsource(function)  # type: ignore[arg-type]
-    except (OSError, TypeError):
-        return ""
+        check_arguments(key, component, arguments, given, extra)
 
 
 def _check_direction(key: str, metric: object) -> None:

@@ -167,9 +167,7 @@ class Metric(Component):
     better: Annotated[Literal["higher", "lower"], Expected("higher or lower")] | None = Key(
         None, "Which values are better: higher or lower."
     )
-    crop_border: From0 | None = Key(
-        None, "How many px are cut off at each side before an image is measured.", read_by=()
-    )
+    crop_border: From0 | None = Key(None, "How many px are cut off at each side before measuring.", read_by=())
 
 
 class SetMetric(Component):

@@ -11,7 +11,8 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from numpy.typing import NDArray
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.options.checking import GIVEN, GROUND_TRUTH, look_up
+from dfpg_plugin.options.checking import GIVEN, GROUND_TRUTH
+from dfpg_plugin.options.components import look_up
 from dfpg_plugin.options.reading import Options
 
 TRIAL_SIZE = 192  # px; MS-SSIM needs 176

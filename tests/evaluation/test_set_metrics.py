@@ -122,7 +122,7 @@ def test_pairs_from_a_list(tmp_path: Path) -> None:
         (["x"], "val:set_metrics: expected metrics by name"),
         ({"a": {"type": "detection"}}, "val:set_metrics:a:type: 'detection' is not one of detection_rate"),
         ({"a": {"type": "detection_rate", "recognizer": "dlib"}}, "unknown key 'recognizer'. Did you mean recogniser"),
-        ({"a": {"type": "detection_rate", "weights": 3}}, "val:set_metrics:a: weights: expected str"),
+        ({"a": {"type": "detection_rate", "weights": 3}}, "val:set_metrics:a: weights: expected text"),
         ({"a": {"type": "verification_accuracy"}}, "needs either pairs"),
         ({"a": {"type": "verification_accuracy", "identity": "("}}, "identity: '(' is no expression"),
         ({"a": {"type": "verification_accuracy", "identity": "a", "pairs": "b"}}, "needs either pairs"),
