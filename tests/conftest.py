@@ -1,5 +1,6 @@
 """What several tests share: small options, and the command as a user runs it."""
 
+import logging
 import os
 import resource
 import signal
@@ -15,6 +16,7 @@ import torch
 import yaml
 
 import dfpg_plugin  # noqa: F401 - before any test imports basicsr
+from dfpg_plugin.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 DEMO_YAML = ROOT / "options" / "train_dfpg_orl.yml"
@@ -99,7 +101,10 @@ Command = Callable[..., subprocess.CompletedProcess]
 
 @pytest.fixture
 def basicsr(tmp_path: Path) -> Command:
-    """Run ``basicsr`` with the given arguments in ``tmp_path``, on one thread, and return the finished process."""
+    """Run ``basicsr`` in a process of its own, in ``tmp_path``, on one thread; return the finished process.
+
+    A start takes 5 s. :func:`command` is for what does not depend on a process of its own.
+    """
 
     def run(*args: object, code: str | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
         command = [sys.executable, "-c", code or "import sys; from dfpg_plugin.cli.main import main; sys.exit(main())"]
@@ -110,3 +115,32 @@ def basicsr(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+def clear_logger() -> None:
+    """Remove what an earlier training in this process left: BasicSR opens a log file once a process only."""
+    from basicsr.utils.logger import initialized_logger
+
+    log = logging.getLogger("basicsr")
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+    initialized_logger.clear()
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """Run ``basicsr`` in this process, in ``tmp_path``; return its exit status."""
+    import basicsr.train
+
+    monkeypatch.chdir(tmp_path)
+    # so that a patch of the stock loop ends with the test
+    monkeypatch.setattr(basicsr.train, "load_resume_state", basicsr.train.load_resume_state)
+
+    def run(*args: object) -> int:
+        clear_logger()
+        monkeypatch.setattr("sys.argv", ["basicsr", *map(str, args)])
+        return main([str(a) for a in args])
+
+    yield run
+    clear_logger()

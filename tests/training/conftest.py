@@ -1,23 +1,11 @@
-"""Trainings inside the test's process: the command in an empty folder, with BasicSR's global logger made new."""
+"""What trainings share: options of BasicSR's simplest model, and a few faces."""
 
-import logging
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import pytest
-from basicsr.utils import logger as basicsr_logger
 
-from dfpg_plugin.cli.main import main
 from dfpg_plugin.data.faces import orl_faces
-
-
-def clear_logger() -> None:
-    """Remove what an earlier training in this process left: BasicSR opens a log file once a process only."""
-    log = logging.getLogger("basicsr")
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        handler.close()
-    basicsr_logger.initialized_logger.clear()
 
 
 def for_sr_model(opt: dict) -> dict:
@@ -31,31 +19,21 @@ def for_sr_model(opt: dict) -> dict:
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
-    """Run ``basicsr`` in this process, in ``tmp_path``; return its exit status."""
-    import basicsr.train
-
-    monkeypatch.chdir(tmp_path)
-    # so that a patch of the stock loop ends with the test
-    monkeypatch.setattr(basicsr.train, "load_resume_state", basicsr.train.load_resume_state)
-
-    def run(*args: object) -> int:
-        clear_logger()
-        monkeypatch.setattr("sys.argv", ["basicsr", *map(str, args)])
-        return main([str(a) for a in args])
-
-    yield run
-    clear_logger()
+def eight_faces(tmp_path: Path) -> Path:
+    """A folder of 8 real faces."""
+    return write_faces(tmp_path / "faces", slice(None, None, 40))
 
 
 @pytest.fixture
-def eight_faces(tmp_path: Path) -> Path:
-    """A folder of 8 real faces."""
-    import cv2
+def two_faces(tmp_path: Path) -> Path:
+    """A folder of 2 real faces, for validations whose length does not matter."""
+    return write_faces(tmp_path / "two", slice(None, None, 160))
 
-    folder = tmp_path / "faces"
+
+def write_faces(folder: Path, which: slice) -> Path:
+    """Write some of the demo's faces as PNGs into a new folder and return it."""
     folder.mkdir()
     faces = orl_faces("train")
-    for name in faces.names[::40]:
+    for name in faces.names[which]:
         cv2.imwrite(str(folder / f"{name[:-4].replace('/', '_')}.png"), faces.read(name))
     return folder
