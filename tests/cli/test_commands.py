@@ -160,7 +160,9 @@ def test_yaml_and_forced_values_execute_nothing(
     assert not (tmp_path / "executed").exists()
 
 
-def test_training_then_testing(command: Callable, tmp_path: Path, demo_options: dict, capsys, three_faces: Path) -> None:
+def test_training_then_testing(
+    command: Callable, tmp_path: Path, demo_options: dict, capsys, three_faces: Path
+) -> None:
     demo_options["train"]["total_iter"] = 1
     demo_options["datasets"]["val"].update(faces=None, split=None, dataroot_gt=str(three_faces))
     assert command("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options)) == 0
