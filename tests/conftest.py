@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
-from kit import ROOT, Brighten, clear_logger, identity, register, small_options
+from kit import ROOT, Brighten, clear_logger, identity, register, small_options, write_faces
 from safetensors.torch import save_file
 
 from dfpg_plugin.cli.main import main
-from dfpg_plugin.data.faces import orl_faces
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several at a time: more threads than CPUs wait for one another
     torch.set_num_threads(1)
@@ -39,7 +38,10 @@ Command = Callable[..., subprocess.CompletedProcess]
 
 @pytest.fixture
 def basicsr(tmp_path: Path) -> Command:
-    """Run ``basicsr`` with the given arguments in ``tmp_path``, on one thread, and return the finished process."""
+    """Run ``basicsr`` in a process of its own, in ``tmp_path``, on one thread; return the finished process.
+
+    A start takes 5 s. :func:`command` is for what does not depend on a process of its own.
+    """
 
     def run(*args: object, code: str | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
         command = [sys.executable, "-c", code or "import sys; from dfpg_plugin.cli.main import main; sys.exit(main())"]
@@ -92,14 +94,13 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 @pytest.fixture
 def eight_faces(tmp_path: Path) -> Path:
     """A folder of 8 real faces."""
-    import cv2
+    return write_faces(tmp_path / "faces", slice(None, None, 40))
 
-    folder = tmp_path / "faces"
-    folder.mkdir()
-    faces = orl_faces("train")
-    for name in faces.names[::40]:
-        cv2.imwrite(str(folder / f"{name[:-4].replace('/', '_')}.png"), faces.read(name))
-    return folder
+
+@pytest.fixture
+def two_faces(tmp_path: Path) -> Path:
+    """A folder of 2 real faces, for validations whose length does not matter."""
+    return write_faces(tmp_path / "two", slice(None, None, 160))
 
 
 @pytest.fixture

@@ -91,6 +91,15 @@ def register(monkeypatch: pytest.MonkeyPatch, registry: Registry, *components: o
         monkeypatch.setitem(registry._obj_map, component.__name__, component)
 
 
+def write_faces(folder: Path, which: slice) -> Path:
+    """Write some of the demo's faces as PNGs into a new folder and return it."""
+    folder.mkdir()
+    faces = orl_faces("train")
+    for name in faces.names[which]:
+        cv2.imwrite(str(folder / f"{name[:-4].replace('/', '_')}.png"), faces.read(name))
+    return folder
+
+
 def photo(height: int = 400, width: int = 700) -> NDArray[np.uint8]:
     """A colour photograph, BGR, in which dlib finds three faces: two of the demo's and an astronaut's."""
     rng = np.random.default_rng(0)

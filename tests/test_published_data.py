@@ -17,11 +17,6 @@ SIZES = ("13", "15", "17", "19", "21", "23", "25", "27")
 MSPL_YAML = ROOT / "options" / "train_dfpg_mspl.yml"
 
 
-def succeed(done) -> str:
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 def write_faces(folder: Path, split: str, count: int, side: int) -> None:
     folder.mkdir(parents=True)
     source = orl_faces(split)
@@ -31,15 +26,27 @@ def write_faces(folder: Path, split: str, count: int, side: int) -> None:
 
 
 @pytest.fixture
-def mspl(tmp_path: Path, basicsr: Callable) -> Path:
+def succeed(command: Callable, capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    """Run a command in this process; return what it prints."""
+
+    def run(*args: object) -> str:
+        status, said = command(*args), capsys.readouterr()
+        assert status == 0, said.err[-3000:]
+        return said.out
+
+    return run
+
+
+@pytest.fixture
+def mspl(tmp_path: Path, succeed: Callable) -> Path:
     """A folder of MSPL's shape: 12 training faces, two kernels of each size, two validation faces blurred 16 times."""
     root = tmp_path / "MSPL"
     write_faces(root / "train_img", "train", 12, 512)
     write_faces(tmp_path / "val_faces", "val", 2, 178)
     kernels = str(root / "trainkernels")
-    assert "27 px: 2 kernels" in succeed(basicsr("prepare", "kernels", kernels, "--count", 2))
+    assert "27 px: 2 kernels" in succeed("prepare", "kernels", kernels, "--count", 2)
     pairs = ["--faces", "val_faces", "--kernels", kernels, "--sizes", 13, 27, "--per_size", 2, "--crop", 96]
-    assert "8 blurred pictures" in succeed(basicsr("prepare", "pairs", root / "validationset", *pairs))
+    assert "8 blurred pictures" in succeed("prepare", "pairs", root / "validationset", *pairs)
     return root
 
 
@@ -57,7 +64,7 @@ def forced(mspl: Path) -> list[str]:
 @pytest.mark.slow
 def test_the_papers_options_train_and_validate_the_full_network(basicsr: Callable, mspl: Path) -> None:
     done = basicsr("train", "-opt", MSPL_YAML, "--force_yml", *forced(mspl))
-    succeed(done)
+    assert done.returncode == 0, done.stderr[-3000:]
     assert "44,66" in done.stderr.replace("_", ",")
     rows = [dict(re.findall(r"(\w+): (\S+)", line)) for line in done.stderr.splitlines() if "l_g_pix:" in line]
     assert len(rows) == 3
@@ -66,25 +73,27 @@ def test_the_papers_options_train_and_validate_the_full_network(basicsr: Callabl
     assert (mspl.parent / "experiments/train_dfpg_mspl/models/net_g_best.pth").is_file()
 
 
-def test_a_validation_face_without_its_sharp_one_is_named_before_training(basicsr: Callable, mspl: Path) -> None:
+def test_a_validation_face_without_its_sharp_one_is_named_before_training(
+    command: Callable, mspl: Path, capsys: pytest.CaptureFixture
+) -> None:
     (mspl / "validationset" / "validationset_gt" / "2.png").unlink()
-    done = basicsr("train", "-opt", MSPL_YAML, "--force_yml", *forced(mspl))
-    assert done.returncode == 2
-    assert "2_ker01_blur_k13.png" in done.stderr.splitlines()[-1]
+    assert command("train", "-opt", MSPL_YAML, "--force_yml", *forced(mspl)) == 2
+    assert "2_ker01_blur_k13.png" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_checking_and_packing_the_training_faces(basicsr: Callable, mspl: Path) -> None:
+def test_checking_and_packing_the_training_faces(
+    command: Callable, succeed: Callable, mspl: Path, capsys: pytest.CaptureFixture
+) -> None:
     folder, target = mspl / "train_img", mspl / "train_img.lmdb"
-    assert "nothing odd" in succeed(basicsr("prepare", "check", folder))
+    assert "nothing odd" in succeed("prepare", "check", folder)
     (folder / "read.me").touch()
-    assert "ignored (1)" in succeed(basicsr("prepare", "check", folder))
-    too_small = basicsr("prepare", "check", folder, "--min_side", 513)
-    assert too_small.returncode == 2
-    assert "too small (12), skipped: 512x512 px, 513 px are needed" in too_small.stdout
-    assert "12 files can't be used" in too_small.stderr.splitlines()[-1]
+    assert "ignored (1)" in succeed("prepare", "check", folder)
+    assert command("prepare", "check", folder, "--min_side", 513) == 2
+    said = capsys.readouterr()
+    assert "too small (12), skipped: 512x512 px, 513 px are needed" in said.out
+    assert "12 files can't be used" in said.err.splitlines()[-1]
     pairs = mspl / "validationset"
-    succeed(basicsr("prepare", "check", pairs / "validationset_blur", "--gt", pairs / "validationset_gt"))
-    assert "12 images" in succeed(basicsr("prepare", "lmdb", folder, target))
-    again = basicsr("prepare", "lmdb", folder, target)
-    assert again.returncode == 2
-    assert "is already there" in again.stderr.splitlines()[-1]
+    succeed("prepare", "check", pairs / "validationset_blur", "--gt", pairs / "validationset_gt")
+    assert "12 images" in succeed("prepare", "lmdb", folder, target)
+    assert command("prepare", "lmdb", folder, target) == 2
+    assert "is already there" in capsys.readouterr().err.splitlines()[-1]

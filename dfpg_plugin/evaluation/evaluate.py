@@ -132,7 +132,8 @@ def plan_chunks(plans: Sequence[SetPlan], folder: Path, batch_size: int) -> list
 
 
 def measure_chunks(chunks: MeasuredChunks, folder: Path, workers: int) -> None:
-    """Measure what is left, in ``workers`` processes besides this one, and write it down."""
+    """Measure what is left, in at most ``workers`` processes besides this one, and write it down."""
+    workers = min(workers, len(chunks.chunks))  # the start of one takes seconds
     # spawn: forked workers hang in OpenMP, and those of a fork server outlive a killed parent
     context = get_context("spawn") if workers else None
     loader = DataLoader(

@@ -47,6 +47,7 @@ def _is_read(function: object, rest: str) -> bool:
 
 
 def source_of(function: object) -> str:
+    """Return the source of a function or class; empty where there is none to read."""
     try:
         return inspect.getsource(function)  # type: ignore[arg-type]
     except (OSError, TypeError):

@@ -39,9 +39,9 @@ def save_checkpoint(model: BaseModel, epoch: int, current_iter: int, keep: int |
         model.save(epoch, current_iter)
         if rank != 0:
             return
-        _look_through(staging, folder, current_iter)
+        state = _look_through(staging, folder, current_iter)
         if current_iter != LATEST:
-            _complete_state(staging / STATES / f"{current_iter}.state", model, states)
+            _complete_state(staging / STATES / f"{current_iter}.state", state, model, states)
             _write_checksums(staging, current_iter)
         _move(staging, folder)
     if keep is not None and current_iter != LATEST:
@@ -160,15 +160,18 @@ def _make_empty(staging: Path) -> None:
             (staging / key).mkdir(parents=True)
 
 
-def _look_through(staging: Path, folder: Path, current_iter: int) -> None:
-    """Raise UserError unless all can be read: BasicSR's models go on where they can't write (base_model.py:225)."""
+def _look_through(staging: Path, folder: Path, current_iter: int) -> dict:
+    """Return the training state, of :data:`LATEST` an empty one.
+
+    Raises UserError unless all can be read: BasicSR's models go on where they can't write (base_model.py:225).
+    """
     networks = list((staging / MODELS).iterdir())
-    states = [] if current_iter == LATEST else [staging / STATES / f"{current_iter}.state"]
     try:
         if not networks:
             raise UserError("no network was written.")
-        for path in (*networks, *states):
+        for path in networks:
             load_pytorch(path)
+        return {} if current_iter == LATEST else load_state(staging / STATES / f"{current_iter}.state")
     except UserError as error:
         raise UserError(
             f"{folder}: can't save iteration {current_iter} ({error}) Make room on the disk, then resume; "
@@ -176,12 +179,11 @@ def _look_through(staging: Path, folder: Path, current_iter: int) -> None:
         ) from error
 
 
-def _complete_state(path: Path, model: BaseModel, states: list[dict]) -> None:
-    """Add what BasicSR's models forget: all processes' random states, the best metrics, the optimizers' types."""
-    state = load_pytorch(path)
+def _complete_state(path: Path, state: dict, model: BaseModel, states: list[dict]) -> None:
+    """Write ``state`` with what BasicSR's models forget: all random states, the best metrics, the optimizers' types."""
     best = getattr(model, "best_metric_results", {})
     added = {"random": states, TYPES: types_of(model)}
-    save_whole({"best_metric_results": _plain(best), **state, **added}, path)  # type: ignore[dict-item]
+    save_whole({"best_metric_results": _plain(best), **state, **added}, path)
 
 
 def _plain(value: object) -> object:

@@ -3,35 +3,58 @@
 import ast
 import re
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
-import yaml
 from kit import ROOT, write_yaml
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.cli import doctor
 from dfpg_plugin.cli.doctor import OPTIONAL
 from dfpg_plugin.cli.main import build_parser, main
+from dfpg_plugin.data.faces import orl_faces
 
 
-def error_line(done, after_start: bool = False) -> str:
+def error_line(status: int, said: str, after_start: bool = False) -> str:
     """The one line that a failed command prints; alone, unless it failed after the start of a training."""
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    lines = done.stderr.splitlines()
+    assert status == 2, said
+    assert "Traceback" not in said
+    lines = said.splitlines()
     assert lines[-1].startswith("basicsr: error: ")
-    assert after_start or len(lines) == 1, done.stderr
+    assert after_start or len(lines) == 1, said
     return lines[-1]
 
 
-def test_list_names_this_packages_components(basicsr: Callable) -> None:
-    done = basicsr("list")
-    assert done.returncode == 0
-    ours = {tuple(line.split()[:2]) for line in done.stdout.splitlines() if line.endswith(" dfpg_plugin")}
+@pytest.fixture
+def failing(command: Callable, capfd: pytest.CaptureFixture) -> Callable[..., str]:
+    """Run a command in this process; return the line of its error."""
+
+    def run(*args: object, after_start: bool = False) -> str:
+        capfd.readouterr()
+        return error_line(command(*args), capfd.readouterr().err, after_start)
+
+    return run
+
+
+@pytest.fixture
+def three_faces(tmp_path: Path) -> Path:
+    """A folder of 3 real faces."""
+    folder = tmp_path / "three"
+    folder.mkdir()
+    faces = orl_faces("test")
+    for name in faces.names[:3]:
+        cv2.imwrite(str(folder / f"{name[:-4].replace('/', '_')}.png"), faces.read(name))
+    return folder
+
+
+def test_list_names_this_packages_components(command: Callable, capsys: pytest.CaptureFixture) -> None:
+    assert command("list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    ours = {tuple(line.split()[:2]) for line in lines if line.endswith(" dfpg_plugin")}
     assert ours == {
         ("arch", "DFPGNet"), ("arch", "PriorGuidedNet"), ("arch", "AdaptedNet"), ("arch", "SpandrelNet"),
         ("arch", "CAFeatureDiscriminator"), ("arch", "VGGFaceFeatureExtractor"), ("arch", "ArcFaceFeatureExtractor"),
@@ -41,7 +64,7 @@ def test_list_names_this_packages_components(basicsr: Callable) -> None:
         ("metric", "calculate_identity_similarity"), ("metric", "calculate_lpips"), ("metric", "calculate_pyiqa"),
         ("metric", "calculate_ssim_3d"), ("metric", "calculate_vggface_distance"),
     }  # fmt: skip
-    assert any(line.split() == ["arch", "RRDBNet", "basicsr"] for line in done.stdout.splitlines())
+    assert any(line.split() == ["arch", "RRDBNet", "basicsr"] for line in lines)
 
 
 def test_doctor_says_where_basicsr_is_and_what_is_patched(basicsr: Callable) -> None:
@@ -80,82 +103,84 @@ def test_doctor_says_how_to_get_what_is_missing(monkeypatch: pytest.MonkeyPatch,
     assert re.search(r"^missing: .*av \(optional\).*; wandb \(optional\)$", out, re.MULTILINE)
 
 
-def test_doctor_says_where_the_package_is_not_installed(basicsr: Callable) -> None:
-    code = (
-        "import importlib.metadata as metadata, sys\n"
-        "def requires(name): raise metadata.PackageNotFoundError(name)\n"
-        "metadata.requires = requires\n"
-        "from dfpg_plugin.cli.main import main; sys.exit(main())"
-    )
-    done = basicsr("doctor", code=code)
-    assert done.returncode == 0, done.stderr
-    assert f"not installed, only on Python's path: {ROOT}; what it needs is not known" in done.stdout
-    assert "missing: " in done.stdout
+def test_doctor_says_where_the_package_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def requires(name: str) -> list[str]:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "requires", requires)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert f"not installed, only on Python's path: {ROOT}; what it needs is not known" in out
+    assert "missing: " in out
 
 
-def test_missing_option_file(basicsr: Callable) -> None:
-    assert "nowhere.yml does not exist" in error_line(basicsr("train", "-opt", "nowhere.yml"))
+def test_missing_option_file(failing: Callable) -> None:
+    assert "nowhere.yml does not exist" in failing("train", "-opt", "nowhere.yml")
 
 
 def test_misspelt_network(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
     demo_options["network_g"]["type"] = "DFPGNte"
-    line = error_line(basicsr("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options)))
+    done = basicsr("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options))
+    line = error_line(done.returncode, done.stderr)
     assert "network_g:type" in line
     assert "Did you mean DFPGNet" in line
 
 
-def test_all_missing_data_folders_of_the_papers_options(basicsr: Callable) -> None:
-    done = basicsr("train", "-opt", ROOT / "options" / "train_dfpg_mspl.yml")
-    assert done.returncode == 2
-    head, *lines = done.stderr.splitlines()
+def test_all_missing_data_folders_of_the_papers_options(command: Callable, capfd: pytest.CaptureFixture) -> None:
+    assert command("train", "-opt", ROOT / "options" / "train_dfpg_mspl.yml") == 2
+    head, *lines = capfd.readouterr().err.splitlines()
     assert head == f"basicsr: error: {len(lines)} mistakes in the options:"
     missing = [re.search(r"^  line \d+: (\S+): the folder (\S+) does not exist", line).groups() for line in lines]
     assert missing[0] == ("datasets:train:dataroot_gt", "datasets/MSPL/train_img")
     assert ("datasets:train:dataroot_kernels", "datasets/MSPL/trainkernels") in missing
 
 
-def test_file_that_is_not_vggface(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+def test_file_that_is_not_vggface(failing: Callable, tmp_path: Path, demo_options: dict) -> None:
     torch.save(
         {"features.0.weight": torch.zeros(64, 3, 3, 3), "classifier.6.weight": torch.zeros(1000, 4)},
         tmp_path / "vgg16.pth",
     )
     demo_options["network_prior"]["weights"] = "vgg16.pth"
-    line = error_line(basicsr("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options)))
+    line = failing("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options))
     assert "vgg16.pth is not a VGGFace file: its classifier has 1000 outputs" in line
     assert not (tmp_path / "experiments").exists()
 
 
 @pytest.mark.parametrize("flags", [[], ["--stock"]])
 def test_yaml_and_forced_values_execute_nothing(
-    basicsr: Callable, tmp_path: Path, demo_options: dict, flags: list
+    failing: Callable, tmp_path: Path, demo_options: dict, flags: list
 ) -> None:
     file = write_yaml(tmp_path / "t.yml", demo_options)
     forced = 'name=[__import__("pathlib").Path("executed").touch()]' if flags else 'x"];1/0;opt["y=1'
-    error_line(basicsr("train", "-opt", file, *flags, "--force_yml", forced))
+    failing("train", "-opt", file, *flags, "--force_yml", forced)
     file.write_text(file.read_text() + "evil: !!python/object/apply:os.system ['touch executed']\n")
-    assert "could not determine a constructor" in error_line(basicsr("train", "-opt", file, *flags))
+    assert "could not determine a constructor" in failing("train", "-opt", file, *flags)
     assert not (tmp_path / "executed").exists()
 
 
-def test_training_then_testing(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+def test_training_then_testing(
+    command: Callable, tmp_path: Path, demo_options: dict, capsys, three_faces: Path
+) -> None:
     demo_options["train"]["total_iter"] = 1
-    demo_options["datasets"]["val"]["split"] = "test"
-    assert basicsr("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options)).returncode == 0
+    demo_options["datasets"]["val"].update(faces=None, split=None, dataroot_gt=str(three_faces))
+    assert command("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options)) == 0
     weights = tmp_path / "experiments" / "small" / "models" / "net_g_latest.pth"
     test = {k: v for k, v in demo_options.items() if k in ("name", "model_type", "scale", "network_g", "val")}
     test["datasets"] = {"test_1": {**demo_options["datasets"]["val"], "name": "ORL-test"}}
     test["path"] = {"pretrain_network_g": str(weights), "param_key_g": "params_ema"}
     test["val"]["save_img"] = True
-    done = basicsr("test", "-opt", write_yaml(tmp_path / "test.yml", test))
-    assert done.returncode == 0, done.stderr
-    assert "Validation ORL-test" in done.stderr
-    assert len(list((tmp_path / "results" / "small" / "visualization" / "ORL-test").glob("*.png"))) == 40
+    capsys.readouterr()
+    assert command("test", "-opt", write_yaml(tmp_path / "test.yml", test)) == 0
+    assert "Validation ORL-test" in capsys.readouterr().err
+    assert len(list((tmp_path / "results" / "small" / "visualization" / "ORL-test").glob("*.png"))) == 3
     assert list((tmp_path / "results" / "small").glob("test_small_*.log"))
 
 
-def test_testing_without_weights(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+def test_testing_without_weights(failing: Callable, tmp_path: Path, demo_options: dict) -> None:
     demo_options["datasets"] = {"test": demo_options["datasets"]["val"]}
-    line = error_line(basicsr("test", "-opt", write_yaml(tmp_path / "t.yml", demo_options)))
+    line = failing("test", "-opt", write_yaml(tmp_path / "t.yml", demo_options))
     assert "path:pretrain_network_g: missing" in line
 
 
@@ -174,14 +199,18 @@ def test_basicsrs_flags(spelling: str, opt: str) -> None:
     assert args.force_yml == ["a=1", "b:c=2"]
 
 
-def test_launcher_without_its_environment(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+def test_launcher_without_its_environment(
+    failing: Callable, tmp_path: Path, demo_options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
     file = write_yaml(tmp_path / "t.yml", demo_options)
-    assert "Start with torchrun" in error_line(basicsr("train", "-opt", file, "--launcher", "pytorch"))
-    assert "Start with srun" in error_line(basicsr("train", "-opt", file, "--launcher", "slurm"))
+    assert "Start with torchrun" in failing("train", "-opt", file, "--launcher", "pytorch")
+    assert "Start with srun" in failing("train", "-opt", file, "--launcher", "slurm")
 
 
 def test_damaged_training_image_is_named_without_a_traceback(
-    basicsr: Callable, tmp_path: Path, demo_options: dict
+    failing: Callable, tmp_path: Path, demo_options: dict
 ) -> None:
     folder = tmp_path / "faces"
     folder.mkdir()
@@ -189,21 +218,29 @@ def test_damaged_training_image_is_named_without_a_traceback(
         (folder / f"{i}.png").write_bytes(b"no image")
     demo_options["datasets"]["train"].update(faces=None, split=None, dataroot_gt="faces")
     file = write_yaml(tmp_path / "t.yml", demo_options)
-    assert "not an image that OpenCV can read" in error_line(basicsr("train", "-opt", file), after_start=True)
+    assert "not an image that OpenCV can read" in failing("train", "-opt", file, after_start=True)
     forced = "datasets:train:num_worker_per_gpu=1"
-    done = basicsr("train", "-opt", file, "--force_yml", forced)
-    assert "not an image that OpenCV can read" in error_line(done, after_start=True)
+    line = failing("train", "-opt", file, "--force_yml", forced, after_start=True)
+    assert "not an image that OpenCV can read" in line
 
 
-def test_a_yaml_may_name_plugins(basicsr: Callable, tmp_path: Path, demo_options: dict) -> None:
+def test_a_yaml_may_name_plugins(basicsr: Callable, tmp_path: Path, demo_options: dict, three_faces: Path) -> None:
+    """In a process of its own, which a plugin changes for good: an error that names the plugins, then a training."""
     demo_options["plugins"] = ["gfpgan"]
+    demo_options["train"]["total_iter"] = 1
+    demo_options["datasets"]["val"].update(faces=None, split=None, dataroot_gt=str(three_faces))
+    write_yaml(tmp_path / "right.yml", demo_options)
     demo_options["network_g"]["type"] = "GFPGANv2"
-    line = error_line(basicsr("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options)))
+    write_yaml(tmp_path / "wrong.yml", demo_options)
+    code = (
+        "import sys; from dfpg_plugin.cli.main import main\n"
+        "status = main(['train', '-opt', 'wrong.yml']); print(file=sys.stderr, flush=True)\n"
+        "print(status); sys.exit(main(['train', '-opt', 'right.yml']))"
+    )
+    done = basicsr(code=code)
+    line = error_line(int(done.stdout.split()[0]), done.stderr.split("\n\n")[0])
     assert "Plugins loaded: dfpg_plugin, gfpgan." in line
     assert "GFPGANv1" in line
-    demo_options["network_g"] = yaml.safe_load("{type: DFPGNet, num_feat: 16, num_block: 1, num_prior_block: 1}")
-    demo_options["train"]["total_iter"] = 1
-    done = basicsr("train", "-opt", write_yaml(tmp_path / "t.yml", demo_options))
     assert done.returncode == 0, done.stderr
 
 

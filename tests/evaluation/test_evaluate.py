@@ -141,6 +141,22 @@ def test_two_processes_measure_what_one_does(small_set: Callable) -> None:
         assert two[name] == pytest.approx(values, rel=1e-5), name
 
 
+def test_no_more_processes_start_than_there_is_work_for(small_set: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dfpg_plugin.evaluation import evaluate
+
+    class InThisProcess(evaluate.DataLoader):
+        def __init__(self, chunks: object, *, num_workers: int, **_: object) -> None:
+            started.append(num_workers)
+            super().__init__(chunks, batch_size=None)
+
+    started: list[int] = []
+    monkeypatch.setattr(evaluate, "DataLoader", InThisProcess)
+    files = small_set(people=1, metrics={}, save_img=True, batch_size=1)
+    files.run("name=one", workers=1)
+    files.run("name=many", workers=32)
+    assert started == [1, len(files.names)]
+
+
 def test_winograds_convolutions_give_the_same_values(small_set: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
 
     from dfpg_plugin.evaluation import worker

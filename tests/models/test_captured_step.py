@@ -56,7 +56,7 @@ def build(options: dict, **train: object) -> DFPGModel:
     return build_model(options)
 
 
-def train(model: DFPGModel, steps: int, sizes: tuple[int, ...] = (32,)) -> list[dict]:
+def train(model: DFPGModel, steps: int, sizes: tuple[int, ...] = (24,)) -> list[dict]:
     """Train on the same pairs, of one size after the other, and return the logs."""
     generator = torch.Generator().manual_seed(0)
     logs = []
@@ -97,7 +97,7 @@ def test_a_recorded_step_trains_as_one_that_is_not(options: dict, changes: dict,
 
 
 def test_batches_of_another_shape_are_computed_as_they_come(options: dict) -> None:
-    sizes = (32, 32, 32, 32, 48, 32)
+    sizes = (24, 24, 24, 24, 32, 24)
     plain, captured = build(options), build(options)
     recorder = captured.captured.recorder = ComputingAgain(captured)
     assert train(captured, 6, sizes) == train(plain, 6, sizes)
@@ -108,13 +108,13 @@ def test_a_shape_is_recorded_only_after_its_own_warm_up(options: dict) -> None:
     """Kernels for the shape of an iteration that is recorded must have been chosen and compiled before."""
     model = build(options)
     recorder = model.captured.recorder = ComputingAgain(model)
-    train(model, 5, (32, 48, 32, 48, 32))  # three of 32, two of 48
+    train(model, 5, (24, 32, 24, 32, 24))  # three of 24, two of 32
     assert recorder.recorded == 0
-    train(model, 1, (48,))
+    train(model, 1, (32,))
     assert recorder.recorded == 0
-    train(model, 1, (48,))
+    train(model, 1, (32,))
     assert recorder.recorded == 2
-    assert model.captured.inputs[0].shape[-1] == 48
+    assert model.captured.inputs[0].shape[-1] == 32
 
 
 class FailingGraph:
@@ -155,7 +155,7 @@ def test_a_recorded_step_leaves_out_what_is_not_finite(options: dict) -> None:
     model.check.waits = False
     train(model, WARM_UP + 1)
     before = [p.clone() for net in (model.net_g, model.net_d) for p in net.parameters()]
-    gt = torch.rand(4, 3, 32, 32)
+    gt = torch.rand(4, 3, 24, 24)
     model.feed_data({"lq": gt, "gt": gt * torch.nan})
     model.optimize_parameters(WARM_UP + 2)
     assert all(map(torch.equal, before, [p for net in (model.net_g, model.net_d) for p in net.parameters()]))

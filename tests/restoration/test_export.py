@@ -3,6 +3,10 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +22,7 @@ from dfpg_plugin.restoration.network import load_network
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 
 SMALL = {"type": "DFPGNet", "num_feat": 16, "num_block": 1, "num_prior_block": 1, "squeeze_factor": 4}
+ANOTHER_OPSET = ("another.onnx", "--opset", "20")
 ALONE = """
 import sys, numpy, onnxruntime
 assert not any(name.split(".")[0] in ("torch", "basicsr", "dfpg_plugin") for name in sys.modules)
@@ -27,32 +32,51 @@ numpy.savez(sys.argv[3], **{key: session.run(None, {"blurred": given[key]})[0] f
 """
 
 
-@pytest.fixture
-def dfpgnet(tmp_path: Path) -> str:
+def write_dfpgnet(folder: Path) -> str:
     torch.manual_seed(0)
     net = build_network({**SMALL, "init_scale": 0.3})
-    path = tmp_path / "net.safetensors"
+    path = folder / "net.safetensors"
     state = {k: v.contiguous() for k, v in net.state_dict().items()}
     save_file(state, path, {"network_g": json.dumps(SMALL)})
     return str(path)
 
 
+@pytest.fixture
+def dfpgnet(tmp_path: Path) -> str:
+    return write_dfpgnet(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, str]]:
+    """Export the network of ``dfpgnet`` into a new folder; return the file, to be read only, and what was said."""
+    weights = write_dfpgnet(tmp_path_factory.mktemp("weights"))
+
+    @cache  # ONNX takes seconds
+    def export(name: str, *flags: str) -> tuple[Path, str]:
+        file = tmp_path_factory.mktemp("exported") / "new" / "folder" / name
+        with redirect_stderr(StringIO()) as said:
+            assert main(["export", "-o", str(file), "--weights", weights, *flags]) == 0
+        return file, said.getvalue()
+
+    return export
+
+
 @pytest.mark.parametrize("suffix", ["onnx", "pt", "safetensors"])
-def test_each_kind_is_checked_at_three_sizes_and_two_batches(dfpgnet: str, tmp_path: Path, suffix: str, capsys) -> None:
-    file = tmp_path / f"out.{suffix}"
-    assert main(["export", str(file), "--weights", dfpgnet]) == 0
-    lines = [line for line in capsys.readouterr().err.splitlines() if "from PyTorch" in line]
+def test_each_kind_is_checked_at_three_sizes_and_two_batches(
+    dfpgnet: str, exported: Callable, suffix: str, capsys
+) -> None:
+    file, said = exported(f"out.{suffix}")
+    lines = [line for line in said.splitlines() if "from PyTorch" in line]
     assert len(lines) == 6
     assert file.is_file()
     assert main(["export", str(file), "--weights", dfpgnet]) == 2
     assert "is there already" in capsys.readouterr().err
 
 
-def test_onnx_runs_alone_at_any_size_and_says_what_it_is(dfpgnet: str, tmp_path: Path) -> None:
+def test_onnx_runs_alone_at_any_size_and_says_what_it_is(dfpgnet: str, exported: Callable, tmp_path: Path) -> None:
     import onnx
 
-    file = tmp_path / "out.onnx"
-    assert main(["export", str(file), "--weights", dfpgnet]) == 0
+    file, _ = exported("out.onnx")
     rng = np.random.default_rng(0)
     shapes = [(1, 3, 64, 64), (2, 3, 17, 30), (3, 3, 101, 66)]
     given = {str(i): rng.random(shape, np.float32) for i, shape in enumerate(shapes)}
@@ -68,13 +92,11 @@ def test_onnx_runs_alone_at_any_size_and_says_what_it_is(dfpgnet: str, tmp_path:
     assert about["opset"] == "18"
 
 
-def test_torchscript_and_safetensors_carry_what_they_are(dfpgnet: str, tmp_path: Path) -> None:
-    for suffix in ("pt", "safetensors"):
-        assert main(["export", str(tmp_path / f"out.{suffix}"), "--weights", dfpgnet]) == 0
+def test_torchscript_and_safetensors_carry_what_they_are(exported: Callable) -> None:
     extra = {"about.json": ""}
-    torch.jit.load(str(tmp_path / "out.pt"), _extra_files=extra)
+    torch.jit.load(str(exported("out.pt")[0]), _extra_files=extra)
     assert json.loads(json.loads(extra["about.json"])["network_g"]) == SMALL
-    network, about = load_network(str(tmp_path / "out.safetensors"), None)
+    network, about = load_network(str(exported("out.safetensors")[0]), None)
     assert about["input"] == "RGB, B x 3 x H x W, 0 to 1"
     assert sum(p.numel() for p in network.parameters()) > 1e5
 
@@ -86,12 +108,12 @@ def test_a_training_can_go_on_from_an_exported_file(dfpgnet: str, tmp_path: Path
     torch.testing.assert_close(dict(network.state_dict()), dict(state))
 
 
-def test_a_file_that_differs_is_not_kept(dfpgnet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, about = load_network(dfpgnet, None)
+def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = torch.nn.Conv2d(3, 3, 3, padding=1).eval()
     for wrong in (lambda x: x + 1, lambda x: x * torch.nan, lambda x: x[..., 1:]):
         monkeypatch.setattr(module, "_load_script", lambda file, wrong=wrong: wrong)
         with pytest.raises(UserError, match=r"out\.pt: differs from PyTorch by .*not kept"):
-            module.export(network, about, tmp_path / "out.pt")
+            module.export(network, {}, tmp_path / "out.pt")
         assert not (tmp_path / "out.pt").exists()
 
 
@@ -146,15 +168,14 @@ def test_a_file_may_carry_the_discriminators_attention(dfpgnet: str, tmp_path: P
     torch.testing.assert_close(plain.attention(2, prior), prior[0].mean(dim=(1, 2)))
 
 
-def test_half_precision_in_onnx_is_that_of_the_weights_alone(dfpgnet: str, tmp_path: Path) -> None:
+def test_half_precision_in_onnx_is_that_of_the_weights_alone(dfpgnet: str, exported: Callable) -> None:
     """The graph computes in single precision, with the numbers of the safetensors file in half precision."""
     import onnx
     import onnxruntime
     from onnx import TensorProto
 
-    files = [tmp_path / name for name in ("whole.onnx", "half.onnx", "half.safetensors")]
-    for file, flags in zip(files, ([], ["--half"], ["--half"]), strict=True):
-        assert main(["export", str(file), "--weights", dfpgnet, *flags]) == 0
+    asked = (["out.onnx"], [*ANOTHER_OPSET, "--half"], ["half.safetensors", "--half"])
+    files = [exported(*arguments)[0] for arguments in asked]
     sizes = [sum(np.prod(w.dims) * (2 if w.data_type == TensorProto.FLOAT16 else 4) for w in graph.initializer)
              for graph in (onnx.load(file).graph for file in files[:2])]  # fmt: skip
     assert sizes[1] < 0.51 * sizes[0]
@@ -182,10 +203,10 @@ def test_a_network_that_can_not_be_exported_is_no_full_disk(
     assert list(tmp_path.glob("out*")) == []
 
 
-def test_half_precision_halves_the_file_and_rounds_each_weight(dfpgnet: str, tmp_path: Path, capsys) -> None:
-    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
-    assert main(["export", str(whole), "--weights", dfpgnet]) == 0
-    assert main(["export", str(half), "--weights", dfpgnet, "--half"]) == 0
+def test_half_precision_halves_the_file_and_rounds_each_weight(
+    dfpgnet: str, exported: Callable, tmp_path: Path, capsys
+) -> None:
+    (whole, _), (half, _) = exported("out.safetensors"), exported("half.safetensors", "--half")
     sizes = [sum(t.numel() * t.element_size() for t in load_file(file).values()) for file in (whole, half)]
     assert sizes[0] == 2 * sizes[1]
     exact, rounded = (load_network(str(file), None)[0].state_dict() for file in (whole, half))
@@ -204,12 +225,13 @@ def test_half_precision_halves_the_file_and_rounds_each_weight(dfpgnet: str, tmp
     assert "has weights beyond 65,504" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("opset", [18, 20])
-def test_onnx_of_an_opset_in_a_new_folder_with_its_least_size(dfpgnet: str, tmp_path: Path, opset: int) -> None:
+@pytest.mark.parametrize(("opset", "arguments"), [(18, ["out.onnx"]), (20, [*ANOTHER_OPSET, "--half"])])
+def test_onnx_of_an_opset_in_a_new_folder_with_its_least_size(
+    dfpgnet: str, exported: Callable, opset: int, arguments: list[str]
+) -> None:
     import onnx
 
-    file = tmp_path / "new" / "folder" / "net.onnx"
-    assert main(["export", "-o", str(file), "--weights", dfpgnet, "--opset", str(opset)]) == 0
+    file, _ = exported(*arguments)
     model = onnx.load(str(file))
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [opset]
     assert {entry.key: entry.value for entry in model.metadata_props}["least_side"] == "16"

@@ -333,23 +333,23 @@ def with_a_model_of_basicsr(model: str) -> dict:
     ("flag", "models"), [("", ("SRModel", "SRGANModel", "ESRGANModel")), ("--stock", ("SRModel", "SRGANModel"))]
 )
 def test_our_parts_train_in_basicsrs_models(
-    basicsr: Callable, tmp_path: Path, flag: str, models: tuple[str, ...]
+    command: Callable, tmp_path: Path, flag: str, models: tuple[str, ...], capsys: pytest.CaptureFixture
 ) -> None:
     write_faces(tmp_path / "gt", 2, 144)
     write_faces(tmp_path / "lq", 2, 144, sigma=2)
     for model in models:
-        write_yaml(tmp_path / f"{model}.yml", with_a_model_of_basicsr(model))
-    done = basicsr("\n".join(f"train -opt {model}.yml {flag}" for model in models), code=SEVERAL)
-    assert done.returncode == 0, done.stderr
+        file = write_yaml(tmp_path / f"{model}.yml", with_a_model_of_basicsr(model))
+        assert command("train", "-opt", file, *flag.split()) == 0
+    said = capsys.readouterr().err
     for model in models:
         run = tmp_path / "experiments" / model
         first, last = (weights(run, f"net_g_{i}")["params"] for i in (1, 2))
         assert all(torch.isfinite(value).all() for value in last.values()), model
         assert [name for name in first if torch.equal(first[name], last[name])] == [], model
-    values = losses(done.stderr, "l_(?:g_)?pix")
+    values = losses(said, "l_(?:g_)?pix")
     assert len(values) == 2 * len(models)
     assert np.isfinite(values).all()
     for metric in with_a_model_of_basicsr("SRModel")["val"]["metrics"]:
-        measured = losses(done.stderr, f"# {metric}")
+        measured = losses(said, f"# {metric}")
         assert len(measured) >= len(models), metric
         assert np.isfinite(measured).all(), metric

@@ -19,12 +19,12 @@ KEYS = ("l_d_real", "l_d_fake", "l_g_pix", "l_g_prior", "l_g_gan", "cos_p1")
 
 
 @pytest.fixture
-def option_file(tmp_path: Path, demo_options: dict, eight_faces: Path) -> Path:
-    """Options for 8 faces in batches of 4, two iterations an epoch, 6 in all."""
+def option_file(tmp_path: Path, demo_options: dict, eight_faces: Path, two_faces: Path) -> Path:
+    """Options for 8 faces in batches of 4, two iterations an epoch, 6 in all; two others to validate."""
     train = demo_options["datasets"]["train"]
     train.update(faces=None, split=None, dataroot_gt=str(eight_faces), batch_size_per_gpu=4)
     val = demo_options["datasets"]["val"]
-    val.update(faces=None, split=None, dataroot_gt=str(eight_faces))
+    val.update(faces=None, split=None, dataroot_gt=str(two_faces))
     demo_options["train"]["total_iter"] = 6
     demo_options["val"]["val_freq"] = 4
     return write_yaml(tmp_path / "small.yml", demo_options)
@@ -60,8 +60,9 @@ def test_both_loops_give_the_same_losses_and_weights(command: Callable, option_f
 
 def test_a_resumed_run_ends_like_one_without_a_break(command: Callable, option_file: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "experiments" / "small", tmp_path / "experiments" / "broken"
-    assert command("train", "-opt", option_file) == 0
-    part = ["train", "-opt", option_file, "--force_yml", "name=broken", "logger:save_checkpoint_freq=3"]
+    every_third = "logger:save_checkpoint_freq=3"
+    assert command("train", "-opt", option_file, "--force_yml", every_third) == 0
+    part = ["train", "-opt", option_file, "--force_yml", "name=broken", every_third]
     assert command(*part, "train:total_iter=3") == 0  # in the middle of the second epoch
     assert command(*part, "--auto_resume") == 0
     assert logged(broken)[3:] == logged(whole)[3:]
@@ -71,10 +72,11 @@ def test_a_resumed_run_ends_like_one_without_a_break(command: Callable, option_f
 
 def test_each_loop_continues_the_others_checkpoint(command: Callable, option_file: Path, tmp_path: Path) -> None:
     whole = tmp_path / "experiments" / "small"
-    assert command("train", "-opt", option_file) == 0
     base = ["train", "-opt", option_file, "--force_yml"]
-    assert command(*base, "name=stock_first", "train:total_iter=4", "--stock") == 0
-    assert command(*base, "name=stock_first", "--auto_resume") == 0
+    once = "logger:save_checkpoint_freq=4"
+    assert command(*base, once) == 0
+    assert command(*base, once, "name=stock_first", "train:total_iter=4", "--stock") == 0
+    assert command(*base, once, "name=stock_first", "--auto_resume") == 0
     assert same(weights(tmp_path / "experiments" / "stock_first"), weights(whole))
     assert command(*base, "name=ours_first", "train:total_iter=4") == 0
     assert command(*base, "name=ours_first", "--auto_resume", "--stock") == 0
@@ -136,11 +138,12 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_name(
 
 
 def test_a_run_ends_with_figures_for_restored_and_blurred_and_a_picture(
-    command: Callable, option_file: Path, tmp_path: Path
+    command: Callable, option_file: Path, tmp_path: Path, eight_faces: Path
 ) -> None:
     from PIL import Image
 
-    assert command("train", "-opt", option_file) == 0
+    eight, once = f"datasets:val:dataroot_gt={eight_faces}", "logger:save_checkpoint_freq=6"
+    assert command("train", "-opt", option_file, "--force_yml", eight, once) == 0
     run = tmp_path / "experiments" / "small"
     text = next(run.glob("train_*.log")).read_text()
     assert re.search(r"Validation of ORL-val, 8 images:\n\t # psnr: blurred \d+\.\d+, restored \d+\.\d+ \([+-]", text)
@@ -176,7 +179,7 @@ def test_training_for_some_iterations_lowers_the_losses(command: Callable, optio
 
 def test_workers_change_nothing(command: Callable, option_file: Path, tmp_path: Path) -> None:
     for workers in (0, 2):
-        forced = [f"name=w{workers}", f"datasets:train:num_worker_per_gpu={workers}"]
+        forced = [f"name=w{workers}", f"datasets:train:num_worker_per_gpu={workers}", "logger:save_checkpoint_freq=6"]
         assert command("train", "-opt", option_file, "--force_yml", *forced) == 0
     runs = [tmp_path / "experiments" / name for name in ("w0", "w2")]
     assert logged(runs[0]) == logged(runs[1])
@@ -316,10 +319,11 @@ def test_basicsrs_models_resume_exactly_too(
         del demo_options["train"]["gan_opt"], demo_options["train"]["optim_d"]
     else:
         demo_options["network_d"] = {"type": "UNetDiscriminatorSN", "num_in_ch": 3, "num_feat": 8}
+    demo_options["logger"]["save_checkpoint_freq"] = 3
     file = write_yaml(option_file, demo_options)
     whole, broken = tmp_path / "experiments" / "small", tmp_path / "experiments" / "broken"
     assert command("train", "-opt", file) == 0
-    part = ["train", "-opt", file, "--force_yml", "name=broken", "logger:save_checkpoint_freq=3"]
+    part = ["train", "-opt", file, "--force_yml", "name=broken"]
     assert command(*part, "train:total_iter=3") == 0
     assert command(*part, "--auto_resume") == 0
     assert same(weights(broken), weights(whole))

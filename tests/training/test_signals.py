@@ -185,7 +185,9 @@ def test_a_stopped_training_saves_its_iteration_and_ends_with_the_shells_status(
     assert files == {"3.state", "net_g_3.pth"}
 
 
-def test_sigusr1_saves_and_goes_on(command: Callable, demo_options: dict, tmp_path: Path, monkeypatch) -> None:
+def test_sigusr1_saves_and_goes_on(
+    command: Callable, demo_options: dict, tmp_path: Path, two_faces: Path, monkeypatch
+) -> None:
     from dfpg_plugin.models.dfpg_model import DFPGModel
 
     step = DFPGModel.optimize_parameters
@@ -198,6 +200,7 @@ def test_sigusr1_saves_and_goes_on(command: Callable, demo_options: dict, tmp_pa
     monkeypatch.setattr(DFPGModel, "optimize_parameters", and_signal)
     demo_options["logger"]["save_checkpoint_freq"] = 1000
     demo_options["train"]["total_iter"] = 3
+    demo_options["datasets"]["val"].update(faces=None, split=None, dataroot_gt=str(two_faces))
     assert command("train", "-opt", write_yaml(tmp_path / "small.yml", demo_options)) == 0
     run = tmp_path / "experiments" / "small"
     assert [p.name for p in (run / "training_states").glob("*.state")] == ["2.state"]
