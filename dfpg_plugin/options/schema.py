@@ -153,6 +153,9 @@ class Train(Computing):
     net_d_iters: From1 | None = Key(None, "Iterations of D between two of G, in BasicSR's SRGANModel.", read_by=())
     net_d_init_iters: From0 | None = Key(None, "Iterations of D before the first of G, there.", read_by=())
     ema_decay: Share = Key(0, "The decay of the averaged weights at each iteration. 0: none are kept.", BASICSR)
+    astray_factor: Positive = Key(
+        1e5, "A gradient that is so many times the median of the last 1,000 ends the training.", OURS
+    )
     grad_clip_norm: Positive | None = Key(
         None, "The largest norm of a network's gradient. A larger gradient is scaled down to it.", DFPG
     )
