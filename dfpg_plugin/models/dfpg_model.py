@@ -24,6 +24,7 @@ from dfpg_plugin.models.model_checks import (
 )
 from dfpg_plugin.models.prior_extractor import PriorExtractor
 from dfpg_plugin.models.priors import RESTORED, is_ours, sized_to_prior
+from dfpg_plugin.options.schema import Train
 from dfpg_plugin.speed.acceleration import autocast
 
 
@@ -56,6 +57,7 @@ class DFPGModel(MendedModel):
 
     def init_training_settings(self) -> None:
         """Build the extractor, the discriminator and the losses, then what BasicSR builds."""
+        self.train_options = Train.read("train", self.opt["train"])
         self.cri_prior = self._build_if_given("prior_opt")
         self.cri_feature = self._build_if_given("feature_opt")
         self.cosines = self.acceleration.compiled(Cosines(), self.device)

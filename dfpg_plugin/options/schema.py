@@ -127,7 +127,7 @@ class PathSection(Section):
 
 
 class Computing(Section):
-    """How a training step is computed."""
+    """How a training step is computed and watched."""
 
     amp: Precision | None = Key(None, "The precision in which the generator computes. By default float32.", OURS)
     accumulate: From1 = Key(1, "Parts of a batch that are computed one after the other, which takes less memory.", OURS)
@@ -136,6 +136,9 @@ class Computing(Section):
         None, "Whether a GPU's kernels are recorded and launched together. By default where that is safe.", OURS
     )
     tf32: YesOrNo | None = Key(None, "Whether a GPU may round factors to TF32. By default as torch does.", OURS)
+    astray_factor: Positive = Key(
+        1e5, "A gradient that is so many times the median of the last 1,000 ends the training.", OURS
+    )
 
 
 class Train(Computing):
@@ -153,9 +156,6 @@ class Train(Computing):
     net_d_iters: From1 | None = Key(None, "Iterations of D between two of G, in BasicSR's SRGANModel.", read_by=())
     net_d_init_iters: From0 | None = Key(None, "Iterations of D before the first of G, there.", read_by=())
     ema_decay: Share = Key(0, "The decay of the averaged weights at each iteration. 0: none are kept.", BASICSR)
-    astray_factor: Positive = Key(
-        1e5, "A gradient that is so many times the median of the last 1,000 ends the training.", OURS
-    )
     grad_clip_norm: Positive | None = Key(
         None, "The largest norm of a network's gradient. A larger gradient is scaled down to it.", DFPG
     )
