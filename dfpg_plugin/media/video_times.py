@@ -156,9 +156,8 @@ class Times:
             stream.enter(self._offset)
         stream.follow(packet, time)
         offset = round(stream.offset / packet.time_base)
-        for kind in ("pts", "dts"):
-            if (stamp := getattr(packet, kind)) is not None:
-                setattr(packet, kind, stamp + offset)
+        packet.pts = None if packet.pts is None else packet.pts + offset
+        packet.dts = None if packet.dts is None else packet.dts + offset
         if packet.stream.index != self.film.index:
             _raise(packet, stream)
         self._start = time if self._start is None else self._start
