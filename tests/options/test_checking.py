@@ -173,6 +173,8 @@ def test_the_stock_loop_is_not_given_what_it_would_ignore(
     given = Arguments(str(write_yaml(tmp_path / "t.yml", demo_options)), **arguments)
     options = read_options(given, is_train=True, join_group=False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    monkeypatch.setattr("basicsr.train.train_pipeline", lambda root: None)
+    monkeypatch.setattr("sys.argv", [])
     with pytest.raises(UserError, match=f"^{re.escape(message)}"):
         train_stock(options, given)
 

@@ -182,8 +182,8 @@ def packet() -> Iterator[Callable[..., av.Packet]]:
     ("given", "written", "joins"),
     [
         pytest.param(  # the sound of the second part comes before the last frame of the first
-            [("v", 0), ("a", 0), ("a", 400), ("a", 0), ("v", 400), ("v", 0), ("a", 40), ("v", 40)],
-            [0, 0, 400, 440, 400, 440, 480, 480], [440], id="mixed",
+            [("v", 0), ("a", 0), ("a", 400), ("a", 0), ("v", 440), ("v", 0), ("a", 40), ("v", 40)],
+            [0, 0, 400, 480, 440, 480, 520, 520], [480], id="mixed",
         ),
         pytest.param(  # the sound of the second part begins before its film
             [("v", 200), ("a", 200), ("v", 600), ("a", 600), ("v", 300), ("a", 200), ("v", 340)],
@@ -192,6 +192,14 @@ def packet() -> Iterator[Callable[..., av.Packet]]:
         pytest.param(
             [("v", 0), ("v", 200), ("v", 0), ("v", 200), ("v", 0), ("v", 200)],
             [0, 200, 240, 440, 480, 680], [240, 480], id="three short parts",
+        ),
+        pytest.param(
+            [("v", 400), ("v", 600), ("v", 200), ("v", 400), ("v", 0), ("v", 200)],
+            [400, 600, 640, 840, 880, 1080], [240, 480], id="three parts, each earlier",
+        ),
+        pytest.param(
+            [("v", 0), ("v", 320, 40, False), ("v", 80, 80, False), ("v", 160, 160)],
+            [0, 320, 80, 360], [360], id="a key frame before a B-frame's reference",
         ),
         pytest.param(  # as B-frames are stored: only a key frame is later than all before it
             [("v", 0), ("v", 320, 40, False), ("v", 160, 80, False), ("v", 80, 120, False)],
@@ -220,6 +228,42 @@ def test_times_of_packets_go_on_from_part_to_part(
     packet: Callable[..., av.Packet], given: list[tuple], written: list[int | None], joins: list[int]
 ) -> None:
     times = Times(packet.film)
-    packets = [packet(*arguments) for arguments in given]
-    assert [made.pts for made in times.in_order(packets)] == written
+    packets = list(times.in_order([packet(*arguments) for arguments in given]))
+    assert [made.pts for made in packets] == written
+    sounds = [made for made in packets if made.stream.type == "audio"]
+    assert [made.dts for made in sounds] == [made.pts for made in sounds]
     assert [1000 * time for time in times.joins] == joins
+
+
+@pytest.mark.parametrize(("time_base", "written"), [(MS, [7, 7, 8]), (Fraction(1, 90_000), [7, 8, 9])])
+def test_equal_times_of_sound_stay_only_where_a_tick_is_a_millisecond(
+    packet: Callable[..., av.Packet], time_base: Fraction, written: list[int]
+) -> None:
+    sounds = [packet("a", pts) for pts in (7, 7, 8)]
+    for sound in sounds:
+        sound.time_base = time_base
+    assert [made.dts for made in Times(packet.film).in_order(sounds)] == written
+
+
+def test_packets_without_a_duration_last_as_long_as_a_frame(packet: Callable[..., av.Packet]) -> None:
+    films = [packet("v", pts) for pts in (0, 200, 0)]
+    for film in films:
+        film.duration = 0
+    assert [made.pts for made in Times(packet.film).in_order(films)] == [0, 200, 240]
+
+
+def test_a_note_lists_the_first_times(packet: Callable[..., av.Packet]) -> None:
+    times = Times(packet.film)
+    list(times.in_order([packet("v", pts) for _ in range(8) for pts in (0, 59_960)]))
+    assert times.notes() == [
+        "its time stamps go back at 1:00, 2:00, 3:00, 4:00, 5:00 and 2 more times; the parts are joined"
+    ]
+
+
+def test_a_frame_whose_time_is_mended_is_a_millisecond_later(tmp_path: Path) -> None:
+    write_part(tmp_path / "a.ts")
+    with av.open(str(tmp_path / "a.ts")) as source:
+        times, frame = Times(source.streams.video[0]), av.VideoFrame(64, 48, "yuv420p")
+        for frame.pts in (7200, 7200):  # 1/90000 s
+            times.mend(frame)
+    assert frame.pts == 7290
