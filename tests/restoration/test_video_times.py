@@ -267,3 +267,13 @@ def test_a_frame_whose_time_is_mended_is_a_millisecond_later(tmp_path: Path) -> 
         for frame.pts in (7200, 7200):  # 1/90000 s
             times.mend(frame)
     assert frame.pts == 7290
+
+
+def test_of_two_stamps_of_a_frame_the_one_that_rises_is_taken(tmp_path: Path) -> None:
+    write_part(tmp_path / "a.avi", "mpeg4", "mp3")
+    with av.open(str(tmp_path / "a.avi")) as source:
+        times, frame, written = Times(source.streams.video[0]), av.VideoFrame(64, 48, "yuv420p"), []
+        for frame.pts, frame.dts in ((10, 20), (5, 30), (50, 40), (45, 50)):
+            times.mend(frame)
+            written.append(frame.pts)
+    assert written == [10, 30, 40, 50]
