@@ -102,6 +102,21 @@ def test_two_who_write_one_file_do_not_mix(tmp_path: Path) -> None:
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"first")]
 
 
+def test_a_name_that_another_process_took_meanwhile_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with whole_file(tmp_path / "a") as file:  # what was left in the folder has been looked for
+        file.write(b"mine")
+    tokens = iter(["0123abcd", "4567cdef"])
+    monkeypatch.setattr("secrets.token_hex", lambda size: next(tokens))
+    theirs = tmp_path / ".a.0123abcd.dfpg-tmp"
+    theirs.write_bytes(b"theirs")
+    with whole_file(tmp_path / "a") as file:
+        file.write(b"mine")
+    assert theirs.read_bytes() == b"theirs"
+    assert (tmp_path / "a").read_bytes() == b"mine"
+
+
 def test_what_a_killed_process_left_is_removed_and_what_somebody_still_writes_is_not(tmp_path: Path) -> None:
     left = tmp_path / ".a.0123abcd.dfpg-tmp.mp4"
     left.write_bytes(b"half")

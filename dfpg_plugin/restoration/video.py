@@ -12,6 +12,7 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import new_file_beside
 from dfpg_plugin.media.video_encoding import Encoding, add_film, choose_encoding
 from dfpg_plugin.media.video_streams import container_options, copied_metadata, copy_streams, lost_metadata, main_film
+from dfpg_plugin.media.video_times import Times
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.settings import FaceReport
 
@@ -111,20 +112,21 @@ def _transcode(
     copied, notes = copy_streams(source, target, video)
     target.metadata.update(copied_metadata(source.metadata))
     target.set_chapters(source.chapters())
-    film = Film(notes=[*chosen.notes, *notes])
+    film, times = Film(notes=[*chosen.notes, *notes]), Times(video)
     wanted = [video, *(stream for stream in source.streams if stream.index in copied and stream.type != "attachment")]
     with tqdm(total=_frames(video), unit="frame", desc=Path(source.name).name, leave=False, disable=None) as bar:
-        for packet in source.demux(wanted):
+        for packet in times.in_order(source.demux(wanted)):
             if packet.stream.index in copied:
                 if packet.size:
                     packet.stream = copied[packet.stream.index]
                     target.mux(packet)
                 continue
             for frame in _decoded(packet, film):
+                times.mend(frame)
                 target.mux(encoded.encode(_restored(restorer, frame, chosen, film)))
                 bar.update()
     target.mux(encoded.encode(None))
-    film.notes += film.unlisted()
+    film.notes += [*times.notes(), *film.unlisted()]
     return film
 
 

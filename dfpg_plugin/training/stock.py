@@ -4,6 +4,7 @@ import ast
 import sys
 from copy import deepcopy
 
+import torch
 import yaml
 
 from dfpg_plugin import compat
@@ -15,6 +16,8 @@ from dfpg_plugin.runs.metric_trials import try_metrics
 from dfpg_plugin.training.resume import find_state
 
 COUNTS = ("train:total_iter", "val:val_freq", "logger:print_freq", "logger:save_checkpoint_freq")  # BasicSR takes 5e3
+NCCL = "nccl"
+ONLY_OURS = ("train:non_finite", "logger:keep_checkpoints", "dist_params:timeout")  # keys that BasicSR's loop ignores
 
 
 def train_stock(options: RunOptions, args: Arguments) -> None:
@@ -30,6 +33,7 @@ def train_stock(options: RunOptions, args: Arguments) -> None:
         _refuse_code(entry)
     _refuse_fractions(file, args)
     _refuse_persistent_workers(options.plain)
+    _refuse_ignored_keys(options.plain, args)
     compat.mend_stock_resume(_load_resume_state)
     if args.local_rank == 0:
         warn_of_idle_keys(options.plain, file)
@@ -62,6 +66,26 @@ def _refuse_persistent_workers(opt: Options) -> None:
             raise UserError(
                 f"datasets:{key}:persistent_workers: BasicSR validates without workers. For --stock remove it."
             )
+
+
+def _refuse_ignored_keys(opt: Options, args: Arguments) -> None:
+    """Raise UserError for a key that BasicSR's own loop would ignore, always or with these arguments."""
+    for key in ONLY_OURS:
+        section, name = key.split(":")
+        if (opt.get(section) or {}).get(name) is not None:
+            raise UserError(f"{key}: BasicSR's own loop does not read it. For --stock remove it.")
+    backend = (opt.get("dist_params") or {}).get("backend", NCCL)
+    if args.launcher == "pytorch" and backend != NCCL:
+        raise UserError(f"dist_params:backend: BasicSR uses {NCCL} with --launcher pytorch. For --stock remove it.")
+    if opt["path"].get("root") is not None and args.auto_resume and torch.cuda.is_available():
+        raise UserError(
+            "path:root: BasicSR's --auto_resume looks only into the working directory. For --stock start there, and "
+            "remove path:root."
+        )
+    if "debug" in opt["name"] and not args.debug:
+        raise UserError("name: BasicSR takes a name with 'debug' for a debugging run. For --stock change the name.")
+    if any(entry.partition("=")[0].strip() == "manual_seed" for entry in args.force_yml):
+        raise UserError("--force_yml manual_seed: BasicSR draws numbers before. For --stock write it in the file.")
 
 
 def _refuse_code(entry: str) -> None:

@@ -132,6 +132,86 @@ def test_the_stock_loop_has_no_workers_for_a_validation(demo_options: dict, tmp_
         train_stock(read_options(arguments, is_train=True), arguments)
 
 
+IGNORED = "BasicSR's own loop does not read it. For --stock remove it."
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "arguments", "has_gpu", "message"),
+    [
+        ("train:non_finite", {"action": "skip"}, {}, False, f"train:non_finite: {IGNORED}"),
+        ("logger:keep_checkpoints", 3, {}, False, f"logger:keep_checkpoints: {IGNORED}"),
+        ("dist_params", {"backend": "nccl", "timeout": 60}, {}, False, f"dist_params:timeout: {IGNORED}"),
+        (
+            "dist_params",
+            {"backend": "gloo"},
+            {"launcher": "pytorch"},
+            False,
+            "dist_params:backend: BasicSR uses nccl w",
+        ),
+        ("path:root", ".", {"auto_resume": True}, True, "path:root: BasicSR's --auto_resume looks only into the work"),
+        ("name", "undebugged", {}, False, "name: BasicSR takes a name with 'debug' for a debugging run."),
+        (
+            "manual_seed",
+            1,
+            {"force_yml": ["manual_seed=2"]},
+            False,
+            "--force_yml manual_seed: BasicSR draws numbers before.",
+        ),
+    ],
+)
+def test_the_stock_loop_is_not_given_what_it_would_ignore(
+    demo_options: dict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    value: object,
+    arguments: dict,
+    has_gpu: bool,
+    message: str,
+) -> None:
+    set_key(demo_options, key, value)
+    given = Arguments(str(write_yaml(tmp_path / "t.yml", demo_options)), **arguments)
+    options = read_options(given, is_train=True, join_group=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    monkeypatch.setattr("basicsr.train.train_pipeline", lambda root: None)
+    monkeypatch.setattr("sys.argv", [])
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        train_stock(options, given)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "arguments", "has_gpu"),
+    [
+        ("train:non_finite", None, {}, False),
+        ("dist_params", {"backend": "gloo"}, {}, False),
+        ("dist_params", {"backend": "nccl"}, {"launcher": "pytorch"}, False),
+        ("path:root", ".", {"auto_resume": True}, False),
+        ("path:root", ".", {}, True),
+        ("name", "small", {"debug": True}, False),
+        ("manual_seed", 1, {"force_yml": ["datasets:train:seed=2"]}, False),
+    ],
+)
+def test_the_stock_loop_is_given_what_it_reads(
+    demo_options: dict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    value: object,
+    arguments: dict,
+    has_gpu: bool,
+) -> None:
+    set_key(demo_options, key, value)
+    given = Arguments(str(write_yaml(tmp_path / "t.yml", demo_options)), **arguments)
+    options = read_options(given, is_train=True, join_group=False)
+    handed_over: list[object] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    monkeypatch.setattr("basicsr.train.train_pipeline", handed_over.append)
+    monkeypatch.setattr("basicsr.train.load_resume_state", None)
+    monkeypatch.setattr("sys.argv", [])
+    train_stock(options, given)
+    assert handed_over == [options.plain["root_path"]]
+
+
 def test_a_validation_loads_without_workers_whatever_its_options_say(demo_options: dict, tmp_path: Path) -> None:
     demo_options["datasets"]["val"]["persistent_workers"] = True
     opt = complete(demo_options, Arguments("t.yml"), tmp_path, is_train=True)
