@@ -15,7 +15,9 @@ PAGE = ["gradio"]
 ONNX = ["onnx", "onnxscript", "onnxruntime"]
 RESTORERS = ["spandrel"]
 TIMM = ["timm"]
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]"]
 TEST = [
+    *DOCS,
     *DEMO,
     *FACES,
     *VIDEO,
@@ -43,6 +45,32 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    keywords=[
+        "face deblurring",
+        "face restoration",
+        "image restoration",
+        "deep feature prior",
+        "DFPGNet",
+        "VGGFace",
+        "BasicSR",
+        "PyTorch",
+    ],
+    # the repository has no public address yet: it belongs here, as "Source"
+    project_urls={"BasicSR": "https://github.com/XPixelGroup/BasicSR"},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Multimedia :: Graphics :: Graphics Conversion",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=["dfpg_plugin", "dfpg_plugin.*"]),
     package_data={"dfpg_plugin": ["weights/*.safetensors", "reports/*.j2"]},
     python_requires=">=3.10,<3.13",  # basicsr 1.4.2 can't be installed on 3.13
@@ -74,6 +102,7 @@ setup(
         "restorers": RESTORERS,
         "timm": TIMM,
         "pyiqa": ["pyiqa"],  # not for commercial use: PolyForm Noncommercial 1.0.0
+        "docs": DOCS,
         "test": TEST,
     },
     entry_points={

@@ -3,7 +3,7 @@
 Importing this package registers its components in BasicSR's registries.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from dfpg_plugin import compat
 

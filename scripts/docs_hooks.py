@@ -35,6 +35,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:  # noqa: ANN401 mkdocs' ow
     return OUTSIDE.sub(lambda link: _inside(link[1], link[2]), markdown)
 
 
+def on_page_content(html: str, **_: Any) -> str:  # noqa: ANN401 mkdocs' own
+    """Take Sphinx' roles, such as ``:func:``, from the docstrings' names."""
+    return re.sub(r":\w+:(?=<code>)", "", html)
+
+
 def _inside(text: str, name: str) -> str:
     return f"[{text}](source/{name})" if (ROOT / name).is_file() else text
 
