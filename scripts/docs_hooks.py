@@ -80,5 +80,6 @@ def _name(action: argparse.Action) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return a text as a table's cell has it: one line, a bar as its entity, docstrings' double backquotes single."""
-    return " ".join(text.split()).replace("``", "`").replace("|", "&#124;")
+    """Return a text as a table's cell has it: one line, docstrings' double backquotes single, nothing taken as HTML."""
+    line = " ".join(text.split()).replace("``", "`")
+    return re.sub(r"(`[^`]*`)|([<|])", lambda found: found[1] or f"&#{ord(found[2])};", line)
