@@ -15,6 +15,7 @@ PAGE = ["gradio"]
 ONNX = ["onnx", "onnxscript", "onnxruntime"]
 RESTORERS = ["spandrel"]
 TIMM = ["timm"]
+COMPLETION = ["argcomplete"]
 TEST = [
     *DEMO,
     *FACES,
@@ -24,6 +25,7 @@ TEST = [
     *ONNX,
     *RESTORERS,
     *TIMM,
+    *COMPLETION,
     "gfpgan",
     "realesrgan",
     "pytest",
@@ -43,7 +45,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["dfpg_plugin", "dfpg_plugin.*"]),
+    packages=find_packages(include=["dfpg_plugin", "dfpg_plugin.*", "dfpg_cli"]),
     package_data={"dfpg_plugin": ["weights/*.safetensors", "reports/*.j2"]},
     python_requires=">=3.10,<3.13",  # basicsr 1.4.2 can't be installed on 3.13
     install_requires=[
@@ -73,11 +75,12 @@ setup(
         "onnx": ONNX,
         "restorers": RESTORERS,
         "timm": TIMM,
+        "completion": COMPLETION,  # of the shell
         "pyiqa": ["pyiqa"],  # not for commercial use: PolyForm Noncommercial 1.0.0
         "test": TEST,
     },
     entry_points={
-        "console_scripts": ["basicsr=dfpg_plugin.cli.main:main"],
+        "console_scripts": ["basicsr=dfpg_cli.main:main"],
         "basicsr.plugins": ["dfpg=dfpg_plugin"],
     },
 )

@@ -7,7 +7,7 @@ from basicsr.utils import registry
 from kit import ROOT
 
 import dfpg_plugin
-from dfpg_plugin.cli.main import build_parser
+from dfpg_cli.main import build_parser
 
 
 def registered(kind: str) -> set[str]:
@@ -111,7 +111,7 @@ def test_prepares_kinds_and_flags() -> None:
 
 def test_entry_points_and_version() -> None:
     (command,) = entry_points(group="console_scripts", name="basicsr")
-    assert command.value == "dfpg_plugin.cli.main:main"
+    assert command.value == "dfpg_cli.main:main"
     assert [e.value for e in entry_points(group="basicsr.plugins")] == ["dfpg_plugin"]
     assert metadata("dfpg_plugin")["Version"] == dfpg_plugin.__version__
 

@@ -15,8 +15,8 @@ import torch
 from basicsr.archs import build_network
 from safetensors.torch import load_file, save_file
 
+from dfpg_cli.main import main
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli.main import main
 from dfpg_plugin.restoration import export as module
 from dfpg_plugin.restoration.network import load_network
 from dfpg_plugin.restoration.restorer import DFPGRestorer

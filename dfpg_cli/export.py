@@ -4,8 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dfpg_plugin.checks import UserError, make_folder
-from dfpg_plugin.cli.arguments import from_1
+from dfpg_cli.arguments import from_1
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:
@@ -30,6 +29,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export."""
+    from dfpg_plugin.checks import make_folder
     from dfpg_plugin.restoration.export import OPSET, add_attention, export, round_to_half, to_training
     from dfpg_plugin.restoration.network import ATTENTION, GREY, HALF, PRECISION, SEES, load_network, read_options_of
 
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace, file: Path) -> None:
     """Raise UserError for a file that is there, and for options that its kind does not have."""
+    from dfpg_plugin.checks import UserError
+
     try:
         if file.exists() and not args.overwrite:
             raise UserError(f"{file} is there already. Choose another name, or allow it with --overwrite.")
