@@ -46,7 +46,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["dfpg_plugin", "dfpg_plugin.*", "dfpg_cli"]),
-    package_data={"dfpg_plugin": ["weights/*.safetensors", "reports/*.j2"]},
+    package_data={"dfpg_plugin": ["weights/*.safetensors", "reports/*.j2", "py.typed"]},
     python_requires=">=3.10,<3.13",  # basicsr 1.4.2 can't be installed on 3.13
     install_requires=[
         "torch>=2.6",  # loads weights_only by default

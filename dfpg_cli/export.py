@@ -31,11 +31,11 @@ def run(args: argparse.Namespace) -> None:
     """Export."""
     from dfpg_plugin.checks import make_folder
     from dfpg_plugin.restoration.export import OPSET, add_attention, export, round_to_half, to_training
-    from dfpg_plugin.restoration.network import ATTENTION, GREY, HALF, PRECISION, SEES, load_network, read_options_of
+    from dfpg_plugin.restoration.network import ATTENTION, GREY, HALF, PRECISION, SEES, load_described, read_options_of
 
     file = args.file.expanduser()
     _check(args, file)
-    network, about = load_network(args.weights, args.opt)
+    network, about = load_described(args.weights, args.opt)
     if args.grey:
         about[SEES] = GREY
     if args.half:

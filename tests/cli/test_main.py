@@ -51,7 +51,7 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_the_choices_are_those_of_the_package() -> None:
-    assert choices.SPLITS == tuple(SPLITS)
+    assert tuple(SPLITS) == choices.SPLITS
     assert choices.KERNEL_METHODS == METHODS
     assert choices.PRIOR_INPUTS == INPUTS
     assert choices.CHANNEL_ORDERS == CHANNEL_ORDERS
