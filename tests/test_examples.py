@@ -9,12 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import spandrel
 from kit import ROOT, photo, write_faces
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 EXAMPLES = ROOT / "examples"
+PAGE = ROOT / "docs" / "python.md"
 Run = Callable[..., str]
 
 
@@ -51,6 +53,22 @@ def test_the_prior_loss_falls(run: Run, tmp_path: Path) -> None:
     losses = [float(value) for value in re.findall(r"^step \d+: loss ([\d.]+)$", said, re.MULTILINE)]
     assert len(losses) == 9
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+
+
+def test_the_pages_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (face, *_) = sorted(write_faces(tmp_path / "faces", slice(None, None, 160)).iterdir())
+    cv2.imwrite("face.png", cv2.imread(str(face)))
+    for name, value in vars(spandrel.MAIN_REGISTRY).items():  # so that the registration ends with the test
+        monkeypatch.setattr(spandrel.MAIN_REGISTRY, name, value)
+    alone, in_spandrel = re.findall(
+        r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    exec(compile(alone, PAGE, "exec"), {})
+    assert cv2.imread("restored.png").shape == cv2.imread("face.png").shape
+    names: dict = {}
+    exec(compile(in_spandrel, PAGE, "exec"), names)
+    assert names["model"].architecture.id == "DFPGNet"
 
 
 def ssim_of_the_whole_map(x: NDArray, y: NDArray) -> float:
