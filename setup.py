@@ -16,6 +16,7 @@ ONNX = ["onnx", "onnxscript", "onnxruntime"]
 RESTORERS = ["spandrel"]
 TIMM = ["timm"]
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]"]
+COMPLETION = ["argcomplete"]
 TEST = [
     *DOCS,
     *DEMO,
@@ -26,6 +27,7 @@ TEST = [
     *ONNX,
     *RESTORERS,
     *TIMM,
+    *COMPLETION,
     "gfpgan",
     "realesrgan",
     "pytest",
@@ -71,8 +73,8 @@ setup(
         "Topic :: Scientific/Engineering :: Image Processing",
         "Typing :: Typed",
     ],
-    packages=find_packages(include=["dfpg_plugin", "dfpg_plugin.*"]),
-    package_data={"dfpg_plugin": ["weights/*.safetensors", "reports/*.j2"]},
+    packages=find_packages(include=["dfpg_plugin", "dfpg_plugin.*", "dfpg_cli"]),
+    package_data={"dfpg_plugin": ["weights/*.safetensors", "reports/*.j2", "py.typed"]},
     python_requires=">=3.10,<3.13",  # basicsr 1.4.2 can't be installed on 3.13
     install_requires=[
         "torch>=2.6",  # loads weights_only by default
@@ -101,12 +103,13 @@ setup(
         "onnx": ONNX,
         "restorers": RESTORERS,
         "timm": TIMM,
+        "completion": COMPLETION,  # of the shell
         "pyiqa": ["pyiqa"],  # not for commercial use: PolyForm Noncommercial 1.0.0
         "docs": DOCS,
         "test": TEST,
     },
     entry_points={
-        "console_scripts": ["basicsr=dfpg_plugin.cli.main:main"],
+        "console_scripts": ["basicsr=dfpg_cli.main:main"],
         "basicsr.plugins": ["dfpg=dfpg_plugin"],
     },
 )

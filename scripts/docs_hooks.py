@@ -13,6 +13,8 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
+from dfpg_cli.main import build_parser
+
 ROOT = Path(__file__).parents[1]
 PLACE = re.compile(r"<!-- commands: .*? -->")
 OF_ALL = ("help", "traceback")  # every command has these; the page says so once
@@ -46,9 +48,6 @@ def _inside(text: str, name: str) -> str:
 
 def describe_commands() -> str:
     """Return a section of Markdown for each command: its usage and a table of its arguments."""
-    import dfpg_plugin  # noqa: F401 - before anything imports basicsr
-    from dfpg_plugin.cli.main import build_parser
-
     return "\n".join(line for parser in _leaves(build_parser()) for line in _section(parser))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from kit import ROOT
 
-from dfpg_plugin.cli.main import build_parser
+from dfpg_cli.main import build_parser
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
@@ -51,7 +51,7 @@ def commands(block: str) -> Iterator[list[str]]:
 def arguments(words: list[str]) -> list[str] | None:
     """Return what a command gives to ``basicsr``; None for another command."""
     for number, word in enumerate(words):
-        if word.rpartition("/")[2] == "basicsr" or word == "dfpg_plugin.cli.main":
+        if word.rpartition("/")[2] == "basicsr" or word == "dfpg_cli.main":
             return words[number + 1 :]
     return None
 
