@@ -15,7 +15,10 @@ PAGE = ["gradio"]
 ONNX = ["onnx", "onnxscript", "onnxruntime"]
 RESTORERS = ["spandrel"]
 TIMM = ["timm"]
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]"]
+COMPLETION = ["argcomplete"]
 TEST = [
+    *DOCS,
     *DEMO,
     *FACES,
     *VIDEO,
@@ -24,6 +27,7 @@ TEST = [
     *ONNX,
     *RESTORERS,
     *TIMM,
+    *COMPLETION,
     "gfpgan",
     "realesrgan",
     "pytest",
@@ -43,8 +47,34 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["dfpg_plugin", "dfpg_plugin.*"]),
-    package_data={"dfpg_plugin": ["weights/*.safetensors", "reports/*.j2"]},
+    keywords=[
+        "face deblurring",
+        "face restoration",
+        "image restoration",
+        "deep feature prior",
+        "DFPGNet",
+        "VGGFace",
+        "BasicSR",
+        "PyTorch",
+    ],
+    # the repository has no public address yet: it belongs here, as "Source"
+    project_urls={"BasicSR": "https://github.com/XPixelGroup/BasicSR"},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Multimedia :: Graphics :: Graphics Conversion",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Typing :: Typed",
+    ],
+    packages=find_packages(include=["dfpg_plugin", "dfpg_plugin.*", "dfpg_cli"]),
+    package_data={"dfpg_plugin": ["weights/*.safetensors", "reports/*.j2", "py.typed"]},
     python_requires=">=3.10,<3.13",  # basicsr 1.4.2 can't be installed on 3.13
     install_requires=[
         "torch>=2.6",  # loads weights_only by default
@@ -73,11 +103,13 @@ setup(
         "onnx": ONNX,
         "restorers": RESTORERS,
         "timm": TIMM,
+        "completion": COMPLETION,  # of the shell
         "pyiqa": ["pyiqa"],  # not for commercial use: PolyForm Noncommercial 1.0.0
+        "docs": DOCS,
         "test": TEST,
     },
     entry_points={
-        "console_scripts": ["basicsr=dfpg_plugin.cli.main:main"],
+        "console_scripts": ["basicsr=dfpg_cli.main:main"],
         "basicsr.plugins": ["dfpg=dfpg_plugin"],
     },
 )

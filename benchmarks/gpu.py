@@ -256,7 +256,7 @@ def measure_loop(size: str, step_ms: float | None, args: argparse.Namespace) -> 
         file = Path(folder) / "loop.yml"
         file.write_text(yaml.safe_dump(opt), encoding="utf-8")
         started = time.time()
-        command = [sys.executable, "-m", "dfpg_plugin.cli.main", "train", "-opt", str(file)]
+        command = [sys.executable, "-m", "dfpg_cli.main", "train", "-opt", str(file)]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"gpu.py: the training of the loop failed:\n{done.stderr[-2000:]}")

@@ -43,7 +43,8 @@ def main() -> None:
     restorer = DFPGRestorer()
     sharp = photograph()
     draw_photograph(restorer, sharp, args.out / "restored.png")
-    prior = draw_faces(restorer, sharp, args.out / "demo_restored.png")
+    rows, prior = draw_faces(restorer, sharp, args.out / "demo_restored.png")
+    draw_teaser(rows, args.out / "teaser.png")
     draw_prior(prior, args.out / "demo_prior.png")
     if args.log is not None:
         draw_curves(args.log, args.out / "demo_curves.png")
@@ -70,8 +71,11 @@ def draw_photograph(restorer: DFPGRestorer, sharp: Photo, file: Path) -> None:
     save(np.concatenate([seen, seen + change], axis=1), file)
 
 
-def draw_faces(restorer: DFPGRestorer, sharp: Photo, file: Path) -> list:
-    """Draw sharp, blurred and restored faces, a row for each size; return the prior estimated for the first."""
+def draw_faces(restorer: DFPGRestorer, sharp: Photo, file: Path) -> tuple[list[Photo], list]:
+    """Draw sharp, blurred and restored faces, a row for each size.
+
+    Return the rows, (FACE,7*FACE,3) each, and the prior estimated for the first blurred face.
+    """
     page = Page(restorer)
     (face, *_) = load_detector("centerface", None).find(sharp, 0.5)
     matrix = face.to_square(FACE)
@@ -85,7 +89,13 @@ def draw_faces(restorer: DFPGRestorer, sharp: Photo, file: Path) -> list:
             priors.append(prior)
         rows.append(np.concatenate(row, axis=1))
     save(np.concatenate(rows), file)
-    return priors[0]
+    return rows, priors[0]
+
+
+def draw_teaser(rows: list[Photo], file: Path) -> None:
+    """Draw blurred, restored and sharp by the first kernel of each size, two sizes a line."""
+    triplets = [np.concatenate([row[:, FACE : 3 * FACE], row[:, :FACE]], axis=1) for row in rows]
+    save(np.concatenate([np.concatenate(triplets[at : at + 2], axis=1) for at in (0, 2)]), file)
 
 
 def draw_prior(prior: list, file: Path) -> None:

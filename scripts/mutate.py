@@ -30,7 +30,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = "dfpg_plugin"
+COMMAND = "dfpg_cli"  # whose tests are in tests/cli
 DEFAULT_RUN = "not harness and not slow and not gpu"
 NO_TESTS = 5  # pytest's exit status
 PRELOADED = ("torch", "torchvision", "cv2", "numba", "scipy.stats", "pydantic")  # nothing that imports the package
@@ -94,7 +94,7 @@ def draw_changes(paths: list[Path], count: int, seed: int) -> list[Change]:
 def tests_of(file: str, root: Path) -> list[list[str]]:
     """Return the tests of a module, the nearest first: of its name, and of its room."""
     path = Path(file)
-    room = Path("tests").joinpath(*path.parts[1:-1])
+    room = Path("tests").joinpath(*path.parts[1:-1] if path.parts[0] != COMMAND else ["cli"])
     named = sorted(p.relative_to(root).as_posix() for p in (root / room).glob(f"test_{path.stem}*.py"))
     return [tests for tests in (named, [room.as_posix()]) if tests and (root / tests[0]).exists()]
 

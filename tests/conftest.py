@@ -16,7 +16,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from kit import ROOT, Brighten, clear_logger, identity, register, small_options, write_faces
 from safetensors.torch import save_file
 
-from dfpg_plugin.cli.main import main
+from dfpg_cli.main import main
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several at a time: more threads than CPUs wait for one another
     torch.set_num_threads(1)
@@ -44,7 +44,7 @@ def basicsr(tmp_path: Path) -> Command:
     """
 
     def run(*args: object, code: str | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-c", code or "import sys; from dfpg_plugin.cli.main import main; sys.exit(main())"]
+        command = [sys.executable, "-c", code or "import sys; from dfpg_cli.main import main; sys.exit(main())"]
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(env or {})}
         return subprocess.run(

@@ -13,10 +13,10 @@ from dfpg_plugin import compat
 DOC = ROOT / "docs" / "basicsr_defects.md"
 TEXT = DOC.read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^### (.+)\n((?:(?!^##).*\n)+)", TEXT, re.MULTILINE))
-FOLDERS = ("benchmarks", "dfpg_plugin", "docs", "options", "scripts", "tests")
+FOLDERS = ("benchmarks", "dfpg_cli", "dfpg_plugin", "docs", "options", "scripts", "tests")
 KINDS = (".json", ".md", ".py", ".yml")
 PARTS = (r"In (?:BasicSR|GFPGAN)", "Mended by", "Under `--stock`", "Until")
-PLACES = re.findall(r"((?:`[\w.]+`(?:\s+and\s+)?)+)[^`]{0,20}\(`(dfpg_plugin/[\w/]+\.py)`\)", TEXT)
+PLACES = re.findall(r"((?:`[\w.]+`(?:\s+and\s+)?)+)[^`]{0,20}\(`(dfpg_(?:plugin|cli)/[\w/]+\.py)`\)", TEXT)
 
 
 def anchors(text: str) -> set[str]:
@@ -58,7 +58,7 @@ def test_every_mend_is_where_it_is_said_to_be(names: str, file: str) -> None:
 
 
 def test_every_file_of_the_package_that_is_named_is_there() -> None:
-    files = set(re.findall(r"`(dfpg_plugin/[\w/]+\.py)`", TEXT))
+    files = set(re.findall(r"`(dfpg_(?:plugin|cli)/[\w/]+\.py)`", TEXT))
     assert len(PLACES) > 40
     assert {file for file in files if not (ROOT / file).is_file()} == set()
 

@@ -12,7 +12,7 @@ import torch
 from basicsr.archs import build_network
 from kit import ROOT
 
-from dfpg_plugin.cli.main import build_parser
+from dfpg_cli.main import build_parser
 from dfpg_plugin.data.deblur_test_dataset import FaceDeblurTestOptions
 from dfpg_plugin.data.face_blur_dataset import FaceBlurOptions
 from dfpg_plugin.evaluation.set_metrics import read_set_metrics

@@ -1,17 +1,19 @@
-"""The README's installations work in a fresh environment: each line brings what builds the package."""
+"""The installations of README and docs work in a fresh environment: each line brings what builds the package."""
 
 import ast
 import re
 
 from kit import ROOT
 
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 BUILD = {"setuptools", "wheel", "cython", "torch", "torchvision"}  # what BasicSR's setup.py imports, and ours
 
 
 def test_each_installation_without_isolation_installs_what_builds_it_first() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if "pip install --no-build-isolation" in line]
-    assert len(lines) >= 5
+    blocks = re.findall(r"^```bash\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if "pip install --no-build-isolation" in line]
+    assert len(lines) >= 8
     for line in lines:
         before = line.split("--no-build-isolation")[0]
         found = re.findall(r"pip install ([^&]+?) && ", before)
@@ -19,11 +21,10 @@ def test_each_installation_without_isolation_installs_what_builds_it_first() -> 
         assert set(found[-1].split()) == BUILD, line
 
 
-def test_each_extra_of_the_readme_is_one_of_the_installation() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_each_extra_that_is_named_is_one_of_the_installation() -> None:
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
     known = set(re.findall(r'^        "(\w+)": ', setup, re.MULTILINE))
-    named = {extra for extras in re.findall(r"'\.\[([\w,]+)\]'", text) for extra in extras.split(",")}
+    named = {extra for extras in re.findall(r"'\.\[([\w,]+)\]'", TEXT) for extra in extras.split(",")}
     assert named
     assert named <= known
 

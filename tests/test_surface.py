@@ -1,13 +1,32 @@
 """The public surface: a change of it is a decision."""
 
+import inspect
+from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import entry_points, metadata
 
+import pytest
 import yaml
 from basicsr.utils import registry
 from kit import ROOT
 
 import dfpg_plugin
-from dfpg_plugin.cli.main import build_parser
+from dfpg_cli.main import build_parser
+
+INTERFACE = {  # name: where it is, and its arguments
+    "DFPGRestorer": ("restoration.restorer", ["weights", "option_file", "settings"]),
+    "Settings": (
+        "restoration.settings",
+        ["mode", "detector", "detector_weights", "boxes", "threshold", "passes", "strength", "face_size", "batch_size",
+         "device", "amp", "recogniser"],
+    ),
+    "blur": ("data.degradation", ["image", "kernel"]),
+    "load_network": ("restoration.network", ["weights", "option_file", "device"]),
+    "prior_loss": ("losses.prior_loss", ["estimated", "target", "reduction"]),
+    "register_in_spandrel": ("restoration.in_spandrel", ["ignore_duplicates"]),
+    "ssim_3d": ("metrics.ssim_3d", ["restored", "sharp"]),
+    "synthesise_kernels": ("data.kernels", ["size", "count", "rng", "method"]),
+}  # fmt: skip
 
 
 def registered(kind: str) -> set[str]:
@@ -27,6 +46,27 @@ def test_registered_components() -> None:
         "calculate_identity_similarity", "calculate_lpips", "calculate_pyiqa", "calculate_ssim_3d",
         "calculate_vggface_distance",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INTERFACE)
+def test_interface_in_python(name: str) -> None:
+    module, arguments = INTERFACE[name]
+    found = getattr(dfpg_plugin, name)
+    assert found is getattr(import_module(f"dfpg_plugin.{module}"), name)
+    assert list(inspect.signature(found).parameters) == arguments
+    assert inspect.getdoc(found)
+
+
+def test_nothing_else_is_the_interface() -> None:
+    assert sorted(dfpg_plugin.__all__) == sorted([*INTERFACE, "__version__"])
+    assert not hasattr(dfpg_plugin, "DFPGRestorrer")
+
+
+def test_what_needs_more_is_imported_where_it_is_used(basicsr: Callable) -> None:
+    done = basicsr(code="import sys, dfpg_plugin\nprint(*sys.modules)\nprint(*dir(dfpg_plugin))")
+    modules, names = done.stdout.splitlines()
+    assert not {"spandrel", "dfpg_plugin.restoration"} & set(modules.split())
+    assert set(INTERFACE) <= set(names.split())
 
 
 def test_command_and_flags() -> None:
@@ -111,7 +151,7 @@ def test_prepares_kinds_and_flags() -> None:
 
 def test_entry_points_and_version() -> None:
     (command,) = entry_points(group="console_scripts", name="basicsr")
-    assert command.value == "dfpg_plugin.cli.main:main"
+    assert command.value == "dfpg_cli.main:main"
     assert [e.value for e in entry_points(group="basicsr.plugins")] == ["dfpg_plugin"]
     assert metadata("dfpg_plugin")["Version"] == dfpg_plugin.__version__
 

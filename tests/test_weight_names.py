@@ -22,7 +22,7 @@ from dfpg_plugin.archs.vggface_arch import VGGFaceFeatureExtractor
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.restoration.export import add_attention
-from dfpg_plugin.restoration.network import load_network, read_safetensors
+from dfpg_plugin.restoration.network import load_described, read_safetensors
 from dfpg_plugin.weight_names import load_into, with_fitting_names, without_wrapper
 
 
@@ -193,11 +193,11 @@ def test_restoring_and_exporting_read_wrapped_weights(demo_options: dict, tmp_pa
     yml.write_text(yaml.safe_dump(demo_options), encoding="utf-8")
     plain, _ = load_network_of(demo_options, tmp_path)
     torch.save({"params": torch.compile(plain).state_dict()}, tmp_path / "compiled.pth")
-    loaded, about = load_network(str(tmp_path / "compiled.pth"), str(yml))
+    loaded, about = load_described(str(tmp_path / "compiled.pth"), str(yml))
     torch.testing.assert_close(loaded.state_dict(), plain.state_dict())
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
     with pytest.raises(UserError, match=r"x\.pth does not fit DFPGNet: 0 of .* it has 1 others: x\."):
-        load_network(str(tmp_path / "x.pth"), str(yml))
+        load_described(str(tmp_path / "x.pth"), str(yml))
 
     options = {**demo_options["network_d"], "prior_channels": [64, 128, 256], "prior_strides": [1, 2, 4]}
     discriminator = build_network(options)
@@ -215,4 +215,4 @@ def load_network_of(options: dict, tmp_path: Path) -> tuple[nn.Module, dict[str,
     net = build_network(dict(options["network_g"]))
     file = tmp_path / "plain.safetensors"
     save_file(net.state_dict(), file, {"network_g": json.dumps(options["network_g"])})
-    return load_network(str(file), None)
+    return load_described(str(file), None)

@@ -1,7 +1,4 @@
-"""Which pictures a report shows.
-
-The command's arguments need this module. It does not import matplotlib, because that import takes a second.
-"""
+"""Which pictures a report shows."""
 
 from dataclasses import dataclass
 

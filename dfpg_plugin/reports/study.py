@@ -174,7 +174,7 @@ def _run_command(what: str, arguments: Sequence[str], log: Path, jobs: int) -> N
     """
     get_root_logger().info(what)
     environment = {**os.environ, "OMP_NUM_THREADS": str(_cpus_each(jobs))}
-    command = [sys.executable, "-m", "dfpg_plugin.cli.main", *arguments]
+    command = [sys.executable, "-m", "dfpg_cli.main", *arguments]
     with log.open("w", encoding="utf-8") as output:
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     if done.returncode != 0:

@@ -116,6 +116,16 @@ def paste(change: Colours, total: Colours, weight: NDArray[np.float32], matrix: 
     weight[part] += share
 
 
+def as_lists(landmarks: NDArray | None) -> list[list[float]] | None:
+    """Return landmarks (5,2) as JSON has them."""
+    return None if landmarks is None else landmarks.tolist()
+
+
+def to_bgr(picture: Colours) -> NDArray[np.uint8]:
+    """Return a picture as OpenCV has it: BGR, uint8."""
+    return np.rint(255 * picture[..., ::-1].clip(0, 1)).astype(np.uint8)
+
+
 def _smooth(picture: Colours, scale: float) -> Colours:
     """Blur a picture that is about to become smaller by ``scale``, so that fine patterns do not turn into others."""
     if scale >= 1:

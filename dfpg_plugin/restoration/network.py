@@ -24,7 +24,23 @@ PRECISION, HALF = "precision", "half"  # of its metadata, where weights are stor
 SEES, GREY = "sees", "grey"  # of its metadata: a network that was trained on grey pictures only
 
 
-def load_network(weights: str | None, option_file: str | None) -> tuple[nn.Module, dict[str, str]]:
+def load_network(
+    weights: str | Path | None = None, option_file: str | Path | None = None, device: str = "cpu"
+) -> nn.Module:
+    """Return a network that restores, ready to call: in eval mode, without gradients.
+
+    The package's own network and DFPGNet map RGB (B,3,H,W), float in [0,1], H and W from 16, to the same shape and
+    range. Each image is one face, about 128 px wide. Example: ``restored = load_network()(blurred)``.
+
+    ``weights``: a safetensors file of ``basicsr export``; or the .pth of a training, with ``option_file``, its YAML,
+    unless the file still lies in the folder of its run. None: the package's own.
+    ``device``: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for a GPU where there is one.
+    Raises UserError for what is missing or does not fit. :class:`DFPGRestorer` finds the faces of a photograph as well.
+    """
+    return load_described(weights, option_file)[0].to(choose_device(device))
+
+
+def load_described(weights: str | Path | None, option_file: str | Path | None) -> tuple[nn.Module, dict[str, str]]:
     """Return a network in eval mode on the CPU, and what is known of it, in words.
 
     ``weights``: a safetensors file of ``basicsr export``, which carries its options; or a PyTorch file with
@@ -47,7 +63,7 @@ def load_network(weights: str | None, option_file: str | None) -> tuple[nn.Modul
     return network.requires_grad_(False).eval(), about
 
 
-def load_attention(weights: str | None) -> nn.ModuleList | None:
+def load_attention(weights: str | Path | None) -> nn.ModuleList | None:
     """Return the discriminator's channel attention of each prior layer, where a safetensors file carries it."""
     path = Path(str(SHIPPED)) if weights is None else Path(weights).expanduser()
     if path.suffix != ".safetensors":
@@ -81,9 +97,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"{path} is not a readable safetensors file ({error}).") from error
 
 
-def read_options_of(option_file: str, network: str) -> dict:
+def read_options_of(option_file: str | Path, network: str) -> dict:
     """Return the options of a network, ``network_g`` say, of an option file, its plugins loaded."""
-    opt = read_option_file(option_file)
+    opt = read_option_file(str(option_file))
     load_plugins(opt.get("plugins") or [])
     options = opt.get(network)
     if isinstance(options, dict):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
 import cv2
 import numpy as np
@@ -22,8 +23,8 @@ from dfpg_plugin.metrics.recognisers import Recogniser, load_recogniser
 from dfpg_plugin.models.model_checks import explaining
 from dfpg_plugin.models.priors import estimates_priors
 from dfpg_plugin.restoration.detectors import Find, load_detector
-from dfpg_plugin.restoration.faces import Colours, Face, crop, paste, same_face, without_doubles
-from dfpg_plugin.restoration.network import GREY, SEES, choose_device, load_attention, load_network
+from dfpg_plugin.restoration.faces import Colours, Face, as_lists, crop, paste, same_face, to_bgr, without_doubles
+from dfpg_plugin.restoration.network import GREY, SEES, choose_device, load_attention, load_described
 from dfpg_plugin.restoration.settings import ALIGNED, PHOTO, FaceReport, Settings
 from dfpg_plugin.speed.acceleration import autocast, channels_last
 from dfpg_plugin.speed.tiles import restore_in_tiles
@@ -33,6 +34,7 @@ TILE, TILE_OVERLAP = 512, 64  # px
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 MOST_DOUBTFUL = 16  # faces of a picture that are looked at again, the surest: each costs as much as a restored one
 MULTIPLE = 8  # to which what is given to a network is padded
+File = str | Path
 ERRORS = (ValueError, RuntimeError, ArithmeticError, MemoryError, cv2.error)  # of one face, which is then left as it is
 
 
@@ -51,10 +53,10 @@ class DFPGRestorer:
     """
 
     def __init__(
-        self, weights: str | None = None, option_file: str | None = None, settings: Settings | None = None
+        self, weights: File | None = None, option_file: File | None = None, settings: Settings | None = None
     ) -> None:
         self.settings = settings or Settings()
-        network, self.about = load_network(weights, option_file)
+        network, self.about = load_described(weights, option_file)
         self._attention = load_attention(weights)
         name = self.settings.recogniser
         if self.settings.mode == PHOTO and not self.settings.boxes:  # what is missing is told before the first picture
@@ -69,7 +71,13 @@ class DFPGRestorer:
         self.estimates_priors = estimates_priors(network)
         self.network: nn.Module = channels_last(network.to(self.device))
 
-    def restore(self, image: object, colours: str = "bgr") -> object:
+    @overload
+    def restore(self, image: PillowImage.Image, colours: str = "bgr") -> PillowImage.Image: ...
+
+    @overload
+    def restore(self, image: File | NDArray, colours: str = "bgr") -> NDArray: ...
+
+    def restore(self, image: File | NDArray | PillowImage.Image, colours: str = "bgr") -> NDArray | PillowImage.Image:
         """Restore an array (uint8 or uint16, (H,W), (H,W,3) or (H,W,4)), a PIL image or a file's path.
 
         ``colours`` of arrays: ``bgr`` or ``rgb``. A path gives an array; what comes back for a PIL image of each mode,
@@ -202,7 +210,7 @@ class DFPGRestorer:
         How much the identity changes is measured at ``strength``.
         """
         total, weight = np.zeros_like(seen), np.zeros(seen.shape[:2], np.float32)
-        reports = [FaceReport(face.box, face.score, _as_lists(face.landmarks)) for face in faces]
+        reports = [FaceReport(face.box, face.score, as_lists(face.landmarks)) for face in faces]
         size = self.settings.face_size
         squares: dict[int, tuple[NDArray, Colours]] = {}
         for i, face in enumerate(faces):
@@ -235,7 +243,7 @@ class DFPGRestorer:
         if self._recogniser is None:
             return None
         try:
-            vectors = [self._recogniser.embed_only_face(_to_bgr(image)) for image in (before, after)]
+            vectors = [self._recogniser.embed_only_face(to_bgr(image)) for image in (before, after)]
         except ERRORS:
             return None
         return None if any(vector is None for vector in vectors) else float(1 - vectors[0] @ vectors[1])  # type: ignore[operator]
@@ -250,11 +258,3 @@ def _noting(report: FaceReport) -> Iterator[None]:
         raise
     except ERRORS as error:
         report.error = str(error)
-
-
-def _as_lists(landmarks: NDArray | None) -> list[list[float]] | None:
-    return None if landmarks is None else landmarks.tolist()
-
-
-def _to_bgr(image: Colours) -> NDArray[np.uint8]:
-    return np.rint(255 * image[..., ::-1].clip(0, 1)).astype(np.uint8)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dfpg_plugin.cli.main import build_parser, main
+from dfpg_cli.main import build_parser, main
 
 
 def leaves(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:

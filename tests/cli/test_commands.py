@@ -12,10 +12,10 @@ import pytest
 import torch
 from kit import ROOT, write_yaml
 
+from dfpg_cli import doctor
+from dfpg_cli.doctor import OPTIONAL
+from dfpg_cli.main import build_parser, main
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli import doctor
-from dfpg_plugin.cli.doctor import OPTIONAL
-from dfpg_plugin.cli.main import build_parser, main
 from dfpg_plugin.data.faces import orl_faces
 
 
@@ -90,7 +90,7 @@ def test_doctor_says_where_basicsr_is_and_what_is_patched(basicsr: Callable) -> 
 def test_doctor_knows_every_extra_of_the_installation() -> None:
     source = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
     lists = {n.targets[0].id: n.value for n in source.body if isinstance(n, ast.Assign)}
-    names = ("DEMO", "FACES", "VIDEO", "PAGE", "ONNX", "RESTORERS", "TIMM")
+    names = ("DEMO", "FACES", "VIDEO", "PAGE", "ONNX", "RESTORERS", "TIMM", "COMPLETION")
     extras = {package for name in names for package in ast.literal_eval(lists[name])} | {"pyiqa"}
     assert {package for package, _ in OPTIONAL.values()} == extras | {"tensorboard", "wandb"}
 
@@ -233,7 +233,7 @@ def test_a_yaml_may_name_plugins(basicsr: Callable, tmp_path: Path, demo_options
     demo_options["network_g"]["type"] = "GFPGANv2"
     write_yaml(tmp_path / "wrong.yml", demo_options)
     code = (
-        "import sys; from dfpg_plugin.cli.main import main\n"
+        "import sys; from dfpg_cli.main import main\n"
         "status = main(['train', '-opt', 'wrong.yml']); print(file=sys.stderr, flush=True)\n"
         "print(status); sys.exit(main(['train', '-opt', 'right.yml']))"
     )
@@ -262,7 +262,7 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     def stop(args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dfpg_plugin.cli.prepare.run_kernels", stop)
+    monkeypatch.setattr("dfpg_cli.prepare.run_kernels", stop)
     assert main(["prepare", "kernels", "k"]) == 130
     assert capsys.readouterr().err == "basicsr: interrupted\n"
 
@@ -271,13 +271,13 @@ def test_an_error_of_a_data_worker_is_one_line(monkeypatch: pytest.MonkeyPatch, 
     def fail(args: object) -> None:
         raise UserError("Caught UserError in DataLoader worker process 0.\nTraceback:\nchecks.UserError: a.png: bad.\n")
 
-    monkeypatch.setattr("dfpg_plugin.cli.prepare.run_kernels", fail)
+    monkeypatch.setattr("dfpg_cli.prepare.run_kernels", fail)
     assert main(["prepare", "kernels", "k"]) == 2
     assert capsys.readouterr().err == "basicsr: error: a.png: bad.\n"
 
 
 def test_a_training_loads_no_library_that_only_another_command_needs(basicsr: Callable) -> None:
-    code = "import sys, dfpg_plugin.cli.main, dfpg_plugin.training.loop; print(*sys.modules)"
+    code = "import sys, dfpg_cli.main, dfpg_plugin.training.loop; print(*sys.modules)"
     modules = set(basicsr(code=code).stdout.split())
     assert "torch" in modules
     assert not modules & {"matplotlib", "numba", "gradio", "av", "dlib", "onnx", "onnxruntime", "h5py"}

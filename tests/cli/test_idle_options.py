@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dfpg_cli.interruption import TerminatedError, sigterm_interrupts
+from dfpg_cli.main import main
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli.interruption import TerminatedError, sigterm_interrupts
-from dfpg_plugin.cli.main import main
 from dfpg_plugin.restoration.aligning import FaceCutter
 from dfpg_plugin.restoration.detectors import load_detector
 from dfpg_plugin.restoration.settings import Settings

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from results_folders import drawn, write_run
 
-from dfpg_plugin.cli.main import main
+from dfpg_cli.main import main
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    code = "import sys; from dfpg_plugin.cli.main import main; sys.exit(main())"
+    code = "import sys; from dfpg_cli.main import main; sys.exit(main())"
     kept = tmp_path_factory.mktemp("kept")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(kept)}
     log = tmp_path_factory.mktemp("server") / "log"

@@ -215,7 +215,7 @@ def test_the_processes_of_an_evaluation_share_the_gpus_of_the_machine(monkeypatc
 
 def kill_after(files: object, lines: int) -> None:
     """Start the evaluation as a user does; kill it after so many lines are written."""
-    code = "import sys; from dfpg_plugin.cli.main import main; sys.exit(main())"
+    code = "import sys; from dfpg_cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "test", "-opt", str(files.option_file), "--workers", "1"]
     path = files.folder / "results" / "small" / "Small.jsonl"
     process = subprocess.Popen(command, cwd=files.folder, stderr=subprocess.PIPE, env={"PYTHONPATH": str(ROOT)})

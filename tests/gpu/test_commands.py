@@ -18,7 +18,7 @@ import os, sys
 import torch
 os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 torch.use_deterministic_algorithms(True)
-from dfpg_plugin.cli.main import main
+from dfpg_cli.main import main
 sys.exit(main())
 """
 
@@ -84,7 +84,7 @@ def test_one_process_of_nccl(basicsr: Callable, options: dict, tmp_path: Path) -
     options["dist_params"] = {"backend": "nccl", "port": 29511}
     run = (
         "import sys; from torch.distributed.run import main; "
-        "main(['--nproc_per_node=1', '--master_port=29511', '-m', 'dfpg_plugin.cli.main', *sys.argv[1:]])"
+        "main(['--nproc_per_node=1', '--master_port=29511', '-m', 'dfpg_cli.main', *sys.argv[1:]])"
     )
     file = write_yaml(tmp_path / "a.yml", options)
     result = basicsr("train", "-opt", file, "--launcher", "pytorch", code=run)
@@ -95,7 +95,7 @@ def test_one_process_of_nccl(basicsr: Callable, options: dict, tmp_path: Path) -
 def test_memory_that_does_not_suffice_is_said_in_a_line(basicsr: Callable, options: dict, tmp_path: Path) -> None:
     little = (
         "import sys, torch; torch.cuda.set_per_process_memory_fraction(0.02); "
-        "from dfpg_plugin.cli.main import main; sys.exit(main())"
+        "from dfpg_cli.main import main; sys.exit(main())"
     )
     options["network_g"]["num_feat"] = 64
     options["datasets"]["train"].update(gt_size=88, batch_size_per_gpu=64)

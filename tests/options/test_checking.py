@@ -12,8 +12,8 @@ from basicsr.models import realesrgan_model, realesrnet_model
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGISTRY
 from kit import write_yaml
 
+from dfpg_cli.run_options import read_options
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli.arguments import read_options
 from dfpg_plugin.options.checking import check_options
 from dfpg_plugin.options.completing import Arguments, complete
 from dfpg_plugin.options.keys import unknown_keys, warn_of_idle_keys

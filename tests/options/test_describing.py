@@ -10,7 +10,7 @@ import pytest
 from basicsr.utils.registry import DATASET_REGISTRY
 from kit import ROOT
 
-from dfpg_plugin.cli.main import main
+from dfpg_cli.main import main
 from dfpg_plugin.evaluation.set_metrics import SET_METRICS
 from dfpg_plugin.options import schema
 from dfpg_plugin.options.describing import describe, json_schema

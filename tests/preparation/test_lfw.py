@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from basicsr.utils import get_root_logger
 
+from dfpg_cli.main import main
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli.main import main
 from dfpg_plugin.data.face_blur_dataset import FaceBlurDataset
 from dfpg_plugin.preparation import face_folder
 from dfpg_plugin.preparation.face_folder import FaceFormat

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dfpg_plugin.cli.main import main
+from dfpg_cli.main import main
 
 
 @pytest.mark.parametrize("target", [".", "faces", "anna/faces"])

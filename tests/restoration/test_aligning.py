@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from skimage import data
 
+from dfpg_cli.main import main
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli.main import main
 from dfpg_plugin.metrics.recognisers import find_dlib_models
 from dfpg_plugin.restoration.aligning import FaceCutter
 from dfpg_plugin.restoration.detectors import Detector

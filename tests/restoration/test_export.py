@@ -15,10 +15,10 @@ import torch
 from basicsr.archs import build_network
 from safetensors.torch import load_file, save_file
 
+from dfpg_cli.main import main
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli.main import main
 from dfpg_plugin.restoration import export as module
-from dfpg_plugin.restoration.network import load_network
+from dfpg_plugin.restoration.network import load_described
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 
 SMALL = {"type": "DFPGNet", "num_feat": 16, "num_block": 1, "num_prior_block": 1, "squeeze_factor": 4}
@@ -83,7 +83,7 @@ def test_onnx_runs_alone_at_any_size_and_says_what_it_is(dfpgnet: str, exported:
     np.savez(tmp_path / "given.npz", **given)
     command = [sys.executable, "-c", ALONE, str(file), str(tmp_path / "given.npz"), str(tmp_path / "got.npz")]
     subprocess.run(command, check=True, cwd=tmp_path)
-    network, _ = load_network(dfpgnet, None)
+    network, _ = load_described(dfpgnet, None)
     got = np.load(tmp_path / "got.npz")
     for key, images in given.items():
         assert np.abs(got[key] - network(torch.from_numpy(images)).numpy()).max() < 1e-4
@@ -96,7 +96,7 @@ def test_torchscript_and_safetensors_carry_what_they_are(exported: Callable) -> 
     extra = {"about.json": ""}
     torch.jit.load(str(exported("out.pt")[0]), _extra_files=extra)
     assert json.loads(json.loads(extra["about.json"])["network_g"]) == SMALL
-    network, about = load_network(str(exported("out.safetensors")[0]), None)
+    network, about = load_described(str(exported("out.safetensors")[0]), None)
     assert about["input"] == "RGB, B x 3 x H x W, 0 to 1"
     assert sum(p.numel() for p in network.parameters()) > 1e5
 
@@ -104,7 +104,7 @@ def test_torchscript_and_safetensors_carry_what_they_are(exported: Callable) -> 
 def test_a_training_can_go_on_from_an_exported_file(dfpgnet: str, tmp_path: Path) -> None:
     assert main(["export", str(tmp_path / "back.pth"), "--weights", dfpgnet]) == 0
     state = torch.load(tmp_path / "back.pth", weights_only=True)["params"]
-    network, _ = load_network(dfpgnet, None)
+    network, _ = load_described(dfpgnet, None)
     torch.testing.assert_close(dict(network.state_dict()), dict(state))
 
 
@@ -182,8 +182,8 @@ def test_half_precision_in_onnx_is_that_of_the_weights_alone(dfpgnet: str, expor
     face = np.random.default_rng(0).random((1, 3, 40, 56), np.float32)
     got = onnxruntime.InferenceSession(files[1]).run(None, {"blurred": face})[0]
     with torch.no_grad():
-        wanted = load_network(str(files[2]), None)[0](torch.from_numpy(face)).numpy()
-        whole = load_network(dfpgnet, None)[0](torch.from_numpy(face)).numpy()
+        wanted = load_described(str(files[2]), None)[0](torch.from_numpy(face)).numpy()
+        whole = load_described(dfpgnet, None)[0](torch.from_numpy(face)).numpy()
     assert np.abs(got - wanted).max() < 1e-5 < np.abs(got - whole).max()
 
 
@@ -209,7 +209,7 @@ def test_half_precision_halves_the_file_and_rounds_each_weight(
     (whole, _), (half, _) = exported("out.safetensors"), exported("half.safetensors", "--half")
     sizes = [sum(t.numel() * t.element_size() for t in load_file(file).values()) for file in (whole, half)]
     assert sizes[0] == 2 * sizes[1]
-    exact, rounded = (load_network(str(file), None)[0].state_dict() for file in (whole, half))
+    exact, rounded = (load_described(str(file), None)[0].state_dict() for file in (whole, half))
     for name, weight in exact.items():
         assert np.array_equal(rounded[name].numpy(), weight.numpy().astype(np.float16).astype(np.float32))
     again = tmp_path / "again.safetensors"  # single precision unless it is asked for, whatever was given
@@ -235,7 +235,7 @@ def test_onnx_of_an_opset_in_a_new_folder_with_its_least_size(
     model = onnx.load(str(file))
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [opset]
     assert {entry.key: entry.value for entry in model.metadata_props}["least_side"] == "16"
-    network, _ = load_network(dfpgnet, None)
+    network, _ = load_described(dfpgnet, None)
     run = module._load_onnx(file)
     assert run(torch.rand(1, 3, 16, 16)).shape == (1, 3, 16, 16)
     for refusing in (run, network):

@@ -18,7 +18,7 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.media.pictures import Picture
 from dfpg_plugin.restoration.detectors import Detector
 from dfpg_plugin.restoration.faces import Face
-from dfpg_plugin.restoration.network import load_network
+from dfpg_plugin.restoration.network import load_described
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.settings import Settings
 
@@ -393,6 +393,8 @@ def test_a_network_that_was_sized_to_its_prior_is_loaded_in_that_size(tmp_path: 
     trained = build_network({**demo_options["network_g"], "prior_channels": [64, 64, 128]})
     file = tmp_path / "net.pth"
     torch.save({"params": trained.state_dict()}, file)
-    loaded, _ = load_network(str(file), str(write_yaml(tmp_path / "o.yml", {**demo_options, "network_prior": arcface})))
+    loaded, _ = load_described(
+        str(file), str(write_yaml(tmp_path / "o.yml", {**demo_options, "network_prior": arcface}))
+    )
     for name, value in trained.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)

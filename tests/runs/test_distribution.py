@@ -123,7 +123,7 @@ def test_one_process_that_fails_ends_the_run_and_checkpoints_stay(
     file = write_yaml(tmp_path / "small.yml", demo_options)
     code = "import sys; from torch.distributed.run import main; main(sys.argv[1:])"
     done = basicsr(
-        *("--nproc_per_node=2", "--standalone", "-m", "dfpg_plugin.cli.main"),
+        *("--nproc_per_node=2", "--standalone", "-m", "dfpg_cli.main"),
         *("train", "-opt", file, "--launcher", "pytorch"),
         code=code,
         env={"PYTHONPATH": f"{ROOT}:{tmp_path}"},

@@ -16,7 +16,7 @@ from dfpg_plugin.evaluation.records import read_run
 
 SEVERAL = """
 import shlex, sys
-from dfpg_plugin.cli.main import main
+from dfpg_cli.main import main
 for line in sys.argv.pop(1).splitlines():
     status = main(shlex.split(line))
     if status:
@@ -273,7 +273,7 @@ from torch.nn import functional as F
 torch.nn.Module.cuda = torch.Tensor.cuda = lambda self: self
 pad = F.pad
 F.pad = lambda *args, **kwargs: pad(*args, **kwargs).contiguous()  # as CUDA's reflection
-from dfpg_plugin.cli.main import main
+from dfpg_cli.main import main
 from dfpg_plugin.options import checking
 checking._check_device = lambda opt, plugins: None
 status = main()

@@ -53,7 +53,7 @@ class Busy(Noisy):
         return super().forward(x)
 '''
 TOTAL = 24
-COMMAND = (sys.executable, "-m", "dfpg_plugin.cli.main")
+COMMAND = (sys.executable, "-m", "dfpg_cli.main")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
 

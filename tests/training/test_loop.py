@@ -192,7 +192,7 @@ def test_two_processes_train_on_cpus_and_one_writes(basicsr: Callable, option_fi
     forced = [f"train:{optimizer}:eps=1.0e-4" for optimizer in ("optim_g", "optim_d")]
     forced += ["train:total_iter=10", "val:val_freq=10", "logger:save_checkpoint_freq=10"]
     done = basicsr(
-        *("--nproc_per_node=2", "--standalone", "-m", "dfpg_plugin.cli.main"),
+        *("--nproc_per_node=2", "--standalone", "-m", "dfpg_cli.main"),
         *("train", "-opt", option_file, "--launcher", "pytorch"),
         *("--force_yml", "datasets:train:batch_size_per_gpu=2", *forced),
         code=code,

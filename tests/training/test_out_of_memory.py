@@ -14,7 +14,7 @@ from kit import write_yaml
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
-from dfpg_plugin.cli.memory import explain
+from dfpg_cli.memory import explain
 from dfpg_plugin.data.faces import orl_faces
 
 TORCHS = (

@@ -2,8 +2,8 @@
 
 import argparse
 
-from dfpg_plugin.cli.arguments import from_1
-from dfpg_plugin.cli.restore import add_network_arguments
+from dfpg_cli.arguments import from_1
+from dfpg_cli.restore import add_network_arguments
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:

@@ -4,8 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dfpg_plugin.checks import UserError, make_folder
-from dfpg_plugin.cli.arguments import from_1
+from dfpg_cli.arguments import from_1
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:
@@ -30,12 +29,13 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export."""
+    from dfpg_plugin.checks import make_folder
     from dfpg_plugin.restoration.export import OPSET, add_attention, export, round_to_half, to_training
-    from dfpg_plugin.restoration.network import ATTENTION, GREY, HALF, PRECISION, SEES, load_network, read_options_of
+    from dfpg_plugin.restoration.network import ATTENTION, GREY, HALF, PRECISION, SEES, load_described, read_options_of
 
     file = args.file.expanduser()
     _check(args, file)
-    network, about = load_network(args.weights, args.opt)
+    network, about = load_described(args.weights, args.opt)
     if args.grey:
         about[SEES] = GREY
     if args.half:
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace, file: Path) -> None:
     """Raise UserError for a file that is there, and for options that its kind does not have."""
+    from dfpg_plugin.checks import UserError
+
     try:
         if file.exists() and not args.overwrite:
             raise UserError(f"{file} is there already. Choose another name, or allow it with --overwrite.")

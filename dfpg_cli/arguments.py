@@ -1,18 +1,10 @@
-"""The parser of all commands, and the arguments that ``basicsr train`` and ``basicsr test`` share: BasicSR's own."""
+"""The parser of all commands, and the flags of BasicSR, which ``basicsr train`` and ``basicsr test`` share."""
 
 import argparse
 import sys
 from collections.abc import Iterable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
-
-from dfpg_plugin.checks import UserError
-from dfpg_plugin.options.checking import check_options
-from dfpg_plugin.options.completing import Arguments, RunOptions, complete, convert_whole_numbers, output_root
-from dfpg_plugin.options.plugins import load_plugins
-from dfpg_plugin.options.reading import force, open_option_file
-from dfpg_plugin.runs.distribution import start_group
 
 RENAMED = {"--output": "--out"}
 SINGULAR = {"boxes": "box"}
@@ -75,6 +67,8 @@ def flag_of(name: str) -> str:
 
 def refuse(args: argparse.Namespace, names: Iterable[str], where: str) -> None:
     """Raise UserError for the first option of ``names`` that is given; ``where``, as ``on films``, it has no effect."""
+    from dfpg_plugin.checks import UserError
+
     for name in names:
         if getattr(args, name) is not None:
             raise UserError(f"{flag_of(name)}: has no effect {where}. Remove it.")
@@ -105,28 +99,3 @@ def add_basicsr_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", type=int, default=0, help="set by torch.distributed.launch")
     text = "options that replace those of the YAML"
     parser.add_argument("--force_yml", nargs="+", action="extend", default=[], metavar="KEY:SUBKEY=VALUE", help=text)
-
-
-def to_arguments(args: argparse.Namespace) -> Arguments:
-    """Return what :func:`add_basicsr_arguments` parsed."""
-    return Arguments(args.opt, args.launcher, args.auto_resume, args.debug, args.local_rank, tuple(args.force_yml))
-
-
-def read_options(args: Arguments, is_train: bool, join_group: bool = True, needs_network: bool = True) -> RunOptions:
-    """Read, complete and check the options; join the processes' group.
-
-    Outputs go below ``path:root``, by default the working directory. Without ``needs_network`` it does not matter
-    whether the trained weights are there.
-    """
-    file = open_option_file(args.opt)
-    opt = deepcopy(file.values)
-    force(opt, args.force_yml)
-    convert_whole_numbers(opt)
-    if not needs_network and isinstance(opt.get("path"), dict):
-        opt["path"] = {key: v for key, v in opt["path"].items() if not key.startswith("pretrain_network_")}
-    plugins = load_plugins(opt.get("plugins") or [])
-    complete(opt, args, output_root(opt).resolve(), is_train)
-    check_options(opt, plugins, needs_network, file.lines)
-    if join_group:
-        start_group(args, opt.get("dist_params"), opt["num_gpu"])
-    return RunOptions.of(file, opt)

@@ -1,31 +1,18 @@
-"""The ``basicsr`` command."""
+"""Run a command that is parsed, and turn what it raises into a line and an exit status."""
 
 import argparse
 import sys
 import traceback
-from collections.abc import Sequence
 
+import dfpg_plugin  # noqa: F401 - registers, and before that lets basicsr be imported
+
+# isort: split
 import torch
 from basicsr.utils.dist_util import get_dist_info
 
-from dfpg_plugin import __version__
+from dfpg_cli import memory
+from dfpg_cli.interruption import TerminatedError
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli import (
-    demo,
-    doctor,
-    export,
-    list_components,
-    memory,
-    options,
-    prepare,
-    report,
-    restore,
-    study,
-    test,
-    train,
-)
-from dfpg_plugin.cli.arguments import Parser
-from dfpg_plugin.cli.interruption import TerminatedError
 from dfpg_plugin.options.checking import OptionsError
 from dfpg_plugin.runs.distribution import LostProcessError, stop_group
 from dfpg_plugin.training.signals import StoppedBySignalError
@@ -35,19 +22,8 @@ FAILURE = 1
 INTERRUPTED, TERMINATED = 130, 143  # as shells have it: 128 and the signal's number
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command and its subcommands."""
-    parser = Parser(prog="basicsr", description="Train and test image restoration models of BasicSR.")
-    parser.add_argument("--version", action="version", version=f"dfpg_plugin {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (train, test, report, study, prepare, restore, export, demo, list_components, options, doctor):
-        module.add_parser(commands)
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status: 2 for what the user can mend, 1 for a training that failed."""
-    args = build_parser().parse_args(argv)
+def run_command(args: argparse.Namespace) -> int:
+    """Run a parsed command; return its exit status: 2 for what the user can mend, 1 for a training that failed."""
     try:
         status = args.run(args)
         stop_group()
@@ -84,7 +60,3 @@ def _fail(error: Exception, status: int) -> int:
     rank, world_size = get_dist_info()
     print(f"basicsr: error: {f'process {rank}: ' if world_size > 1 else ''}{message}", file=sys.stderr, flush=True)
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

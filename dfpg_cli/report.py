@@ -5,14 +5,13 @@ import hashlib
 import re
 from pathlib import Path
 
-from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli.arguments import from_0, from_1, refuse
-from dfpg_plugin.reports.picture_choice import CHOICES, PictureChoice
+from dfpg_cli.arguments import from_0, from_1, refuse
+from dfpg_cli.choices import PICTURE_CHOICES
 
 RESAMPLES, SEED = 10_000, 0
 DEFAULTS = {
-    "out": None, "title": "Results", "resamples": RESAMPLES, "seed": SEED, "pictures": CHOICES[0], "num_pictures": 6,
-    "picture_metric": None,
+    "out": None, "title": "Results", "resamples": RESAMPLES, "seed": SEED,
+    "pictures": PICTURE_CHOICES[0], "num_pictures": 6, "picture_metric": None,
 }  # fmt: skip
 MAX_NAME = 60  # characters of a folder that nobody has named
 
@@ -30,7 +29,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("--title", help=f"default: {DEFAULTS['title']}")
     parser.add_argument("--resamples", type=from_1, help=f"of the bootstrap (default: {RESAMPLES})")
     parser.add_argument("--seed", type=from_0, help=f"of everything drawn (default: {SEED})")
-    parser.add_argument("--pictures", choices=CHOICES, help=f"which (default: {CHOICES[0]})")
+    parser.add_argument("--pictures", choices=PICTURE_CHOICES, help=f"which (default: {PICTURE_CHOICES[0]})")
     parser.add_argument("--num-pictures", type=from_1, metavar="N", help=f"default: {DEFAULTS['num_pictures']}")
     parser.add_argument("--picture-metric", metavar="KEY", help="under the pictures, and to choose by; default: first")
     parser.add_argument(
@@ -41,6 +40,8 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compare and print where the report is, or what differs."""
+    from dfpg_plugin.checks import UserError
+
     if args.compare and args.runs:
         raise UserError("--compare: goes without runs. Name two report.json files alone.")
     if args.compare:
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
     if not args.runs:
         raise UserError("report: no run is named. Name results folders, or two reports with --compare.")
     from dfpg_plugin.reports.methods import read_methods
+    from dfpg_plugin.reports.picture_choice import PictureChoice
     from dfpg_plugin.reports.publish import check_target, publish
     from dfpg_plugin.reports.report import build_report
 

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from dfpg_plugin.cli.arguments import from_0, from_1
-from dfpg_plugin.cli.report import RESAMPLES, SEED
+from dfpg_cli.arguments import from_0, from_1
+from dfpg_cli.report import RESAMPLES, SEED
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:

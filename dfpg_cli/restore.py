@@ -5,9 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli.arguments import flag_of, from_1
-from dfpg_plugin.cli.interruption import sigterm_interrupts
+from dfpg_cli.arguments import flag_of, from_1
 
 if TYPE_CHECKING:
     from dfpg_plugin.restoration.files import FileReport
@@ -63,6 +61,8 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Restore; return 1 where a face or a file could not be."""
+    from dfpg_cli.interruption import sigterm_interrupts
+    from dfpg_plugin.checks import UserError
     from dfpg_plugin.restoration.files import Account, restore_files, write_report
     from dfpg_plugin.restoration.inputs import find_inputs, plan_outputs
     from dfpg_plugin.restoration.restorer import DFPGRestorer
@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> "Settings":
     """Return the settings that the options mean; raise UserError for one that has no effect beside another."""
+    from dfpg_plugin.checks import UserError
     from dfpg_plugin.restoration.settings import OF_PHOTOS, Settings, first_idle
 
     given = {name: getattr(args, name) for name in OF_PHOTOS if getattr(args, name) is not None}
@@ -112,6 +113,8 @@ def _settings(args: argparse.Namespace) -> "Settings":
 
 def _tell(report: "FileReport", is_alone: bool) -> None:
     """Print what went wrong with a file; raise UserError where it was the only one."""
+    from dfpg_plugin.checks import UserError
+
     if is_alone and report.error is not None:
         raise UserError(report.error)
     for problem in [report.error, *report.notes, *(f"a face: {face.error}" for face in report.faces if face.error)]:

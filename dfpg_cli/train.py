@@ -2,8 +2,7 @@
 
 import argparse
 
-from dfpg_plugin.checks import UserError
-from dfpg_plugin.cli.arguments import add_basicsr_arguments, read_options, to_arguments
+from dfpg_cli.arguments import add_basicsr_arguments
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:
@@ -21,6 +20,8 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train."""
+    from dfpg_cli.run_options import read_options, to_arguments
+    from dfpg_plugin.checks import UserError
     from dfpg_plugin.training.loop import train
     from dfpg_plugin.training.stock import train_stock
 

@@ -2,10 +2,6 @@
 
 import argparse
 
-from basicsr.utils import registry
-
-from dfpg_plugin.options.plugins import load_plugins
-
 REGISTRIES = ("ARCH", "DATASET", "LOSS", "METRIC", "MODEL")
 
 
@@ -18,6 +14,10 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print a line for each component: registry, name, package."""
+    from basicsr.utils import registry
+
+    from dfpg_plugin.options.plugins import load_plugins
+
     load_plugins(args.plugins)
     rows = [
         (kind.lower(), name, component.__module__.split(".")[0])

@@ -1,0 +1,68 @@
+"""The ``basicsr`` command: parse first, import what a command needs afterwards."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from multiprocessing import current_process
+from pathlib import Path
+
+from dfpg_cli import (
+    demo,
+    doctor,
+    export,
+    list_components,
+    options,
+    prepare,
+    report,
+    restore,
+    study,
+    test,
+    train,
+)
+from dfpg_cli.arguments import Parser
+
+if current_process().name != "MainProcess":  # a spawned one imports this file, and then basicsr, which needs our patch
+    import dfpg_plugin  # noqa: F401
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command and its subcommands. Nothing heavy is imported."""
+    parser = Parser(prog="basicsr", description="Train and test image restoration models of BasicSR.")
+    parser.add_argument("--version", action="version", version=f"dfpg_plugin {_version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (train, test, report, study, prepare, restore, export, demo, list_components, options, doctor):
+        module.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 2 for what the user can mend, 1 for a training that failed."""
+    parser = build_parser()
+    _complete(parser)
+    args = parser.parse_args(argv)
+    from dfpg_cli.running import run_command  # imports torch and basicsr, and registers this package's components
+
+    return run_command(args)
+
+
+def _version() -> str:
+    """Return the package's version as setup.py finds it: by reading, not by importing."""
+    spec = find_spec("dfpg_plugin")
+    text = Path(str(spec.origin)).read_text(encoding="utf-8") if spec else ""
+    found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    return found[1] if found else "of unknown version"
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell that completes a line, and exit, where the package argcomplete is installed."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

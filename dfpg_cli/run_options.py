@@ -1,0 +1,35 @@
+"""The options of a run, ``basicsr train`` or ``basicsr test``: the YAML, completed and checked."""
+
+import argparse
+from copy import deepcopy
+
+from dfpg_plugin.options.checking import check_options
+from dfpg_plugin.options.completing import Arguments, RunOptions, complete, convert_whole_numbers, output_root
+from dfpg_plugin.options.plugins import load_plugins
+from dfpg_plugin.options.reading import force, open_option_file
+from dfpg_plugin.runs.distribution import start_group
+
+
+def to_arguments(args: argparse.Namespace) -> Arguments:
+    """Return what :func:`dfpg_cli.arguments.add_basicsr_arguments` parsed."""
+    return Arguments(args.opt, args.launcher, args.auto_resume, args.debug, args.local_rank, tuple(args.force_yml))
+
+
+def read_options(args: Arguments, is_train: bool, join_group: bool = True, needs_network: bool = True) -> RunOptions:
+    """Read, complete and check the options; join the processes' group.
+
+    Outputs go below ``path:root``, by default the working directory. Without ``needs_network`` it does not matter
+    whether the trained weights are there.
+    """
+    file = open_option_file(args.opt)
+    opt = deepcopy(file.values)
+    force(opt, args.force_yml)
+    convert_whole_numbers(opt)
+    if not needs_network and isinstance(opt.get("path"), dict):
+        opt["path"] = {key: v for key, v in opt["path"].items() if not key.startswith("pretrain_network_")}
+    plugins = load_plugins(opt.get("plugins") or [])
+    complete(opt, args, output_root(opt).resolve(), is_train)
+    check_options(opt, plugins, needs_network, file.lines)
+    if join_group:
+        start_group(args, opt.get("dist_params"), opt["num_gpu"])
+    return RunOptions.of(file, opt)
