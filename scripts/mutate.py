@@ -3,28 +3,37 @@
     python scripts/mutate.py --changes scripts/unnoticed_changes.json
     python scripts/mutate.py dfpg_plugin/losses dfpg_plugin/runs/checkpoints.py --count 50 --seed 0
 
-The second needs `pip install cosmic-ray`. Everything happens in a copy of the checkout. A module's tests are those of
+The second needs `pip install cosmic-ray`. Everything happens in copies of the checkout. A module's tests are those of
 its name, then those of its room (`tests/losses` for `dfpg_plugin/losses`), of the default run; a change is killed by
 the first that fails. The last line is the score; the exit status is 1 where a change of a list survived.
 """
 
 import argparse
+import importlib
 import json
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.synchronize import Lock
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "dfpg_cli"  # whose tests are in tests/cli
 DEFAULT_RUN = "not harness and not slow and not gpu"
 NO_TESTS = 5  # pytest's exit status
+PRELOADED = ("torch", "torchvision", "cv2", "numba", "scipy.stats", "pydantic")  # nothing that imports the package
 
 
 @dataclass(frozen=True)
@@ -90,33 +99,59 @@ def tests_of(file: str, root: Path) -> list[list[str]]:
     return [tests for tests in (named, [room.as_posix()]) if tests and (root / tests[0]).exists()]
 
 
-@contextmanager
-def copy_of_the_checkout() -> Iterator[Path]:
-    """Give a copy without what git and tests leave behind."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "checkout"
-        left = shutil.ignore_patterns(".*", "__pycache__", "experiments", "results", "tb_logger", "datasets")
-        shutil.copytree(ROOT, copy, ignore=left)
-        yield copy
+class Worker:
+    """Tries changes in a copy of the checkout, in a process that has loaded what every test loads."""
+
+    copy: Path
+
+    @classmethod
+    def start(cls, folder: Path, lock: Lock) -> None:
+        """Copy the checkout, without what git and tests leave behind, to a new folder below ``folder``."""
+        with lock:
+            cls.copy = folder / str(len(list(folder.iterdir())))
+            left = shutil.ignore_patterns(".*", "__pycache__", "experiments", "results", "tb_logger", "datasets")
+            shutil.copytree(ROOT, cls.copy, ignore=left)
+        for module in PRELOADED:
+            importlib.import_module(module)
+
+    @classmethod
+    def fate(cls, change: Change, seconds: int) -> str:
+        """Return what became of a change: killed, survived, or too slow for the tests, which notices it as well."""
+        file = cls.copy / change.file
+        before = file.read_bytes()
+        file.write_text(change.content, encoding="utf-8")
+        try:
+            for tests in [list(change.tests)] if change.tests else tests_of(change.file, cls.copy):
+                status = run_tests(tests, cls.copy, seconds)
+                if status is None:
+                    return "too slow"
+                if status not in (0, NO_TESTS):
+                    return "killed"
+        finally:
+            file.write_bytes(before)
+        return "survived"
 
 
-def fate(change: Change, copy: Path, seconds: int) -> str:
-    """Return what became of a change: killed, survived, or too slow for the tests, which notices it as well."""
-    file = copy / change.file
-    before = file.read_bytes()
-    file.write_text(change.content, encoding="utf-8")
-    try:
-        for tests in [list(change.tests)] if change.tests else tests_of(change.file, copy):
-            command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", DEFAULT_RUN, *tests]
-            environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-            done = subprocess.run(command, cwd=copy, capture_output=True, env=environment, timeout=seconds)
-            if done.returncode not in (0, NO_TESTS):
-                return "killed"
-    except subprocess.TimeoutExpired:
-        return "too slow"
-    finally:
-        file.write_bytes(before)
-    return "survived"
+def run_tests(tests: Sequence[str], copy: Path, seconds: int) -> int | None:
+    """Return pytest's exit status for tests of a copy, from a fork of this process; None where it takes longer."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os.chdir(copy)
+        sys.path.insert(0, str(copy))
+        os.environ.update(PYTHONPATH=str(copy), PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1")
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-m", DEFAULT_RUN, *tests]))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (found := os.waitpid(child, os.WNOHANG)) != (0, 0):
+            return os.waitstatus_to_exitcode(found[1])
+        time.sleep(0.1)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
 
 
 def main() -> int:
@@ -126,6 +161,7 @@ def main() -> int:
     parser.add_argument("--changes", type=Path, nargs="+", help="lists of changes")
     parser.add_argument("--count", type=int, default=50, help="of random changes")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="changes that are tried at once, each in its own copy")
     parser.add_argument("--seconds", type=int, default=300, help="for the tests of one change")
     args = parser.parse_args()
     if bool(args.paths) == bool(args.changes):
@@ -136,11 +172,14 @@ def main() -> int:
         modules = sorted({m for p in args.paths for m in (p.rglob("*.py") if p.is_dir() else [p])})
         changes = draw_changes(modules, args.count, args.seed)
     survived = 0
-    with copy_of_the_checkout() as copy:
-        for change in changes:
-            became = fate(change, copy, args.seconds)
-            survived += became == "survived"
-            print(f"{became}: {change.file}: {change.what}", flush=True)
+    context = get_context("fork")
+    with tempfile.TemporaryDirectory() as folder:
+        start = (Path(folder), context.Lock())
+        with ProcessPoolExecutor(args.jobs, context, initializer=Worker.start, initargs=start) as workers:
+            fates = workers.map(partial(Worker.fate, seconds=args.seconds), changes)
+            for change, became in zip(changes, fates, strict=True):
+                survived += became == "survived"
+                print(f"{became}: {change.file}: {change.what}", flush=True)
     print(f"{len(changes) - survived} of {len(changes)} were noticed")
     return int(bool(args.changes) and survived > 0)
 

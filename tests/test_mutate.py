@@ -19,11 +19,11 @@ def entry(old: str, new: str) -> dict[str, str]:
 
 
 def test_a_change_of_a_number_is_killed_and_one_of_words_survives(tmp_path: Path) -> None:
-    changes = [entry("FAR = 1e5", "FAR = 1e9"), entry("is going astray:", "goes astray:")]
+    changes = [entry("LATEST = 1000", "LATEST = 10"), entry("is going astray:", "goes astray:")]
     (tmp_path / "changes.json").write_text(json.dumps(changes), encoding="utf-8")
     before = {path: path.read_bytes() for path in (ROOT / "dfpg_plugin").rglob("*.py")}
     done = subprocess.run(
-        [sys.executable, SCRIPT, "--changes", tmp_path / "changes.json"], capture_output=True, text=True
+        [sys.executable, SCRIPT, "--jobs", "2", "--changes", tmp_path / "changes.json"], capture_output=True, text=True
     )
     assert done.returncode == 1, done.stderr
     fates = [line.split(":")[0] for line in done.stdout.splitlines()]

@@ -41,14 +41,14 @@ class StepCheck:
     """Makes the updates of a training whose values are finite, and raises for the others.
 
     ``waits``: whether the host looks at the values of an update before it is made. Every process of a group makes the
-    same calls; where one has a value that is not finite, none makes the update.
+    same calls; where one has a value that is not finite, none makes the update. ``astray_factor``: see GradientNorms.
     """
 
-    def __init__(self, device: torch.device, world_size: int = 1) -> None:
+    def __init__(self, device: torch.device, astray_factor: float, world_size: int = 1) -> None:
         self.world_size = world_size
         self.waits = device.type == "cpu"
         self.pending: list[Values] = []
-        self.norms = GradientNorms()
+        self.norms = GradientNorms(astray_factor)
         # 1 where a value of this iteration is not finite; keeps its place in memory, which a CUDA graph knows
         self.bad = torch.zeros((), device=device)
         # of each optimizer, the updates in a row that a GradScaler left out

@@ -65,7 +65,8 @@ def _wrong_values(opt: Options) -> Iterator[str]:
     """Yield a line for every value that the schema does not take, or the class of a data set in its ``Options``."""
     problems = [*_mistakes_of(schema.Options, opt)]
     for key, options in opt["datasets"].items():
-        if isinstance(options, dict) and (section := section_of_data_set(options.get("type"))) is not None:
+        is_known = key.split("_")[0] in PHASES[opt["is_train"]] and isinstance(options, dict)
+        if is_known and (section := section_of_data_set(options.get("type"))) is not None:
             problems += _mistakes_of(section, options, "datasets", key)
     wrong = {problem.split(": ")[0] for problem in problems}
     for problem in problems:

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from dfpg_plugin.options import schema
-from dfpg_plugin.options.section import Expected, Section, inner_section, readers_of
+from dfpg_plugin.options.section import Expected, Section, inner_section, is_by_name, readers_of
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _sections(path: str, section: type[Section]) -> Iterator[SectionDescription]
     for name, kind in kinds.items():
         inner = inner_section(kind)
         if inner is not None and inner.model_fields:
-            below = f"{name}:*" if _is_mapping(kind) else name
+            below = f"{name}:*" if is_by_name(kind) else name
             yield from _sections(f"{path}:{below}" if path else below, inner)
 
 
@@ -106,10 +106,6 @@ def _expected(kind: Any) -> str:  # noqa: ANN401 any type
     for part in (*getattr(kind, "__metadata__", ()), *get_args(kind)):
         if isinstance(part, Expected):
             return part.text
-    if inner_section(kind) is not None or _is_mapping(kind):
-        return "options by name" if _is_mapping(kind) else "options"
+    if inner_section(kind) is not None or is_by_name(kind):
+        return "options by name" if is_by_name(kind) else "options"
     return next((text for part in get_args(kind) if (text := _expected(part))), "")
-
-
-def _is_mapping(kind: object) -> bool:
-    return get_origin(kind) is dict or any(get_origin(part) is dict for part in get_args(kind))

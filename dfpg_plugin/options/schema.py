@@ -127,7 +127,7 @@ class PathSection(Section):
 
 
 class Computing(Section):
-    """How a training step is computed."""
+    """How a training step is computed and watched."""
 
     amp: Precision | None = Key(None, "The precision in which the generator computes. By default float32.", OURS)
     accumulate: From1 = Key(1, "Parts of a batch that are computed one after the other, which takes less memory.", OURS)
@@ -136,6 +136,9 @@ class Computing(Section):
         None, "Whether a GPU's kernels are recorded and launched together. By default where that is safe.", OURS
     )
     tf32: YesOrNo | None = Key(None, "Whether a GPU may round factors to TF32. By default as torch does.", OURS)
+    astray_factor: Positive = Key(
+        1e5, "A gradient that is so many times the median of the last 1,000 ends the training.", OURS
+    )
 
 
 class Train(Computing):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
 from pydantic import (
@@ -183,9 +183,17 @@ def whole_numbers(section: type[Section], values: Mapping, prefix: str = "") -> 
         kind = section.kind_of(str(key))
         inner = inner_section(kind)
         if inner is not None and isinstance(value, dict):
-            yield from whole_numbers(inner, value, f"{prefix}{key}:")
+            sections = value if is_by_name(kind) else {"": value}
+            for name, options in sections.items():
+                path = f"{prefix}{key}:{name}:" if name else f"{prefix}{key}:"
+                yield from whole_numbers(inner, options if isinstance(options, dict) else {}, path)
         elif isinstance(value, float) and value.is_integer() and int in _types_in(kind):
             yield f"{prefix}{key}", values, str(key), int(value)  # type: ignore[misc]
+
+
+def is_by_name(kind: object) -> bool:
+    """Tell whether a key holds a mapping of names to sections or values."""
+    return get_origin(kind) is dict or any(get_origin(part) is dict for part in get_args(kind))
 
 
 def inner_section(kind: object) -> type[Section] | None:

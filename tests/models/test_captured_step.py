@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from dfpg_plugin.models.captured_step import WARM_UP, CapturedStep
 from dfpg_plugin.models.dfpg_model import DFPGModel
+from dfpg_plugin.models.microbatch import Estimate
 from dfpg_plugin.speed.acceleration import Acceleration
 from dfpg_plugin.speed.cuda_graphs import CudaRecorder
 
@@ -38,7 +39,7 @@ class ComputingAgain:
             self.replayed += 1
             if is_first:
                 for part in self.model.captured.parts:
-                    part.clear()
+                    part.estimate = None
             for kept, computed in zip(result, compute(), strict=True):
                 for name, value in computed.items():
                     kept.setdefault(name, torch.empty_like(value)).copy_(value)
@@ -176,7 +177,7 @@ class Refusing(ComputingAgain):
         if self.recorded < self.refused:
             return super().record(compute)
         for part in self.model.captured.parts:
-            part.restored = torch.full_like(part.gt, torch.nan)  # memory that was never written
+            part.estimate = Estimate(torch.full_like(part.gt, torch.nan), [], [])  # memory that was never written
         raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
 
 

@@ -59,7 +59,7 @@ def test_generator_terms_reach_the_generator_and_nothing_else(
 
 def test_discriminator_terms_reach_the_discriminator_and_nothing_else(options: dict) -> None:
     model = build(options)
-    losses, _ = model._discriminator_losses(forward(model))
+    losses, _ = model._discriminator_losses(model.critic, forward(model))
     sum(losses.values()).backward()
     assert set(gradients(model.net_d)) == {name for name, _ in model.net_d.named_parameters()}
     assert gradients(model.net_g) == {}
@@ -69,7 +69,7 @@ def test_discriminator_terms_reach_the_discriminator_and_nothing_else(options: d
 def test_gradient_of_the_prior_loss_flows_through_the_attention_weights(options: dict) -> None:
     """With weights taken as constants the gradient would be another one."""
     model = build(options)
-    target = forward(model).target
+    target = forward(model).estimate.target
     leaves = [(3 * torch.rand_like(p) + 0.1).requires_grad_() for p in target]
     with frozen(model.net_d):
         with torch.no_grad():
@@ -87,19 +87,21 @@ def test_losses_are_equations_6_8_and_10(options: dict) -> None:
     model = build(options)
     model.net_d.eval()  # no further power iterations, so that every call sees the same weights
     part = forward(model)
-    estimated, target = part.estimated, part.target
+    estimated, target = part.estimate.estimated, part.estimate.target
     with torch.no_grad():
         for attention in model.net_d.channel_attention:
             attention.attention[3].bias.normal_(std=2)  # at first all channels weigh nearly the same
         real, fake = model.net_d(target).double(), model.net_d(estimated).double()
-        losses, logits = model._discriminator_losses(part)
+        losses, logits = model._discriminator_losses(model.critic, part)
         terms, _ = model._generator_losses(part)
         p, p_hat = model.net_d.attend(target), model.net_d.attend(estimated)
     assert losses["l_d_real"].item() == pytest.approx(-torch.log(torch.sigmoid(real)).mean().item(), rel=1e-5)
     assert losses["l_d_fake"].item() == pytest.approx(-torch.log(1 - torch.sigmoid(fake)).mean().item(), rel=1e-5)
     assert logits["out_d_real"].item() == pytest.approx(real.mean().item(), rel=1e-4)
     assert terms["l_g_gan"].item() == pytest.approx(-0.05 * torch.log(torch.sigmoid(fake)).mean().item(), rel=1e-5)
-    assert terms["l_g_pix"].item() == pytest.approx((part.restored - model.gt).double().abs().mean().item(), rel=1e-5)
+    assert terms["l_g_pix"].item() == pytest.approx(
+        (part.estimate.restored - model.gt).double().abs().mean().item(), rel=1e-5
+    )
     unit = [[x.double() / x.double().norm(dim=1, keepdim=True).clamp(min=1e-12) for x in f] for f in (p, p_hat)]
     prior = sum((a - b).square().mean() for a, b in zip(*unit, strict=True))
     assert terms["l_g_prior"].item() == pytest.approx(prior.item(), rel=1e-4)
@@ -146,8 +148,8 @@ def test_log_names_every_term(options: dict) -> None:
 def test_cosines_compare_channel_vectors_of_p_and_its_estimate(options: dict) -> None:
     model = build(options)
     part = forward(model)
-    for i, value in enumerate(Cosines()(part.estimated, part.target).values()):
-        a, b = part.estimated[i].detach().double(), part.target[i].double()
+    for i, value in enumerate(Cosines()(part.estimate.estimated, part.estimate.target).values()):
+        a, b = part.estimate.estimated[i].detach().double(), part.estimate.target[i].double()
         cosine = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-8)
         assert value.item() == pytest.approx(cosine.mean().item(), abs=1e-5)
 
@@ -177,7 +179,7 @@ def test_gradients_are_clipped_to_the_norm_asked_for(options: dict) -> None:
 def test_one_step_of_g_follows_the_gradient_of_the_sum_of_equation_10(options: dict) -> None:
     model, reference = build(options), build(options)
     for m in (model, reference):
-        m.optimizer_d.step = lambda: None
+        m.critic.optimizer.step = lambda: None
         m.optimizer_g.step = lambda: None
         m.net_d.eval()  # no further power iterations, so that every call sees the same weights
     model.optimize_parameters(1)
@@ -307,7 +309,10 @@ def test_feature_loss_of_b2_compares_features_of_restored_and_sharp(options: dic
     options["train"]["feature_opt"] = {"type": "MSELoss", "loss_weight": 0.5}
     model = build(options)
     part = forward(model)
-    expected = sum(0.5 * F.mse_loss(a, b) for a, b in zip(model.net_prior(part.restored), part.target, strict=True))
+    expected = sum(
+        0.5 * F.mse_loss(a, b)
+        for a, b in zip(model.net_prior(part.estimate.restored), part.estimate.target, strict=True)
+    )
     torch.testing.assert_close(model._generator_losses(part)[0]["l_g_feature"], expected)
 
 

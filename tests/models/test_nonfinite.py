@@ -16,7 +16,7 @@ VALUES = (math.nan, math.inf, -math.inf)
 
 def make(waits: bool, optimizer: type = torch.optim.Adam, **kwargs: object) -> tuple:
     weight = torch.nn.Parameter(torch.ones(3))
-    check = StepCheck(torch.device("cpu"))
+    check = StepCheck(torch.device("cpu"), astray_factor=1e5)
     check.waits = waits
     return weight, optimizer([weight], lr=0.1, **kwargs), check
 

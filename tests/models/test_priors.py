@@ -55,7 +55,7 @@ def test_discriminator_terms_reach_the_discriminator_only(restored: dict) -> Non
     model = build(restored)
     (part,) = Part.of(model.lq, model.gt, 1)
     model._estimate(part, with_graph=True)
-    torch.stack(list(model._discriminator_losses(part)[0].values())).sum().backward()
+    torch.stack(list(model._discriminator_losses(model.critic, part)[0].values())).sum().backward()
     assert reached(model.net_d) == {name for name, _ in model.net_d.named_parameters()}
     assert reached(model.net_g) == reached(model.net_prior) == set()
 
@@ -103,7 +103,7 @@ def test_a_network_without_priors_is_refused_as_their_source(restored: dict) -> 
 
 def test_a_source_that_there_is_not(restored: dict) -> None:
     restored["train"]["estimated_prior"] = "restore"
-    with pytest.raises(UserError, match="train:estimated_prior: 'restore' is not one of None, generator, restored"):
+    with pytest.raises(UserError, match="train: estimated_prior: expected generator or restored, got 'restore'"):
         build(restored)
 
 
@@ -232,7 +232,7 @@ def test_networks_are_sized_to_the_prior(options: dict) -> None:
     model.optimize_parameters(1)
     (part,) = Part.of(model.lq, model.gt, 1)
     model._estimate(part, with_graph=True)
-    assert [p.shape[1:] for p in part.estimated] == [(128, 24, 24), (256, 12, 12), (512, 6, 6)]
+    assert [p.shape[1:] for p in part.estimate.estimated] == [(128, 24, 24), (256, 12, 12), (512, 6, 6)]
 
 
 def test_what_the_options_say_of_the_prior_stays(options: dict) -> None:

@@ -30,6 +30,7 @@ class Inner(Section):
     """An inner section."""
 
     rate: Positive = Key(..., "A rate.")
+    times: From1 = Key(1, "A count.")
 
 
 class Outer(Section):
@@ -108,9 +109,11 @@ def test_whole_numbers_may_be_written_like_fractions() -> None:
 def test_the_whole_numbers_of_a_file_are_found_where_a_key_counts() -> None:
     values = {
         "count": 2.0, "share": 1.0, "name": 3.0, "other": 4.0, "start": 2.5, "shift": 3,
-        "inner": {"rate": 5.0}, "by_name": {"a": {"rate": 1.0, "count": 1.0}}, "of_x": {"rate": 2.0},
+        "inner": {"rate": 5.0, "times": 6.0}, "by_name": {"times": {"rate": 1.0, "times": 7.0}, "b": 3},
+        "of_x": {"rate": 2.0, "times": 8.0},
     }  # fmt: skip
-    assert [(path, number) for path, _, _, number in whole_numbers(Outer, values, "top:")] == [("top:count", 2)]
+    found = {path: number for path, _, _, number in whole_numbers(Outer, values, "top:")}
+    assert found == {"top:count": 2, "top:inner:times": 6, "top:by_name:times:times": 7, "top:of_x:times": 8}
 
 
 def test_nobody_writes_into_a_section() -> None:

@@ -161,7 +161,12 @@ def test_an_interrupted_batch_says_what_is_left_and_goes_on(
         return read(path)
 
     monkeypatch.setattr(files, "read_picture", interrupt)
-    status, said = restore("in", "-o", "out", "--mode", "aligned")
+    # a shell lets what it starts in the background ignore SIGINT
+    before_the_test = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        status, said = restore("in", "-o", "out", "--mode", "aligned")
+    finally:
+        signal.signal(signal.SIGINT, before_the_test)
     assert status == 128 + number
     assert "2 faces in 2 of 12 files, 10 not reached, see out/report.json" in said
     report = report_of(tmp_path / "out")

@@ -256,8 +256,8 @@ def test_an_odd_size_is_kept(tmp_path: Path, nobody: DFPGRestorer) -> None:
     frame = ramp(kind).reformat(width=161, height=127)
     write(tmp_path / "a.mkv", "libvpx-vp9", [frame], kind)
     assert restore_video(nobody, tmp_path / "a.mkv", tmp_path / "out.mkv").notes == [
-        "yuv420p is written as yuv444p, for libx264 takes no yuv420p of 161x127 px: nothing is lost, but some players "
-        "don't show it"
+        "yuv420p is written as yuv444p, because libx264 takes no yuv420p of 161x127 px: nothing is lost, but some "
+        "players don't show it"
     ]
     (before,), (after,) = decoded(tmp_path / "a.mkv"), decoded(tmp_path / "out.mkv")
     assert (after.width, after.height, after.format.name) == (161, 127, "yuv444p")

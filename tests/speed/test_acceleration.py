@@ -115,7 +115,7 @@ def test_bfloat16_follows_float32_and_keeps_losses_and_normalisation_in_float32(
     plain, lower = build(options), build(options, amp="bfloat16")
     wanted = train(plain, 20)
     kinds: dict[str, set] = {"convolutions": set(), "losses": set(), "normalised": set(), "spectral": set()}
-    for loss in (lower.cri_pix, lower.cri_gan, lower.cri_prior):
+    for loss in (lower.cri_pix, lower.critic.loss, lower.cri_prior):
         loss.register_forward_hook(lambda *args: kinds["losses"].add((args[2].dtype, torch.is_autocast_enabled("cpu"))))
     lower.net_g.decoder.tail.register_forward_hook(lambda *args: kinds["losses"].add((args[2].dtype, False)))
     lower.net_g.encoder.head.register_forward_hook(lambda *args: kinds["convolutions"].add(args[2].dtype))
@@ -280,10 +280,10 @@ def test_tf32_is_set_where_it_is_asked_for(switches: tuple, given: bool) -> None
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"amp": "half"}, "train:amp: 'half' is not one of"),
-        ({"accumulate": 0}, "train:accumulate: expected a whole number from 1"),
-        ({"accumulate": "2"}, "train: accumulate: expected int"),
-        ({"compile": 1}, "train: compile: expected bool"),
+        ({"amp": "half"}, "train: amp: expected bfloat16 or float16, got 'half'"),
+        ({"accumulate": 0}, "train: accumulate: expected a whole number from 1, got 0"),
+        ({"accumulate": "2"}, "train: accumulate: expected a whole number from 1, got '2'"),
+        ({"compile": 1}, "train: compile: expected true or false, got 1"),
     ],
 )
 def test_wrong_values_are_refused(given: dict, message: str) -> None:

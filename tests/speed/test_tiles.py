@@ -63,9 +63,9 @@ def test_dfpgnet_shows_no_seam() -> None:
 @pytest.mark.parametrize(
     ("val", "message"),
     [
-        ({"tile": 64}, "val:tile: 64 px can't overlap by 32 px"),
-        ({"tile": 32, "tile_overlap": 16}, "val:tile: 32 px can't overlap by 16 px"),
-        ({"tile_overlap": 16}, "is of no use without val:tile"),
+        ({"tile": 64}, "val: tile: 64 px can't overlap by 32 px"),
+        ({"tile": 32, "tile_overlap": 16}, "val: tile: 32 px can't overlap by 16 px"),
+        ({"tile_overlap": 16}, "val: tile_overlap: is of no use without tile"),
     ],
 )
 def test_tiles_that_can_not_overlap_so_much_are_refused(val: dict, message: str) -> None:

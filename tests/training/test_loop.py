@@ -258,7 +258,7 @@ def drawn(
     def run(rank: int, validates: bool) -> tuple[list[bool], list[torch.Tensor]]:
         trained.clear()
         draws.clear()
-        monkeypatch.setattr("dfpg_plugin.training.loop.get_dist_info", lambda: (rank, 2))
+        monkeypatch.setattr("dfpg_plugin.options.completing.get_dist_info", lambda: (rank, 2))
         options = {**for_sr_model(demo_options), "model_type": "DFPGModel"}
         if not validates:
             del options["val"]

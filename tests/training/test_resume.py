@@ -31,8 +31,9 @@ def test_the_newest_state_and_its_networks_are_taken(tmp_path: Path) -> None:
     opt = options(tmp_path)
     for current_iter in (2, 10, 9):
         save(tmp_path, current_iter)
-    assert find_state(opt)[0]["iter"] == 10
-    assert opt["path"]["pretrain_network_g"] == str(tmp_path / "models" / "net_g_10.pth")
+    state, paths = find_state(opt)
+    assert state["iter"] == 10
+    assert paths["pretrain_network_g"] == str(tmp_path / "models" / "net_g_10.pth")
 
 
 def test_without_states_a_run_is_new(tmp_path: Path) -> None:
@@ -64,8 +65,9 @@ def test_a_newest_set_without_one_of_its_networks_is_skipped(tmp_path: Path, mis
         save(tmp_path, current_iter)
         torch.save({"params": {}}, tmp_path / "models" / f"net_d_{current_iter}.pth")
     (tmp_path / "models" / f"net_{missing}_4.pth").unlink()
-    assert find_state(opt)[0]["iter"] == 2
-    assert opt["path"]["pretrain_network_d"] == str(tmp_path / "models" / "net_d_2.pth")
+    state, paths = find_state(opt)
+    assert state["iter"] == 2
+    assert paths["pretrain_network_d"] == str(tmp_path / "models" / "net_d_2.pth")
 
 
 def test_networks_that_a_resumed_run_ignores_need_not_be_there(tmp_path: Path) -> None:
