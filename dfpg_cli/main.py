@@ -5,7 +5,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from multiprocessing import current_process
 from pathlib import Path
 
@@ -50,10 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _version() -> str:
     """Return the package's version as setup.py finds it: by reading, not by importing."""
-    spec = find_spec("dfpg_plugin")
-    text = Path(str(spec.origin)).read_text(encoding="utf-8") if spec else ""
-    found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
-    return found[1] if found else "of unknown version"
+    text = (Path(__file__).parents[1] / "dfpg_plugin" / "__init__.py").read_text(encoding="utf-8")
+    return re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE)[0]
 
 
 def _complete(parser: argparse.ArgumentParser) -> None:

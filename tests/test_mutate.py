@@ -1,6 +1,7 @@
 """The script that changes the code to see whether a test notices."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,17 @@ def test_a_change_of_a_number_is_killed_and_one_of_words_survives(tmp_path: Path
     fates = [line.split(":")[0] for line in done.stdout.splitlines()]
     assert fates == ["killed", "survived", "1 of 2 were noticed"]
     assert {path: path.read_bytes() for path in (ROOT / "dfpg_plugin").rglob("*.py")} == before
+
+
+@pytest.mark.parametrize(
+    ("file", "tests"),
+    [
+        ("dfpg_plugin/losses/prior_loss.py", [["tests/losses/test_prior_loss.py"], ["tests/losses"]]),
+        ("dfpg_cli/main.py", [["tests/cli/test_main.py"], ["tests/cli"]]),
+    ],
+)
+def test_a_modules_tests_are_those_of_its_name_and_its_room(file: str, tests: list[list[str]]) -> None:
+    assert runpy.run_path(str(SCRIPT))["tests_of"](file, ROOT) == tests
 
 
 @pytest.mark.parametrize("list_file", LISTS, ids=lambda path: path.stem)

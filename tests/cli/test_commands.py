@@ -277,7 +277,7 @@ def test_an_error_of_a_data_worker_is_one_line(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_training_loads_no_library_that_only_another_command_needs(basicsr: Callable) -> None:
-    code = "import sys, dfpg_cli.main, dfpg_plugin.training.loop; print(*sys.modules)"
+    code = "import sys, dfpg_cli.running, dfpg_cli.run_options, dfpg_plugin.training.loop; print(*sys.modules)"
     modules = set(basicsr(code=code).stdout.split())
     assert "torch" in modules
     assert not modules & {"matplotlib", "numba", "gradio", "av", "dlib", "onnx", "onnxruntime", "h5py"}
