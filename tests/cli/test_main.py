@@ -91,3 +91,8 @@ def test_a_shell_completes_commands_options_and_choices(tmp_path: Path, line: st
 def test_each_command_says_what_it_does_in_a_line() -> None:
     (commands,) = [action for action in build_parser()._actions if action.dest == "command"]
     assert all(commands.choices[name].description for name in commands.choices)
+
+
+def test_launchers_of_earlier_versions_still_start_the_command(tmp_path: Path) -> None:
+    done = run(["-m", "dfpg_plugin.cli.main", "--version"], tmp_path)
+    assert done.stdout == f"dfpg_plugin {dfpg_plugin.__version__}\n", done.stderr
