@@ -75,10 +75,6 @@ def convert_whole_numbers(opt: Options) -> list[str]:
     Python takes none of these where it counts.
     """
     found = [*whole_numbers(schema.Options, opt)]
-    sets = opt.get("datasets")
-    for name, options in sets.items() if isinstance(sets, dict) else ():
-        if isinstance(options, dict) and (section := section_of_data_set(options.get("type"))) is not None:
-            found += whole_numbers(section, options, f"datasets:{name}:")
     for _, options, key, number in found:
         options[key] = number
     return [path for path, *_ in found]
