@@ -19,15 +19,21 @@ from dfpg_plugin.media.pillow_images import ICC, read_pillow
 
 EXIF, XMP = int(cv2.IMAGE_METADATA_EXIF), int(cv2.IMAGE_METADATA_XMP)
 EXIF_START = b"Exif\0\0"  # only JPEG's EXIF begins with this
-PILLOW_MODES = ("CMYK", "LAB", "LA", "P", "PA")  # OpenCV loses their transparency or colours
-PNG_DEPTH, TIFF_DEPTH, DEEP = 24, 258, 16  # PNG's byte and TIFF's tag that hold the depth; 16 bits are deep
-HIGH_DEPTH, TWELVE_BITS = 0x40, 0x20  # bits in the third byte of AVIF's av1C box: above 8 bits, above 10 bits
+PILLOW_MODES = ("CMYK", "LAB", "LA", "P", "PA")  # OpenCV loses transparency or colours of these modes
+PNG_DEPTH, TIFF_DEPTH = 24, 258  # PNG's byte and TIFF's tag that hold the depth
+DEEP_BITS = 16
+HIGH_DEPTH, TWELVE_BITS = 0x40, 0x20  # flags of AVIF's depth: more than 8 bits, more than 10 bits
+AVIF_FLAGS = 6  # from the name of AVIF's av1C box to the byte with these flags
+# white space and comments between the numbers of a PNM's header
 GAP = rb"(?:\s|#[^\n]*\n)+"
 PNM_HEADER = re.compile(rb"P[2356]" + GAP + rb"\d+" + GAP + rb"\d+" + GAP + rb"(\d+)\s")
 
 
 def read_picture(path: str | Path) -> Picture:
-    """Read a photograph. Raises UserError, naming the file, as :func:`decode_picture` does, or if it can't be read."""
+    """Read a photograph.
+
+    Raises UserError, naming the file, if the file can't be read. Raises the errors of :func:`decode_picture`, too.
+    """
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -39,13 +45,15 @@ def read_picture(path: str | Path) -> Picture:
 def decode_picture(content: bytes, name: str, most: int = MOST_PIXELS) -> Picture:
     """Decode a file's content. The picture's notes say what was converted or left out.
 
-    CMYK and LAB become sRGB by their colour profile. A camera's MPO gives its main picture. Raises UserError, naming
-    ``name``, for content that is no image, is damaged or has more than ``most`` pixels.
+    CMYK and LAB become sRGB by their colour profile. An MPO file of a camera is read as its main picture. Raises
+    UserError, naming ``name``, for content that is no image, is damaged, has several pages or frames, or has more than
+    ``most`` pixels.
     """
     with _opened(content, name, most) as image:
-        # OpenCV and Pillow turn a TIFF while they read it
+        # OpenCV and Pillow turn a TIFF upright while reading the TIFF
         orientation = 1 if image.format == "TIFF" else _orientation(image)
-        exif = image.info.get("exif", b"").removeprefix(EXIF_START)  # before _note_others, which can lose EXIF
+        # EXIF is read before _note_others is called, because _note_others can lose EXIF
+        exif = image.info.get("exif", b"").removeprefix(EXIF_START)
         notes = _note_others(image, name)
         try:
             picture = read_pillow(image) if _needs_pillow(image, content) else _read_opencv(image, content, name)
@@ -59,7 +67,10 @@ def decode_picture(content: bytes, name: str, most: int = MOST_PIXELS) -> Pictur
 
 @contextmanager
 def _opened(content: bytes, name: str, most: int) -> Iterator[PillowImage.Image]:
-    """Open a file without decoding its pixels. Raise UserError if it is no picture or has too many pixels."""
+    """Open a picture without decoding its pixels.
+
+    Raise UserError, naming ``name``, for content that is no picture or has more than ``most`` pixels.
+    """
     with ExitStack() as stack:
         try:
             image = stack.enter_context(open_head(content))
@@ -74,22 +85,28 @@ def _opened(content: bytes, name: str, most: int) -> Iterator[PillowImage.Image]
 
 
 def _needs_pillow(image: PillowImage.Image, content: bytes) -> bool:
-    """Tell whether OpenCV would lose something that Pillow keeps. Pillow reads most 16-bit files as 8 bits."""
-    if image.format == "PNG" and content[PNG_DEPTH] == DEEP:
+    """Tell whether OpenCV would lose something that Pillow keeps.
+
+    16-bit PNG and TIFF files are left to OpenCV, because Pillow reads most 16-bit files as 8 bits.
+    """
+    if image.format == "PNG" and content[PNG_DEPTH] == DEEP_BITS:
         return False
     if image.format == "TIFF":
-        deep = DEEP in image.tag_v2.get(TIFF_DEPTH, ())  # type: ignore[attr-defined]
-        return not deep and image.mode in (*PILLOW_MODES, "RGBA")  # OpenCV darkens transparent pixels
+        deep = DEEP_BITS in image.tag_v2.get(TIFF_DEPTH, ())  # type: ignore[attr-defined]
+        return not deep and image.mode in (*PILLOW_MODES, "RGBA")  # OpenCV darkens a TIFF's transparent pixels
     return image.mode in PILLOW_MODES or (image.mode in ("1", "L") and image.has_transparency_data)
 
 
 def _note_others(image: PillowImage.Image, name: str) -> tuple[str, ...]:
-    """Return a note on the pictures besides the main one. Raise UserError for several pages or frames."""
+    """Return a note if a file holds other pictures than its main picture, or no note.
+
+    Raise UserError, naming ``name``, for a file of several pages or frames.
+    """
     try:
         others = other_pictures(image, name)
     except UserError:
         raise
-    except Exception:  # the main picture may be whole although the others are damaged
+    except Exception:  # the main picture may be whole although the other pictures are damaged
         with suppress(Exception):
             image.seek(0)
         return ("holds more than its main picture, which can't be read and was left out",)
@@ -105,16 +122,17 @@ def _orientation(image: PillowImage.Image) -> int:
 
 
 def _white_value(image: PillowImage.Image, content: bytes, name: str) -> int | None:
-    """Return the value of white in a file that has neither 8 nor 16 bits: 1023 for 10 bits. None for 8 and 16 bits.
+    """Return the value of white, such as 1023 for 10 bits. Return None for a file of 8 or 16 bits.
 
-    Raises UserError, naming ``name``, for such a JPEG 2000: OpenCV does not document how it scales the values.
+    Raises UserError, naming ``name``, for a JPEG 2000 of another depth. OpenCV does not document how OpenCV scales the
+    values of such a file.
     """
     if image.format == "PPM":
         found = PNM_HEADER.match(content)
         white = int(found[1]) if found else None
         return None if white in (255, 65535) else white
     if image.format == "AVIF" and (place := content.find(b"av1C")) >= 0:
-        flags = content[place + 6]
+        flags = content[place + AVIF_FLAGS]
         if not flags & HIGH_DEPTH:
             return None
         return 4095 if flags & TWELVE_BITS else 1023
@@ -131,10 +149,11 @@ def _read_opencv(image: PillowImage.Image, content: bytes, name: str) -> Picture
         raise UserError(f"{name}: not an image that can be read, or damaged.")
     if pixels.dtype.name not in DEPTHS or pixels.shape[2:] not in ((), (3,), (4,)):
         raise UserError(f"{name}: has {pixels.dtype.name} pixels of shape {pixels.shape}, expected 8 or 16 bits.")
-    if (white := _white_value(image, content, name)) is not None:  # OpenCV does not scale values of other depths
+    # OpenCV does not scale the values of a file that has neither 8 nor 16 bits
+    if (white := _white_value(image, content, name)) is not None:
         full = 255 if pixels.dtype == np.uint8 else 65535
         pixels = np.rint(pixels * (full / white)).clip(0, full).astype(pixels.dtype)
-    # Pillow's profile, because OpenCV takes an MPO's index for a profile and cuts long profiles
+    # the profile is Pillow's: OpenCV takes an MPO's index for a profile, and OpenCV cuts long profiles
     profile, notes = profile_of(image, "L" if pixels.ndim == 2 else "RGB")
     metadata = [(kind, np.asarray(part).tobytes()) for kind, part in zip(kinds, parts, strict=True) if kind == XMP]
     if profile:

@@ -1,4 +1,4 @@
-"""Copy what a film has besides its pictures: sound, subtitles, attachments, chapters, title. Note what is lost."""
+"""Copy a film's sound, subtitles, attachments and metadata. Note which of them are lost."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,8 @@ from dfpg_plugin.checks import UserError
 if TYPE_CHECKING:
     import av
 
-# metadata about the file and the program that wrote it; not copied, because the new file has its own
+# keys of metadata about a file and about the program that wrote the file. These keys are not copied, because the new
+# file gets its own
 WRITER_KEYS = {
     "major_brand", "minor_version", "compatible_brands", "encoder", "software", "duration", "bps", "number_of_frames",
     "number_of_bytes", "_statistics_writing_app", "_statistics_writing_date_utc", "_statistics_tags", "vendor_id",
@@ -18,7 +19,7 @@ COVER = 0x400  # FFmpeg's flag of a stream that is a cover picture
 
 
 def main_film(source: "av.container.InputContainer") -> "av.VideoStream":
-    """Return the first stream of moving pictures. Raises UserError if there is none."""
+    """Return the first stream of moving pictures. Raises UserError if ``source`` has no such stream."""
     for stream in source.streams.video:
         if not stream.disposition & COVER:
             return stream
@@ -28,7 +29,11 @@ def main_film(source: "av.container.InputContainer") -> "av.VideoStream":
 def copy_streams(
     source: "av.container.InputContainer", target: "av.container.OutputContainer", film: "av.VideoStream"
 ) -> tuple[dict[int, "av.stream.Stream"], list[str]]:
-    """Copy all streams except ``film`` to the target; return the copies by source number, and notes on losses."""
+    """Add a copy of each stream except ``film`` to ``target``, without the stream's packets.
+
+    Return the copies, by the numbers of the copied streams, and notes. The notes tell which streams the target can't
+    hold, and which other films are not restored.
+    """
     copied, notes = {}, []
     for stream in source.streams:
         if stream.index == film.index:
@@ -39,7 +44,7 @@ def copy_streams(
                 raise ValueError
             copied[stream.index] = new = target.add_stream_from_template(stream, opaque=True)
         except ValueError:
-            # the new file gets its own streams of chapter titles and time code, from the film's metadata
+            # no note on chapter titles and time code: the new file gets such streams from the film's metadata
             if not (stream.type == "data" and (source.chapters() or "timecode" in stream.metadata)):
                 notes.append(f"{what} is left out: {Path(target.name).suffix} can't hold it")
             continue
@@ -51,19 +56,22 @@ def copy_streams(
 
 
 def container_options(source: "av.container.InputContainer", suffix: str) -> dict[str, str]:
-    """Return options for the target. FFmpeg writes keys such as ``com.apple.quicktime.make`` only on request."""
+    """Return FFmpeg's options for the target, a file of this suffix.
+
+    FFmpeg writes keys with dots, such as ``com.apple.quicktime.make``, only on request.
+    """
     has_dotted_keys = suffix in (".mp4", ".mov", ".m4v") and any("." in key for key in source.metadata)
     return {"movflags": "use_metadata_tags"} if has_dotted_keys else {}
 
 
 def copied_metadata(metadata: dict[str, str]) -> dict[str, str]:
     """Return the metadata that a new file takes over: all but the keys about the old file and its writer."""
-    # Matroska appends a language: BPS-eng
+    # Matroska appends a language to a key, as in BPS-eng
     return {key: value for key, value in metadata.items() if key.lower().split("-")[0] not in WRITER_KEYS}
 
 
 def lost_metadata(wanted: dict[str, str], written: Path) -> list[str]:
-    """Return a note on the keys of ``wanted`` that the finished file lacks, or no note."""
+    """Return a note if the finished file ``written`` lacks keys of ``wanted``, or no note."""
     import av
 
     with av.open(f"file:{written}") as file:

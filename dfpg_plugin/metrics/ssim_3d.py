@@ -1,4 +1,4 @@
-"""SSIM as MATLAB computes it when it takes a colour image for a volume: the SSIM of the paper's tables."""
+"""The SSIM of the paper's tables. MATLAB computes this SSIM if MATLAB takes a colour image for a volume."""
 
 from functools import cache
 
@@ -11,16 +11,17 @@ from scipy.ndimage import gaussian_filter1d
 from dfpg_plugin.metrics.images import checked_pair
 
 SIGMA, RADIUS = 1.5, 5  # an 11x11x11 Gaussian
-ROWS = 16  # computed at a time: new memory for whole maps costs more than the arithmetic
+ROWS = 16  # rows computed at a time: new memory for whole maps would cost more time than the arithmetic
+# the constants of SSIM for values in [0,255]
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def ssim_3d(restored: NDArray, sharp: NDArray) -> float:
     """Return the mean structural similarity of two volumes (H,W,C) in [0,255].
 
-    This is MATLAB's ``ssim`` of an H x W x 3 array without a data format. The window is Gaussian along the channels,
-    too. The borders are replicated in all three dimensions. The mean is over the whole map. On colour images, the
-    result is up to 0.3 above BasicSR's, which is the SSIM of each channel.
+    This is MATLAB's ``ssim`` of an H x W x 3 array, called without ``DataFormat``. The Gaussian window covers the
+    channels, too. The borders are replicated in all three dimensions. The mean is over the whole map. A colour image's
+    result is up to 0.3 above the result of BasicSR. BasicSR computes the SSIM of each channel by itself.
     """
     volumes = np.empty((4, *restored.shape))
     x, y, squares, xy = volumes
@@ -42,7 +43,7 @@ def calculate_ssim_3d(
     better: str = "higher",
 ) -> float:
     """Return :func:`ssim_3d` of two uint8 images, as a metric of BasicSR's ``val.metrics``."""
-    del better  # BasicSR's loop reads it
+    del better  # BasicSR reads ``better`` from the options, to know which mean is the best
     return ssim_3d(*checked_pair("calculate_ssim_3d", img, img2, crop_border, input_order))
 
 

@@ -1,4 +1,4 @@
-"""A validation as BasicSR does it, its images shared out over the processes of a training."""
+"""Validate as BasicSR does, and share out the images over the processes of a training."""
 
 import os
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ Row = tuple[int, list[float]]  # an image's number and the values of its metrics
 
 
 def validate(model: SRModel, loader: DataLoader, current_iter: int | str, tb_logger: object, save_img: bool) -> None:
-    """Restore and measure a set; set the model's ``metric_results`` and best metrics, and log them.
+    """Restore and measure a set. Log the means, and set the model's ``metric_results`` and best metrics.
 
-    Every process measures each ``world_size``-th image and learns all values; they are added in the order of the
-    images, so that the means are those of one process. BasicSR lets the first process do everything while the others
-    wait (sr_model.py:134).
+    Each process measures every ``world_size``-th image, and then learns the values of all images. The values are added
+    in the order of the images, so that the means are those of a single process. In BasicSR, the first process measures
+    all images while the other processes wait (sr_model.py:134).
     """
     rows = _gathered(list(_measure(model, loader, current_iter, save_img)), model.opt)
     metrics = model.opt["val"].get("metrics")
@@ -39,15 +39,15 @@ def validate(model: SRModel, loader: DataLoader, current_iter: int | str, tb_log
 
 
 def _measure(model: SRModel, loader: DataLoader, current_iter: int | str, save_img: bool) -> Iterator[Row]:
-    """Yield the values of this process's images."""
+    """Restore this process's images, save the restored ones if ``save_img``, and yield the rows of their values."""
     rank, processes = (model.opt["rank"], model.opt["world_size"]) if model.opt["dist"] else (0, 1)
     dataset = loader.dataset
     if processes > 1:
         mine = range(rank, len(dataset), processes)  # type: ignore[arg-type]
         loader = DataLoader(Subset(dataset, mine), generator=loader.generator)
     metrics = model.opt["val"].get("metrics") or {}
-    shows = rank == 0 and model.opt["val"].get("pbar", False)
-    for number, data in zip(count(rank, processes), tqdm(loader, unit="image", disable=not shows), strict=False):
+    shows_bar = rank == 0 and model.opt["val"].get("pbar", False)
+    for number, data in zip(count(rank, processes), tqdm(loader, unit="image", disable=not shows_bar), strict=False):
         model.feed_data(data)
         model.test()
         images = {key: tensor2img([image]) for key, image in model.get_current_visuals().items() if key != "lq"}

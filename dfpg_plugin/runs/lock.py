@@ -11,26 +11,27 @@ from dfpg_plugin.checks import UserError, make_folder
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold ``.<name>.lock`` beside ``folder``, which may be renamed meanwhile; the system frees it if we are killed.
+    """Hold the lock ``.<name>.lock``. The system frees the lock if this process is killed.
 
-    Raises UserError where another process holds it.
+    The lock's file lies beside ``folder``, because ``folder`` may be renamed while the lock is held. Raises UserError
+    if another process holds the lock, or if the file can't be written.
     """
     make_folder("path", folder.parent)
     file = folder.parent / f".{folder.name}.lock"
     try:
-        number = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise UserError(f"{folder.parent}: can't be written ({error.strerror}). Free it or start elsewhere.") from error
     try:
         try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(number, 20, 0).decode(errors="replace").strip() or "unknown"
+            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
             raise UserError(
                 f"{folder} is being written by process {holder}. Wait for it or stop it, or set another name."
             ) from error
-        os.ftruncate(number, 0)
-        os.pwrite(number, f"{os.getpid()}\n".encode(), 0)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
-        os.close(number)
+        os.close(descriptor)

@@ -1,4 +1,8 @@
-"""Try the metrics of options before a training or a test, where they would fail hours later or after every image."""
+"""Try the metrics of the options before a training or a test.
+
+Without a trial, a training would fail hours later, at the first validation. A test would fail only after
+images are restored.
+"""
 
 import inspect
 from collections.abc import Mapping
@@ -15,20 +19,20 @@ from dfpg_plugin.options.checking import GIVEN, GROUND_TRUTH
 from dfpg_plugin.options.components import look_up
 from dfpg_plugin.options.reading import Options
 
-TRIAL_SIZE = 192  # px; MS-SSIM needs 176
+TRIAL_SIZE = 192  # px of each side; MS-SSIM needs at least 176
 
 
 def check_metrics(opt: Options, dataset: object, name: str) -> None:
-    """Raise UserError where a metric needs a second image, the ground truth, and ``dataset`` has none."""
+    """Raise UserError if a metric needs the ground truth, and the data set ``dataset``, called ``name``, has none."""
     if getattr(dataset, "has_gt", not isinstance(dataset, SingleImageDataset)):
         return
     comparing = []
     for key, metric in _metrics(opt).items():
-        parameter = _ground_truth_of(key, metric)
+        parameter = _ground_truth_parameter(key, metric)
         if parameter is not None and parameter.default is parameter.empty:
             comparing.append(key)
         elif parameter is not None:
-            _try(key, metric, _noise()[:1])  # whether it needs one depends on its options
+            _try(key, metric, _noise()[:1])  # the metric's options tell whether the metric needs a ground truth
     if comparing:
         raise UserError(
             f"val:metrics: the data set {name} has no ground truth, without which {', '.join(comparing)} can't be "
@@ -37,12 +41,12 @@ def check_metrics(opt: Options, dataset: object, name: str) -> None:
 
 
 def try_metrics(opt: Options) -> None:
-    """Measure two images of noise by every metric with a ground truth, to say now what would fail at a validation.
+    """Measure noise by every metric that takes a ground truth. A mistake shows now, and not at a validation.
 
-    Raises UserError, naming the metric: weights that are missing or do not fit, wrong values of its options.
+    Raises UserError, naming the metric, if weights are missing or do not fit, or if an option's value is wrong.
     """
     for key, metric in _metrics(opt).items():
-        if _ground_truth_of(key, metric) is not None:
+        if _ground_truth_parameter(key, metric) is not None:
             _try(key, metric, _noise())
 
 
@@ -50,7 +54,7 @@ def _metrics(opt: Options) -> Mapping[str, Mapping]:
     return (opt.get("val") or {}).get("metrics") or {}
 
 
-def _ground_truth_of(key: str, metric: Mapping) -> inspect.Parameter | None:
+def _ground_truth_parameter(key: str, metric: Mapping) -> inspect.Parameter | None:
     function = look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric["type"])
     return inspect.signature(function).parameters.get(GROUND_TRUTH)  # type: ignore[arg-type]
 
@@ -64,6 +68,6 @@ def _try(key: str, metric: Mapping, images: NDArray[np.uint8]) -> None:
         calculate_metric(dict(zip(GIVEN, images, strict=False)), metric)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # a metric of another package raises what comes
+    except Exception as error:  # a metric of another package can raise any error
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"val:metrics:{key}: {reason or type(error).__name__}") from error

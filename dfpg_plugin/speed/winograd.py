@@ -3,11 +3,12 @@
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016. A 3x3 filter g turns 6x6 pixels d into
 the 4x4 tile Y at their centre:
 
-    Y = A^T [(G g G^T) * (B^T d B)] A        * of element and element
+    Y = A^T [(G g G^T) * (B^T d B)] A        * multiplies element by element
 
-This takes 36 multiplications, a direct convolution takes 144. Summed over the channels, the 36 elements of all tiles
-are 36 matrix products. The matrices A, B and G belong to the interpolation points 0, 1, -1, 2, -2 and infinity. In
-float32, the error of VGGFace's features is about that of torch's: 1e-6 to 3e-6 of their norm.
+Y takes 36 multiplications. A direct convolution takes 144 for the same tile. The sums over the channels are 36 matrix
+products, one for each element of B^T d B. Each product takes in all tiles. The matrices A, B and G belong to the
+interpolation points 0, 1, -1, 2, -2 and infinity. VGGFace's features in float32 have an error of 1e-6 to 3e-6 of their
+norm. torch's convolutions have about the same error.
 """
 
 from copy import deepcopy
@@ -30,15 +31,15 @@ G = (
 )
 TILE, PRODUCTS = 4, 36
 FEWEST_CHANNELS = 64  # with fewer, the transforms cost more than they save
-FEWEST_TILES = 64  # in one matrix product
+FEWEST_TILES = 64  # in one matrix product, unless fewer are left
 
 
 class WinogradConv2d(nn.Module):
-    """A 3x3 convolution with padding 1, then optional ReLU and 2x2 max pooling, in float32, without gradients.
+    """A 3x3 convolution with padding 1, then an optional activation, then optional 2x2 max pooling.
 
-    ``slope``: the factor on negative values: 0 for ReLU, 1 for no activation. Maps (B,C,H,W) of any size to (B,K,H,W),
-    or with ``pool`` to (B,K,H//2,W//2). The result's channels are innermost in memory. Raises ValueError if pooling
-    would leave nothing, as torch does.
+    ``slope``: the activation's factor on negative values: 0 for ReLU, 1 for no activation. An input (B,C,H,W) of any
+    size becomes (B,K,H,W), or (B,K,H//2,W//2) with ``pool``. The result is float32. The result's channels are
+    innermost in memory. No gradients pass through. Raises ValueError if pooling would leave nothing.
     """
 
     def __init__(self, conv: nn.Conv2d, *, slope: float, pool: bool) -> None:
@@ -50,8 +51,12 @@ class WinogradConv2d(nn.Module):
         self.register_buffer("bias", conv.bias.detach().float())  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform some tiles, multiply and transform back, then take the next: so the tiles stay in the cache."""
-        from dfpg_plugin.speed.winograd_transforms import transform, transform_back  # here, because they are compiled
+        """Transform some tiles, multiply them and transform them back. Then go on with the next tiles.
+
+        The tiles that are transformed at a time stay in the cache.
+        """
+        # the transforms are imported here, because the import compiles them
+        from dfpg_plugin.speed.winograd_transforms import transform, transform_back
 
         x = x.float()
         batch, _, height, width = x.shape
@@ -62,7 +67,9 @@ class WinogradConv2d(nn.Module):
         if not result.numel():
             raise ValueError(f"WinogradConv2d: images of {height}x{width} are too small to be pooled.")
         tiles = batch * -(-height // TILE) * -(-width // TILE)
-        most = min(tiles, max(FEWEST_TILES, inputs))  # a nearly square product, whose sides fit into the cache
+        # tiles at a time: as many as input channels makes a nearly square product, whose sides fit into the cache
+        most = min(tiles, max(FEWEST_TILES, inputs))
+        # memory for the tiles before and after the multiplication
         before, after = x.new_empty(PRODUCTS * most * inputs), x.new_empty(PRODUCTS * most * outputs)
         for first in range(0, tiles, most):
             count = min(most, tiles - first)
@@ -76,14 +83,17 @@ class WinogradConv2d(nn.Module):
 
 
 class DirectConv2d(nn.Module):
-    """The same for a convolution of few channels, whose transforms would cost more than they save."""
+    """The layers of WinogradConv2d, computed by torch.
+
+    DirectConv2d is for convolutions of few channels. Winograd's transforms would cost more than they save there.
+    """
 
     def __init__(self, conv: nn.Conv2d, *, slope: float, pool: bool) -> None:
         super().__init__()
         self.conv, self.slope, self.pool = conv, slope, pool
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B,C,H,W) to (B,K,H,W) or (B,K,H//2,W//2), the channels innermost in memory."""
+        """Map (B,C,H,W) to (B,K,H,W), or to (B,K,H//2,W//2) with ``pool``. The channels are innermost in memory."""
         x = self.conv(x.contiguous(memory_format=torch.channels_last))
         x = x if self.slope == 1 else F.leaky_relu_(x, self.slope)
         return F.max_pool2d(x, 2) if self.pool else x
@@ -91,9 +101,10 @@ class DirectConv2d(nn.Module):
 
 @cache
 def winograd_features(network: VGGFaceFeatureExtractor) -> VGGFaceFeatureExtractor:
-    """Return the same network with faster convolutions for a processor, made once for each network.
+    """Return a copy of a network, with faster convolutions for a processor. The copy is made once for each network.
 
-    Its float32 weights take four times the memory: 235 MB up to pool5. No gradients pass through the network.
+    The copy's float32 weights take four times the memory of the network's: 235 MB up to pool5. No gradients pass
+    through the copy.
     """
     fast = deepcopy(network)
     fast.features = nn.Sequential()
@@ -101,7 +112,7 @@ def winograd_features(network: VGGFaceFeatureExtractor) -> VGGFaceFeatureExtract
     while layers:
         name, layer = layers.pop(0)
         if isinstance(layer, nn.Conv2d):
-            joined = []  # the kinds of the layers that the convolution takes in, up to a wanted layer
+            joined = []  # the types of the layers that become part of the convolution; a wanted layer is the last
             while name not in network.layers and layers and not isinstance(layers[0][1], nn.Conv2d):
                 name, following = layers.pop(0)
                 joined.append(type(following))
@@ -112,11 +123,11 @@ def winograd_features(network: VGGFaceFeatureExtractor) -> VGGFaceFeatureExtract
 
 
 def with_winograd(network: nn.Module) -> nn.Module:
-    """Return a copy of a network, for restoring on a processor, whose larger convolutions are Winograd's.
+    """Return a copy of a network, with faster convolutions for restoring on a processor.
 
-    Replaced are 3x3 convolutions of stride and padding 1, with a bias and at least 64 channels. In an
-    ``nn.Sequential``, a ReLU or LeakyReLU behind such a convolution becomes part of it. The weights take four times the
-    memory. No gradients pass through the copy.
+    A 3x3 convolution becomes a WinogradConv2d if its stride and padding are 1, if it has a bias, and if it maps at
+    least 64 channels to at least 64. A ReLU or LeakyReLU behind such a convolution in an ``nn.Sequential`` becomes part
+    of the convolution. The weights of a WinogradConv2d take four times the memory. No gradients pass through the copy.
     """
     fast = deepcopy(network).requires_grad_(False)
     for module in list(fast.modules()):
@@ -132,7 +143,7 @@ def with_winograd(network: nn.Module) -> nn.Module:
 
 def _fits_winograd(layer: nn.Conv2d) -> bool:
     return (
-        type(layer) is nn.Conv2d  # a subclass may compute something else, and so may hooks
+        type(layer) is nn.Conv2d  # a subclass may compute something else; hooks may, too
         and not (layer._forward_pre_hooks or layer._forward_hooks)
         and (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
         and (layer.groups, layer.padding_mode) == (1, "zeros")
@@ -142,7 +153,10 @@ def _fits_winograd(layer: nn.Conv2d) -> bool:
 
 
 def _slope(activation: nn.Module | None) -> float:
-    """Return an activation's factor on negative values, or 1 for no such activation or one with hooks."""
+    """Return the factor on negative values of a ReLU or LeakyReLU that can become part of a convolution.
+
+    Return 1 for any other module, for None and for an activation with hooks.
+    """
     if activation is None or activation._forward_pre_hooks or activation._forward_hooks:
         return 1.0
     if isinstance(activation, nn.LeakyReLU) and 0 <= activation.negative_slope <= 1:

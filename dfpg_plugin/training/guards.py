@@ -11,31 +11,34 @@ from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.models.nonfinite import MOST_ITERATIONS, NonFiniteLossError
 from dfpg_plugin.options.schema import STOP, NonFinite
 
-MOST_NAMES = 8
-PATHS = ("lq_path", "gt_path")
+MOST_NAMES = 8  # names of files in a message
+PATH_KEYS = ("lq_path", "gt_path")  # keys of a batch; the first that is there holds the files' names
 
 
 class Guard:
-    """Trains steps, and counts those that were left out."""
+    """Trains steps, and counts the skipped ones."""
 
     def __init__(self, options: NonFinite) -> None:
         self.options = options
         self.skipped = 0
-        self.files: deque[tuple[int, str]] = deque(maxlen=MOST_ITERATIONS + 1)  # those that may have to be named
+        # iterations whose values may not be known yet, each with the names of its batch's files for an error
+        self.files: deque[tuple[int, str]] = deque(maxlen=MOST_ITERATIONS + 1)
 
     def step(self, model: BaseModel, data: Mapping, current_iter: int, settle: bool = False) -> bool:
-        """Train one step; return whether it was, or was skipped. Raises NonFiniteLossError, naming the batch's files.
+        """Train one step. Return False if this step is known to be skipped.
 
-        ``settle``: wait until that is known, which on a GPU it is later. A model of BasicSR updates its weights before
-        anybody can look at its losses: it can only be stopped.
+        A GPU's losses and gradients become known after the step. ``settle``: wait until they are known.
+
+        Raises NonFiniteLossError, naming the batch's files, for a step that may not be skipped. Only a MendedModel's
+        step may be skipped. A model of BasicSR's own updates its weights before anybody can look at the losses.
         """
         self.files.append((current_iter, _files(data)))
-        while True:  # again where it was an earlier iteration that turned out not to be finite
+        while True:  # try this step again if the error is about an earlier step
             try:
                 model.optimize_parameters(current_iter)
                 break
             except NonFiniteLossError as error:
-                self._skip(error)
+                self._skip_or_stop(error)
                 if error.iteration == current_iter:
                     return False
         if not isinstance(model, MendedModel):
@@ -43,18 +46,21 @@ class Guard:
         return self.settle(model, current_iter) if settle else True
 
     def settle(self, model: BaseModel, current_iter: int) -> bool:
-        """Wait for all that is not yet known to be finite; return whether this step was. Raises as ``step``."""
+        """Wait until the losses and gradients of all steps are known. Return False if this step is skipped.
+
+        Raises NonFiniteLossError as :meth:`step` does.
+        """
         trained = True
         while isinstance(model, MendedModel):
             try:
                 model.check.settle()
                 break
             except NonFiniteLossError as error:
-                self._skip(error)
+                self._skip_or_stop(error)
                 trained = trained and error.iteration != current_iter
         return trained
 
-    def _skip(self, error: NonFiniteLossError) -> None:
+    def _skip_or_stop(self, error: NonFiniteLossError) -> None:
         files = dict(self.files).get(error.iteration, "")
         self.skipped += 1
         if self.options.action == STOP or self.skipped > self.options.limit:
@@ -72,6 +78,6 @@ class Guard:
 
 
 def _files(data: Mapping) -> str:
-    names = next((list(data[key]) for key in PATHS if key in data), [])
+    names = next((list(data[key]) for key in PATH_KEYS if key in data), [])
     rest = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return f"The batch: {', '.join(map(str, names[:MOST_NAMES]))}{rest}." if names else "The batch has no names."

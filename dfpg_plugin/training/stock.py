@@ -1,4 +1,4 @@
-"""Hand over to BasicSR's own ``train_pipeline``, unmodified, after a check of the options."""
+"""Check the options, then hand over to BasicSR's own, unmodified ``train_pipeline``."""
 
 import ast
 import sys
@@ -15,7 +15,8 @@ from dfpg_plugin.options.reading import OptionFile, Options, force
 from dfpg_plugin.runs.metric_trials import try_metrics
 from dfpg_plugin.training.resume import find_state
 
-COUNTS = ("train:total_iter", "val:val_freq", "logger:print_freq", "logger:save_checkpoint_freq")  # BasicSR takes 5e3
+# whole numbers that BasicSR takes as floats, such as 5e3, too
+COUNTS = ("train:total_iter", "val:val_freq", "logger:print_freq", "logger:save_checkpoint_freq")
 NCCL = "nccl"
 ONLY_OURS = ("train:non_finite", "logger:keep_checkpoints", "dist_params:timeout")  # keys that BasicSR's loop ignores
 
@@ -23,17 +24,18 @@ ONLY_OURS = ("train:non_finite", "logger:keep_checkpoints", "dist_params:timeout
 def train_stock(options: RunOptions, args: Arguments) -> None:
     """Run BasicSR's training with the same arguments in the same folder.
 
-    BasicSR reads the YAML and ``--force_yml`` again, by ways that would execute what stands in them: they have been
-    read safely before, and what remains dangerous is refused with UserError.
+    BasicSR reads the YAML and ``--force_yml`` a second time, and would execute code in them. Our own safe reading has
+    refused code in the YAML before. Code in ``--force_yml`` is refused here. Raises UserError for such code, and for
+    options that BasicSR's loop would refuse, ignore or misread.
     """
     file = options.file
     if yaml.safe_load(file.text) != file.values:
         raise UserError(f"{file.path}: BasicSR reads numbers like 1e-4 as text. For --stock write 1.0e-4.")
     for entry in args.force_yml:
         _refuse_code(entry)
-    _refuse_fractions(file, args)
+    _refuse_whole_floats(file, args)
     _refuse_persistent_workers(options.plain)
-    _refuse_ignored_keys(options.plain, args)
+    _refuse_misread_options(options.plain, args)
     compat.mend_stock_resume(_load_resume_state)
     if args.local_rank == 0:
         warn_of_idle_keys(options.plain, file)
@@ -47,13 +49,17 @@ def train_stock(options: RunOptions, args: Arguments) -> None:
 
 
 def _load_resume_state(opt: Options) -> dict | None:
-    """Return the state to go on from, and write its paths into BasicSR's own options, as BasicSR's function does."""
+    """Return the state to resume, or None. Write the state's paths into ``opt``, BasicSR's own options.
+
+    BasicSR's ``load_resume_state`` does so, too.
+    """
     state, paths = find_state(opt)
     opt["path"].update(paths)
     return state
 
 
-def _refuse_fractions(file: OptionFile, args: Arguments) -> None:
+def _refuse_whole_floats(file: OptionFile, args: Arguments) -> None:
+    """Raise UserError for a whole number that is written as a float, such as 2.0, where BasicSR takes no float."""
     opt = deepcopy(file.values)
     force(opt, args.force_yml)
     if refused := [key for key in convert_whole_numbers(opt) if key not in COUNTS]:
@@ -68,8 +74,8 @@ def _refuse_persistent_workers(opt: Options) -> None:
             )
 
 
-def _refuse_ignored_keys(opt: Options, args: Arguments) -> None:
-    """Raise UserError for a key that BasicSR's own loop would ignore, always or with these arguments."""
+def _refuse_misread_options(opt: Options, args: Arguments) -> None:
+    """Raise UserError for an option that BasicSR's own loop would ignore or misread with these arguments."""
     for key in ONLY_OURS:
         section, name = key.split(":")
         if (opt.get(section) or {}).get(name) is not None:
@@ -90,7 +96,7 @@ def _refuse_ignored_keys(opt: Options, args: Arguments) -> None:
 
 def _refuse_code(entry: str) -> None:
     value = entry.partition("=")[2].strip()
-    if value.startswith("["):  # BasicSR evaluates it
+    if value.startswith("["):  # BasicSR evaluates such a value as Python
         try:
             ast.literal_eval(value)
         except (ValueError, SyntaxError) as error:

@@ -37,7 +37,7 @@ class Maps:
 
 
 def test_centerface_s_maps_are_read_as_its_authors_do() -> None:
-    (face,) = detectors._centers(Maps(), np.zeros((100, 130, 3), np.uint8), 0.5)
+    (face,) = detectors._run_centerface(Maps(), np.zeros((100, 130, 3), np.uint8), 0.5)
     # the middle is at x = 4 * (20 - 0.25 + 0.5) = 81, y = 4 * (10 + 0.25 + 0.5) = 43: from (65, 23) to (97, 63)
     assert face.score == pytest.approx(0.8)
     expected = [(65 + 32 * 0.3, 39), (65 + 32 * 0.7, 39), (81, 47), (65 + 32 * 0.35, 55), (65 + 32 * 0.65, 55)]
