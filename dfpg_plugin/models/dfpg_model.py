@@ -24,7 +24,7 @@ from dfpg_plugin.models.model_checks import (
 )
 from dfpg_plugin.models.prior_extractor import PriorExtractor
 from dfpg_plugin.models.priors import RESTORED, is_ours, sized_to_prior
-from dfpg_plugin.options.schema import Train
+from dfpg_plugin.options.schema import TrainingStep
 from dfpg_plugin.speed.acceleration import autocast
 
 
@@ -57,12 +57,12 @@ class DFPGModel(MendedModel):
 
     def init_training_settings(self) -> None:
         """Build the extractor, the discriminator and the losses, then what BasicSR builds."""
-        self.train_options = Train.read("train", self.opt["train"])
+        self.step_options = TrainingStep.read("train", self.opt["train"])
         self.cri_prior = self._build_if_given("prior_opt")
         self.cri_feature = self._build_if_given("feature_opt")
         self.cosines = self.acceleration.compiled(Cosines(), self.device)
         self.uses_priors = self.cri_prior is not None or self.opt["train"].get("gan_opt") is not None
-        self.generator_estimates = self.uses_priors and self.train_options.estimated_prior != RESTORED
+        self.generator_estimates = self.uses_priors and self.step_options.estimated_prior != RESTORED
         check_parts(self.opt, self.get_bare_model(self.net_g), self.uses_priors)
         check_accumulation(self.opt["train"], self.acceleration.accumulate)
         needs_prior = self.uses_priors or self.cri_feature is not None
@@ -142,7 +142,7 @@ class DFPGModel(MendedModel):
         losses, others = self.captured.gradients(norm_name, net, compute)
         self.scaler.unscale_(optimizer)
         norm = nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
-        if (clip := self.train_options.grad_clip_norm) is not None:
+        if (clip := self.step_options.grad_clip_norm) is not None:
             nn.utils.clip_grads_with_norm_(net.parameters(), clip, norm)
         step = partial(self.scaler.step, optimizer)
         self.check.update(losses, norm, optimizer, step, self.scaler.is_enabled())

@@ -22,7 +22,7 @@ from dfpg_plugin.models.nonfinite import StepCheck
 from dfpg_plugin.models.optimizers import build_optimizer, scheduler_class
 from dfpg_plugin.models.resuming import with_given_options
 from dfpg_plugin.models.validation import validate
-from dfpg_plugin.options.schema import Computing, Val
+from dfpg_plugin.options.schema import TrainingStep, Val
 from dfpg_plugin.speed.acceleration import Acceleration, autocast, channels_last
 from dfpg_plugin.speed.tiles import restore_in_tiles
 
@@ -44,7 +44,7 @@ class MendedModel(SRModel):
         super().__init__(opt)
         self.scaler = self.acceleration.scaler(self.device)
         processes = opt.get("world_size", 1) if opt["dist"] else 1
-        self.check = StepCheck(self.device, Computing.read("train", opt.get("train")).astray_factor, processes)
+        self.check = StepCheck(self.device, TrainingStep.read("train", opt.get("train")).astray_factor, processes)
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Wrap for several processes on CPUs too: BasicSR asks for a CUDA device (base_model.py:98)."""

@@ -126,8 +126,8 @@ class PathSection(Section):
     visualization: Text | None = Key(None, "The folder of saved images. Set when the options are completed.")
 
 
-class Computing(Section):
-    """How a training step is computed and watched."""
+class TrainingStep(Section):
+    """What a training step compares, and how it is computed and watched."""
 
     amp: Precision | None = Key(None, "The precision in which the generator computes. By default float32.", OURS)
     accumulate: From1 = Key(1, "Parts of a batch that are computed one after the other, which takes less memory.", OURS)
@@ -139,9 +139,15 @@ class Computing(Section):
     astray_factor: Positive = Key(
         1e5, "A gradient that is so many times the median of the last 1,000 ends the training.", OURS
     )
+    grad_clip_norm: Positive | None = Key(
+        None, "The largest norm of a network's gradient. A larger gradient is scaled down to it.", DFPG
+    )
+    estimated_prior: Annotated[Literal["generator", "restored"], Expected("generator or restored")] = Key(
+        "generator", "The prior that is compared: the generator's own estimate, or the restored face's features.", DFPG
+    )
 
 
-class Train(Computing):
+class Train(TrainingStep):
     """The training."""
 
     FORMS: ClassVar = {
@@ -156,12 +162,6 @@ class Train(Computing):
     net_d_iters: From1 | None = Key(None, "Iterations of D between two of G, in BasicSR's SRGANModel.", read_by=())
     net_d_init_iters: From0 | None = Key(None, "Iterations of D before the first of G, there.", read_by=())
     ema_decay: Share = Key(0, "The decay of the averaged weights at each iteration. 0: none are kept.", BASICSR)
-    grad_clip_norm: Positive | None = Key(
-        None, "The largest norm of a network's gradient. A larger gradient is scaled down to it.", DFPG
-    )
-    estimated_prior: Annotated[Literal["generator", "restored"], Expected("generator or restored")] = Key(
-        "generator", "The prior that is compared: the generator's own estimate, or the restored face's features.", DFPG
-    )
 
 
 class Metric(Component):

@@ -11,7 +11,7 @@ import torch
 from basicsr.utils import get_root_logger
 from torch import nn
 
-from dfpg_plugin.options.schema import Computing
+from dfpg_plugin.options.schema import TrainingStep
 from dfpg_plugin.speed.cuda_graphs import CudaRecorder
 
 RECORDABLE = (__name__.partition(".")[0], "basicsr", "torch")  # packages whose networks decide nothing in Python
@@ -84,7 +84,7 @@ class Acceleration:
     @classmethod
     def read(cls, train: Mapping) -> "Acceleration":
         """Check and read ``train``'s keys; None stands for a key's default. Raises UserError for wrong values."""
-        keys = Computing.read("train", train)
+        keys = TrainingStep.read("train", train)
         return cls(keys.amp, keys.accumulate, keys.compile, keys.cuda_graph, keys.tf32)
 
     def start(self) -> None:
