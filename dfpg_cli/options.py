@@ -17,12 +17,13 @@ def run(args: argparse.Namespace) -> None:
     from basicsr.utils.registry import DATASET_REGISTRY
 
     from dfpg_plugin.evaluation.set_metrics import SET_METRICS
+    from dfpg_plugin.options.completing import section_of_data_set
     from dfpg_plugin.options.describing import describe, json_schema, to_markdown, to_text
 
     if args.json_schema:
         print(json_schema())
         return
-    own = {f"datasets:* with type: {name}": getattr(kind, "Options", None) for name, kind in DATASET_REGISTRY}
-    sections = {path: section for path, section in sorted(own.items()) if section is not None}
+    own = {f"datasets:* with type: {name}": section_of_data_set(name) for name, _ in DATASET_REGISTRY}
+    sections: dict = {path: section for path, section in sorted(own.items()) if section is not None}
     sections |= {f"val:set_metrics:* with type: {name}": section for name, section in SET_METRICS.items()}
     print((to_markdown if args.markdown else to_text)(describe(sections)))

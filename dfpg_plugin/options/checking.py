@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from dfpg_plugin.checks import UserError, check_choice, check_file
 from dfpg_plugin.options import schema
-from dfpg_plugin.options.completing import section_of_data_set
+from dfpg_plugin.options.completing import section_of_data_set, typed_part
 from dfpg_plugin.options.components import check_arguments, look_up, source_of
 from dfpg_plugin.options.curves import check_curves
 from dfpg_plugin.options.keys import unknown_keys
@@ -63,7 +63,9 @@ def check_options(
 
 def _wrong_values(opt: Options) -> Iterator[str]:
     """Yield a line for every value that the schema does not take, or the class of a data set in its ``Options``."""
-    problems = [*_mistakes_of(schema.Options, opt)]
+    problems = [*_mistakes_of(schema.Options, typed_part(opt))]
+    if not opt["is_train"]:
+        problems += _mistakes_of(schema.TrainingStep, opt.get("train") or {}, "train")
     for key, options in opt["datasets"].items():
         is_known = key.split("_")[0] in PHASES[opt["is_train"]] and isinstance(options, dict)
         if is_known and (section := section_of_data_set(options.get("type"))) is not None:
@@ -167,6 +169,10 @@ def _check_direction(key: str, metric: object) -> None:
     if not isinstance(metric, dict):
         return
     function = look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric.get("type"))
+    if "better" in metric and metric["better"] is None:
+        raise UserError(
+            f"val:metrics:{key}:better: has no value, which BasicSR takes for {LOWER}. Write {HIGHER} or {LOWER}."
+        )
     own = inspect.signature(function).parameters.get("better")  # type: ignore[arg-type]
     if own is not None and own.default == LOWER and "better" not in metric:
         raise UserError(f"val:metrics:{key}: better: is missing, which means {HIGHER}. Add `better: {LOWER}`.")

@@ -48,7 +48,7 @@ class RunOptions:
         """Return completed and checked options, with this process's rank. Raises UserError."""
         rank, world_size = get_dist_info()
         plain = {**opt, "rank": rank, "world_size": world_size}
-        return cls(file, plain, schema.Options.read(str(file.path), opt), rank, world_size)
+        return cls(file, plain, schema.Options.read(str(file.path), typed_part(opt)), rank, world_size)
 
     def with_paths(self, paths: dict) -> Self:
         """Return the same options with other values under ``path``."""
@@ -82,7 +82,13 @@ def convert_whole_numbers(opt: Options) -> list[str]:
 
 def section_of_data_set(name: object) -> type[schema.DataSetKeys] | None:
     """Return the keys that a registered data set describes in its ``Options``; None for those of others."""
-    return getattr(dict(iter(DATASET_REGISTRY)).get(name), "Options", None)
+    found = getattr(dict(iter(DATASET_REGISTRY)).get(name), "Options", None) if isinstance(name, str) else None
+    return found if isinstance(found, type) and issubclass(found, schema.DataSetKeys) else None
+
+
+def typed_part(opt: Options) -> Options:
+    """Return what :class:`schema.Options` describes of completed options: a test has no training to be complete."""
+    return opt if opt["is_train"] else {key: value for key, value in opt.items() if key != "train"}
 
 
 def output_root(opt: Options) -> Path:
@@ -131,7 +137,8 @@ def _check_outline(opt: Options, source: str) -> None:
 def _set_defaults(values: dict, section: type[Section], keys: Sequence[str]) -> None:
     """Write the schema's defaults for keys that BasicSR reads without one."""
     for key in keys:
-        values.setdefault(key, section.model_fields[key].default)
+        if values.get(key) is None:
+            values[key] = section.model_fields[key].default
 
 
 def _complete_paths(path: dict) -> dict:

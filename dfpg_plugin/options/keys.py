@@ -17,6 +17,7 @@ from basicsr.utils.registry import DATASET_REGISTRY, METRIC_REGISTRY, MODEL_REGI
 
 from dfpg_plugin.checks import close_names
 from dfpg_plugin.options import schema
+from dfpg_plugin.options.completing import section_of_data_set
 from dfpg_plugin.options.reading import OptionFile, Options, with_line
 from dfpg_plugin.options.section import Section
 
@@ -99,7 +100,7 @@ def _of_components(opt: Options) -> Iterator[tuple[str, Mapping, type, set[str]]
     for phase, options in opt["datasets"].items():
         dataset = _find(DATASET_REGISTRY, options.get("type"))
         if dataset is not None and (by_dataset := keys_read_by(dataset)) is not None:
-            own = getattr(dataset, "Options", None)
+            own = section_of_data_set(options.get("type"))
             described = set() if own is None else set(own.model_fields)
             yield f"datasets:{phase}", options, dataset, schema.DataSet.known_to(dataset) | described | by_dataset
 

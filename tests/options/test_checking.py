@@ -448,3 +448,48 @@ def test_metrics_that_would_fail_at_a_validation_are_named_at_once(metric: dict,
 @pytest.mark.parametrize("val", [None, {}, {"metrics": None}, {"metrics": {"p": {**METRICS["p"], "crop_border": 0}}}])
 def test_metrics_that_work_are_tried_without_a_word(val: dict | None) -> None:
     try_metrics({"val": val})
+
+
+def test_a_direction_without_a_value_is_refused_for_basicsr_takes_it_for_lower(
+    demo_options: dict, tmp_path: Path
+) -> None:
+    demo_options["val"]["metrics"]["psnr"]["better"] = None
+    with pytest.raises(UserError, match="val:metrics:psnr:better: has no value"):
+        check(demo_options, tmp_path)
+
+
+@pytest.mark.parametrize("train", [{}, {"tf32": True}])
+def test_a_test_needs_no_complete_training(demo_options: dict, tmp_path: Path, train: dict) -> None:
+    (tmp_path / "net.pth").touch()
+    demo_options.update(train=train, path={"pretrain_network_g": str(tmp_path / "net.pth")})
+    demo_options["datasets"] = {"test": demo_options["datasets"]["val"]}
+    for key in ("network_d", "network_prior"):
+        del demo_options[key]
+    check(demo_options, tmp_path, is_train=False)
+    demo_options["train"] = {"tf32": 3}
+    with pytest.raises(UserError, match="train:tf32: expected true or false, got 3"):
+        check(demo_options, tmp_path, is_train=False)
+
+
+def test_a_data_set_whose_type_is_no_text_is_named(demo_options: dict, tmp_path: Path) -> None:
+    demo_options["datasets"]["val"]["type"] = ["a"]
+    with pytest.raises(UserError, match="datasets:val:type: expected text"):
+        check(demo_options, tmp_path)
+
+
+def test_options_of_a_data_set_of_others_are_their_own(
+    demo_options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Theirs:
+        class Options:
+            pass
+
+    monkeypatch.setitem(DATASET_REGISTRY._obj_map, "Theirs", Theirs)
+    demo_options["datasets"]["val"] = {"name": "v", "type": "Theirs"}
+    check(demo_options, tmp_path)
+
+
+def test_frequencies_without_a_value_are_the_defaults_for_basicsr_too(demo_options: dict, tmp_path: Path) -> None:
+    demo_options["logger"].update(print_freq=None, save_checkpoint_freq=None)
+    opt = complete(demo_options, Arguments("t.yml"), tmp_path, is_train=True)
+    assert (opt["logger"]["print_freq"], opt["logger"]["save_checkpoint_freq"]) == (100, 5000)
