@@ -16,12 +16,13 @@ from dfpg_plugin.options.section import (
     NotNegative,
     Share,
     Text,
+    Whole,
     YesOrNo,
 )
 
 NO_BLUR = 0
 STEPS = ("resize", "crop", "resize_crop", "gt_size")  # each leaves a size, in this order
-Range = Annotated[tuple[From0, From0], Expected("two whole numbers, [from, to before]")]
+Range = Annotated[tuple[Whole, Whole], Expected("two whole numbers, [from, to before]")]
 Sizes = Annotated[tuple[From0, ...], Expected("a list of whole numbers from 0")]
 Method = Annotated[Literal["chakrabarti", "boracchi-foi"], Expected(f"{CHAKRABARTI} or {BORACCHI_FOI}")]
 Jitter = Annotated[Share | tuple[Share, Share, Share], Expected("a strength from 0 to 1, or three")]

@@ -29,7 +29,7 @@ from dfpg_plugin.options.section import Section, mistakes_in
 
 GROUND_TRUTH = "img2"  # what BasicSR calls it in a metric's parameters
 GIVEN = ("img", GROUND_TRUTH)  # to metrics, by the model
-COPIED = {"scale": "scale", "seed": "manual_seed"}  # complete() copies these into the data sets
+COPIED = {"seed": "manual_seed"}  # complete() copies this into the data sets
 PHASES = {True: ("train", "val"), False: ("test", "val")}
 
 
@@ -202,8 +202,12 @@ def _check_optimizer(key: str, name: object) -> None:
 
 
 def _check_prefetch(opt: Options) -> None:
-    # BasicSR's `cpu` hangs on a damaged image, and the schema does not take it
-    if opt["datasets"]["train"].get("prefetch_mode") == "cuda" and opt["num_gpu"] == 0:
+    prefetch_mode = opt["datasets"]["train"].get("prefetch_mode")
+    if prefetch_mode == "cpu":
+        raise UserError(
+            "datasets:train:prefetch_mode: BasicSR's cpu hangs on a damaged image. Write cuda, or remove it."
+        )
+    if prefetch_mode == "cuda" and opt["num_gpu"] == 0:
         raise UserError("datasets:train:prefetch_mode: cuda needs a GPU, and none is used here. Remove it.")
 
 

@@ -175,6 +175,8 @@ def _complete_training(opt: Options, root: Path) -> None:
         log=str(folder),
         visualization=str(folder / "visualization"),
     )
+    if "ema_decay" in opt["train"]:
+        _set_defaults(opt["train"], schema.Train, ("ema_decay",))  # BasicSR compares it with 0
     logger = opt["logger"] = opt.get("logger") or {}
     _set_defaults(logger, schema.Logger, OF_THE_LOGGER)
     _set_defaults(opt["datasets"]["train"], schema.DataSet, ("num_worker_per_gpu",))

@@ -80,20 +80,21 @@ class DataSet(Section):
     name: Text | None = Key(None, "The name in logs and in the results' folders. By default the key of the set.")
     type: Text | None = Key(None, "The registered name of the class.")
     phase: Text | None = Key(None, "`train`, `val` or `test`. Set from the key of the set.")
-    scale: From1 | None = Key(None, "The factor between lq's and gt's size. Set from the key `scale`.")
-    seed: From0 | None = Key(None, "The seed of the random numbers of the samples. By default manual_seed in training.")
+    # Any: a data set of another package may take something else
+    scale: From1 | Any = Key(None, "The factor between lq's and gt's size. Set from the key `scale`.")
+    seed: From0 | Any = Key(None, "The seed of the random numbers of the samples. By default manual_seed in training.")
     batch_size_per_gpu: From1 | None = Key(None, "Images of a batch, for each GPU. Training needs it.")
     num_worker_per_gpu: From0 = Key(0, "Processes that load images, for each GPU. 0: the training's own process.")
     dataset_enlarge_ratio: Positive = Key(1, "How often an epoch goes through the images.")
-    prefetch_mode: Annotated[Literal["cuda"], Expected("cuda, or nothing")] | None = Key(
-        None, "`cuda` copies the next batch to the GPU while the GPU still works on this one."
+    prefetch_mode: Annotated[Literal["cuda", "cpu"], Expected("cuda, or nothing")] | None = Key(
+        None, "`cuda` copies the next batch to the GPU while the GPU still works on this one. Training refuses `cpu`."
     )
     num_prefetch_queue: From1 = Key(1, "Batches that are loaded ahead, for BasicSR's prefetch_mode cpu.")
     pin_memory: YesOrNo = Key(False, "Whether batches lie in pinned memory, from which copies to a GPU are faster.")
     persistent_workers: YesOrNo = Key(False, "Whether the loading processes live longer than an epoch.")
     io_backend: dict[str, Any] | None = Key(None, "`type: disk` or `type: lmdb`: where the images lie.")
     use_shuffle: YesOrNo = Key(False, "Read by BasicSR's own loaders only.")
-    gt_size: From1 | None = Key(None, "The side of the training crops, in px.", read_by=())
+    gt_size: From1 | Any = Key(None, "The side of the training crops, in px.", read_by=())
 
 
 class DataSetKeys(Section):
@@ -102,7 +103,8 @@ class DataSetKeys(Section):
     @classmethod
     def of_data_set(cls, where: str, opt: Mapping) -> Self:
         """Return the keys of a data set's options; raise UserError, beginning with ``where``, for others."""
-        own = {key: value for key, value in opt.items() if key in cls.model_fields or key not in DataSet.model_fields}
+        of_loaders = DataSet.known_to(None) - {"seed"} - set(cls.model_fields)
+        own = {key: value for key, value in opt.items() if key not in of_loaders}
         return cls.read(where, own, only_these=True)
 
 

@@ -125,6 +125,10 @@ class Section(BaseModel):
         if not isinstance(given, Mapping):
             raise _mistake(SECTION)
         values = {str(key): value for key, value in given.items() if value is not None}
+        for key, value in values.items():
+            if is_by_name(cls.kind_of(key)) and isinstance(value, Mapping):
+                # YAML reads a name such as 1 as a number
+                values[key] = {str(name): part for name, part in value.items()}
         problems: list[InitErrorDetails] = []
         for key, value in values.items():
             if key not in cls.model_fields and (kind := cls.kind_of(key)) is not None:

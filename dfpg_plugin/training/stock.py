@@ -18,6 +18,7 @@ from dfpg_plugin.training.resume import find_state
 # whole numbers that BasicSR takes as floats, such as 5e3, too
 COUNTS = ("train:total_iter", "val:val_freq", "logger:print_freq", "logger:save_checkpoint_freq")
 NCCL = "nccl"
+NEEDED = ("num_gpu", "logger:print_freq", "logger:save_checkpoint_freq", "logger:use_tb_logger")
 ONLY_OURS = ("train:non_finite", "logger:keep_checkpoints", "dist_params:timeout")  # keys that BasicSR's loop ignores
 
 
@@ -33,6 +34,7 @@ def train_stock(options: RunOptions, args: Arguments) -> None:
         raise UserError(f"{file.path}: BasicSR reads numbers like 1e-4 as text. For --stock write 1.0e-4.")
     for entry in args.force_yml:
         _refuse_code(entry)
+    _refuse_missing_keys(file, args)
     _refuse_whole_floats(file, args)
     _refuse_persistent_workers(options.plain)
     _refuse_misread_options(options.plain, args)
@@ -56,6 +58,17 @@ def _load_resume_state(opt: Options) -> dict | None:
     state, paths = find_state(opt)
     opt["path"].update(paths)
     return state
+
+
+def _refuse_missing_keys(file: OptionFile, args: Arguments) -> None:
+    """Raise UserError for a key without a value that BasicSR reads without a default."""
+    opt = deepcopy(file.values)
+    force(opt, args.force_yml)
+    for key in NEEDED:
+        *above, name = key.split(":")
+        section = (opt.get(above[0]) or {}) if above else opt
+        if section.get(name) is None:
+            raise UserError(f"{key}: has no value, and BasicSR has no default for it. For --stock write one.")
 
 
 def _refuse_whole_floats(file: OptionFile, args: Arguments) -> None:

@@ -101,6 +101,8 @@ def test_without_ground_truth_samples_are_blurred_alone(root: Path) -> None:
         ({"dataroot_gt": "b"}, "needs either dataroot"),
         ({"dataroot": "a", "dataroot_gt": "b"}, "dataroot_gt goes with dataroot_lq"),
         ({"datarot": "a"}, "datasets: set: unknown key 'datarot'. Did you mean dataroot"),
+        ({"dataroot": "a", "seed": 5}, "datasets: set: unknown key 'seed'"),
+        ({"dataroot": "a", "gt_size": 5}, "datasets: set: unknown key 'gt_size'"),
         ({"dataroot": "nowhere"}, "datasets: set: dataroot: the folder nowhere does not exist"),
         ({"dataroot_lq": "nowhere"}, "datasets: set: dataroot_lq: the folder nowhere does not exist"),
         ({"dataroot_lq": ".", "dataroot_gt": "nowhere"}, "datasets: set: dataroot_gt: the folder nowhere"),

@@ -348,3 +348,8 @@ def test_one_bad_image_is_always_allowed_and_two_only_within_the_share(tmp_path:
     allowing = FaceBlurDataset({**options, "max_bad_share": 0.1})
     for name in ("3.png", "7.png"):
         allowing[EpochIndex(allowing.source.names.index(name), 0)]
+
+
+def test_kernels_may_be_counted_from_the_end() -> None:
+    options = FaceBlurDataset.Options.of_data_set("d", {**TRAIN, "kernel_range": [-50, -1]})
+    assert options.kernel_range == (-50, -1)

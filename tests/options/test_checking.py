@@ -32,6 +32,18 @@ def test_the_demo_passes(demo_options: dict, tmp_path: Path) -> None:
     check(demo_options, tmp_path)
 
 
+def hand_over(given: Arguments, has_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Hand options to a BasicSR that trains nothing; return the folders that it was given."""
+    options = read_options(given, is_train=True, join_group=False)
+    folders: list[object] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    monkeypatch.setattr("basicsr.train.train_pipeline", folders.append)
+    monkeypatch.setattr("basicsr.train.load_resume_state", None)
+    monkeypatch.setattr("sys.argv", [])
+    train_stock(options, given)
+    return folders
+
+
 def set_key(opt: dict, key: str, value: object) -> None:
     *sections, last = key.split(":")
     for section in sections:
@@ -171,12 +183,8 @@ def test_the_stock_loop_is_not_given_what_it_would_ignore(
 ) -> None:
     set_key(demo_options, key, value)
     given = Arguments(str(write_yaml(tmp_path / "t.yml", demo_options)), **arguments)
-    options = read_options(given, is_train=True, join_group=False)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
-    monkeypatch.setattr("basicsr.train.train_pipeline", lambda root: None)
-    monkeypatch.setattr("sys.argv", [])
     with pytest.raises(UserError, match=f"^{re.escape(message)}"):
-        train_stock(options, given)
+        hand_over(given, has_gpu, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -202,14 +210,8 @@ def test_the_stock_loop_is_given_what_it_reads(
 ) -> None:
     set_key(demo_options, key, value)
     given = Arguments(str(write_yaml(tmp_path / "t.yml", demo_options)), **arguments)
-    options = read_options(given, is_train=True, join_group=False)
-    handed_over: list[object] = []
-    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
-    monkeypatch.setattr("basicsr.train.train_pipeline", handed_over.append)
-    monkeypatch.setattr("basicsr.train.load_resume_state", None)
-    monkeypatch.setattr("sys.argv", [])
-    train_stock(options, given)
-    assert handed_over == [options.plain["root_path"]]
+    root = str(Path.cwd()) if key != "path:root" else str(Path(str(value)).resolve())
+    assert hand_over(given, has_gpu, monkeypatch) == [root]
 
 
 def test_a_validation_loads_without_workers_whatever_its_options_say(demo_options: dict, tmp_path: Path) -> None:
@@ -493,3 +495,42 @@ def test_frequencies_without_a_value_are_the_defaults_for_basicsr_too(demo_optio
     demo_options["logger"].update(print_freq=None, save_checkpoint_freq=None)
     opt = complete(demo_options, Arguments("t.yml"), tmp_path, is_train=True)
     assert (opt["logger"]["print_freq"], opt["logger"]["save_checkpoint_freq"]) == (100, 5000)
+
+
+@pytest.mark.parametrize("key", ["num_gpu", "logger:print_freq", "logger:save_checkpoint_freq", "logger:use_tb_logger"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_stock_loop_is_not_started_without_what_basicsr_has_no_default_for(
+    demo_options: dict, tmp_path: Path, key: str, is_there: bool
+) -> None:
+    set_key(demo_options, key, None)
+    if not is_there:
+        *above, name = key.split(":")
+        del (demo_options[above[0]] if above else demo_options)[name]
+    arguments = Arguments(str(write_yaml(tmp_path / "t.yml", demo_options)))
+    with pytest.raises(UserError, match=f"^{key}: has no value, and BasicSR has no default"):
+        train_stock(read_options(arguments, is_train=True, join_group=False), arguments)
+
+
+def test_an_average_without_a_value_is_none(demo_options: dict, tmp_path: Path) -> None:
+    demo_options["train"]["ema_decay"] = None
+    assert complete(demo_options, Arguments("t.yml"), tmp_path, is_train=True)["train"]["ema_decay"] == 0
+
+
+def test_data_sets_of_others_may_take_other_sizes(
+    demo_options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Theirs:
+        def __init__(self, opt: dict) -> None:
+            self.size = opt["gt_size"]
+
+    monkeypatch.setitem(DATASET_REGISTRY._obj_map, "Theirs", Theirs)
+    del demo_options["scale"]
+    demo_options["datasets"]["val"] = {
+        "name": "v", "type": "Theirs", "gt_size": [64, 32], "scale": 0.5, "seed": "a", "prefetch_mode": "cpu",
+    }  # fmt: skip
+    check(demo_options, tmp_path)
+
+
+def test_a_metric_may_be_named_by_a_number(demo_options: dict, tmp_path: Path) -> None:
+    demo_options["val"]["metrics"] = {1: {"type": "calculate_psnr", "crop_border": 0, "test_y_channel": False}}
+    check(demo_options, tmp_path)
