@@ -5,19 +5,18 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-from basicsr.models.base_model import BaseModel
+from torch.utils.data import Dataset
 
 from dfpg_plugin import __version__
-from dfpg_plugin.evaluation.image_sources import RESTORED
+from dfpg_plugin.evaluation.planning import Plan, SetPlan
 from dfpg_plugin.evaluation.records import FORMAT
-from dfpg_plugin.evaluation.set_metrics import SetOptions, describe_set_metrics
-from dfpg_plugin.evaluation.worker import SetPlan
+from dfpg_plugin.evaluation.set_metrics import describe_set_metrics
 from dfpg_plugin.files import sha256_of
 from dfpg_plugin.metrics.batches import better_by_default, networks_used, settings_of
 from dfpg_plugin.options.completing import RunOptions
@@ -33,15 +32,8 @@ INFERENCE = ("pad_to", "tile", "tile_overlap", "amp", "winograd")  # keys of `va
 UNCHANGED = ("format", "name", "software", "commit", "batch_size", "pictures", "inputs", "method", "metrics", "sets")
 
 
-def describe(
-    options: RunOptions,
-    images: str,
-    model: BaseModel | None,
-    plans: Sequence[SetPlan],
-    set_metrics: Mapping[str, SetOptions],
-    workers: int,
-) -> dict:
-    """Return the manifest of an evaluation that starts now. ``model`` is None if no network restores the images."""
+def describe(options: RunOptions, plan: Plan, workers: int) -> dict:
+    """Return the manifest of an evaluation that starts now."""
     opt, val = options.plain, options.sections.val or Val()
     metrics = {key: _describe_metric(metric) for key, metric in (opt["val"].get("metrics") or {}).items()}
     return {
@@ -56,10 +48,10 @@ def describe(
         "machine": {"device": _device(opt), "workers": workers},
         "batch_size": val.batch_size,
         "pictures": {key: opt["val"][key] for key in ("save_img", "suffix")},
-        "inputs": {plan.name: _digest_of_files(plan) for plan in plans},
-        "method": _describe_method(opt, images, model),
-        "metrics": {**metrics, **describe_set_metrics(set_metrics)},
-        "sets": {plan.name: {"count": len(plan.dataset), "options": _as_json(plan.dataset.opt)} for plan in plans},  # type: ignore[arg-type,attr-defined]
+        "inputs": {set_plan.name: _digest_of_files(set_plan) for set_plan in plan.sets},
+        "method": _describe_method(opt, plan),
+        "metrics": {**metrics, **describe_set_metrics(plan.set_metrics)},
+        "sets": {set_plan.name: _describe_set(set_plan.dataset) for set_plan in plan.sets},
     }
 
 
@@ -111,13 +103,17 @@ def _describe_metric(metric: Mapping) -> dict:
     }
 
 
-def _describe_method(opt: Options, images: str, model: BaseModel | None) -> dict:
-    if images != RESTORED:
-        return {"images": images, "model_type": None, "network_g": None, "parameters": None, "weights": None}
+def _describe_set(dataset: Dataset) -> dict:
+    return {"count": len(dataset), "options": _as_json(dataset.opt)}  # type: ignore[arg-type,attr-defined]
+
+
+def _describe_method(opt: Options, plan: Plan) -> dict:
+    if plan.restoring is None:
+        return {"images": plan.images, "model_type": None, "network_g": None, "parameters": None, "weights": None}
     path = opt["path"]["pretrain_network_g"]
-    net = getattr(model, "net_g", None)
+    net = getattr(plan.restoring.model, "net_g", None)
     return {
-        "images": images,
+        "images": plan.images,
         "model_type": opt["model_type"],
         "network_g": _as_json(opt["network_g"]),
         "parameters": None if net is None else sum(p.numel() for p in net.parameters()),
@@ -128,11 +124,8 @@ def _describe_method(opt: Options, images: str, model: BaseModel | None) -> dict
 
 def _digest_of_files(plan: SetPlan) -> str:
     """Return a digest of the names, sizes and times of all files that are read: the set's, and a folder's images."""
-    files = list(plan.files)
-    if plan.folder is not None:
-        files += [str(plan.folder.root / file) for file in plan.folder.files.values()]
     digest = hashlib.sha256()
-    for file in sorted(files):
+    for file in sorted([*plan.files, *plan.source.files]):
         size_and_time = None
         if os.path.exists(file):
             facts = os.stat(file)

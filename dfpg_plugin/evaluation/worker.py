@@ -1,187 +1,93 @@
-"""Restore and measure the chunks of a test set: what every process of an evaluation does."""
+"""Measure the chunks of a test set: what every process of an evaluation does."""
 
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
-from basicsr.models import build_model
-from basicsr.models.base_model import BaseModel
 from basicsr.utils import imwrite
-from torch import nn
 from torch.utils.data import Dataset
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.naming import parse_blurred_name
-from dfpg_plugin.evaluation.image_sources import (
-    BLURRED,
-    RESTORED,
-    SHARP,
-    Image,
-    RestoredFolder,
-    Sample,
-    restore,
-    to_image,
-)
+from dfpg_plugin.evaluation.image_sources import Batch
+from dfpg_plugin.evaluation.planning import Chunk, SetPlan
 from dfpg_plugin.evaluation.records import PairDistance, Record
-from dfpg_plugin.evaluation.set_metrics import Partners, SetOptions, VerificationOptions
+from dfpg_plugin.evaluation.restoring import Image
+from dfpg_plugin.evaluation.set_metrics import SetOptions, VerificationOptions
 from dfpg_plugin.metrics.batches import measure
 from dfpg_plugin.metrics.recognisers import load_recogniser
-from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.options.reading import Options
-from dfpg_plugin.speed.acceleration import channels_last
-from dfpg_plugin.speed.winograd import with_winograd
-
-
-@dataclass(frozen=True)
-class SetPlan:
-    """One test set, and what of it is measured."""
-
-    name: str
-    dataset: Dataset
-    gt_root: str  # the folder of all ground truths; empty where the set does not tell
-    files: tuple[str, ...]  # blurred and sharp ones, where they are known
-    partners: Mapping[str, Partners]  # of each verification metric
-    folder: RestoredFolder | None  # of the images, where no network makes them
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Images of one set that are restored and measured together."""
-
-    number: int  # in its set
-    plan: int  # number of the set
-    indices: tuple[int, ...]
 
 
 class MeasuredChunks(Dataset):
-    """The chunks of an evaluation; reading one restores and measures it. Each process builds its own network."""
+    """The chunks of an evaluation that are left. Reading a chunk measures its images."""
 
     def __init__(
-        self, opt: Options, images: str, plans: Sequence[SetPlan], set_metrics: Mapping[str, SetOptions]
+        self, opt: Options, sets: Sequence[SetPlan], set_metrics: Mapping[str, SetOptions], chunks: Sequence[Chunk]
     ) -> None:
         super().__init__()
         self.opt = opt
-        self.images = images
-        self.plans = plans
-        self.set_metrics = set_metrics
+        self.sets = sets
         self.metrics: dict[str, dict] = opt["val"].get("metrics") or {}
-        self.chunks: list[Chunk] = []
-
-    def __getstate__(self) -> dict:
-        """Travel to another process without the network."""
-        return {key: value for key, value in self.__dict__.items() if key != "model"}
-
-    @cached_property
-    def model(self) -> BaseModel:
-        """The model of the options with its weights, of one process and at most one GPU."""
-        opt = {**self.opt, "num_gpu": min(1, self.opt["num_gpu"]), "dist": False}
-        model = build_model(opt)
-        for name, network in list(vars(model).items()):
-            if isinstance(network, nn.Module) and model.device.type == "cpu":
-                if opt["val"].get("winograd"):
-                    network = with_winograd(network)
-                if isinstance(model, MendedModel):  # networks of others may rely on the order of their features
-                    # with the channels innermost, convolutions take a third less time
-                    network = channels_last(network)
-                vars(model)[name] = network
-        return model
+        self.set_metrics = set_metrics
+        self.chunks = chunks
 
     def __len__(self) -> int:
         """Return the number of chunks that are left."""
         return len(self.chunks)
 
     def __getitem__(self, position: int) -> tuple[Chunk, list[Record]]:
-        """Measure a chunk. Raises UserError, naming the file, where an image of the test set can't be read."""
+        """Measure a chunk. Raises UserError, naming the file, if an image of the test set can't be read."""
         chunk = self.chunks[position]
-        plan = self.plans[chunk.plan]
-        samples = [plan.dataset[index] for index in chunk.indices]
-        options = plan.dataset.opt  # type: ignore[attr-defined]
-        blurred = [to_image(sample["lq"], options) for sample in samples]
-        sharp = [to_image(sample["gt"], options) if "gt" in sample else None for sample in samples]
-        names = [Path(sample["lq_path"]).stem for sample in samples]
-        images = self._images(plan, samples, names, blurred, sharp)
-        problems = [self._problem(image, gt) for image, gt in zip(images, sharp, strict=True)]
-        good = [i for i, problem in enumerate(problems) if problem is None]
-        values = self._values([images[i] for i in good], [sharp[i] for i in good])
+        plan = self.sets[chunk.set_number]
+        batch = Batch.read(plan.dataset, chunk.indices)
+        images = [_of_right_size(*pair) for pair in zip(plan.source.images(batch), batch.sharp, strict=True)]
+        values = iter(self._values(images, batch.sharp))
         records = []
-        for i, sample in enumerate(samples):
-            gt = _below(str(sample.get("gt_path", "")), plan.gt_root)
-            measured = i in good
-            found, pairs = self._faces(plan, names[i], gt, images[i]) if measured else ({}, {})
-            parsed = parse_blurred_name(names[i])
-            records.append(
-                Record(
-                    index=chunk.indices[i],
-                    name=names[i],
-                    gt=gt,
-                    size=None if parsed is None else parsed.size,
-                    pixels=_digest(blurred[i], sharp[i]),
-                    values={**values[good.index(i)], **found} if measured else {},
-                    pairs=pairs,
-                    problem=problems[i],
-                    lq_path=str(sample["lq_path"]),
-                    gt_path=str(sample.get("gt_path", "")),
-                    picture=self._save(plan, names[i], images[i]) if measured else None,
-                )
-            )
+        for record, image in zip(_unmeasured(plan, chunk, batch), images, strict=True):
+            if isinstance(image, str):
+                records.append(replace(record, problem=image))
+                continue
+            detections, pairs = self._faces(plan, record, image)
+            picture = self._save(plan, record.name, image)
+            records.append(replace(record, values={**next(values), **detections}, pairs=pairs, picture=picture))
         return chunk, records
 
-    def _images(
-        self,
-        plan: SetPlan,
-        samples: Sequence[Sample],
-        names: Sequence[str],
-        blurred: Sequence[Image],
-        sharp: Sequence[Image | None],
-    ) -> list[Image | str]:
-        """Return the images to measure, or what is wrong with them."""
-        if self.images == RESTORED:
-            return list(restore(self.model, samples, plan.dataset.opt))  # type: ignore[attr-defined]
-        if self.images == BLURRED:
-            return list(blurred)
-        if self.images == SHARP:
-            return ["no sharp image" if image is None else image for image in sharp]
-        return [_read(plan.folder, name) for name in names]
-
-    @staticmethod
-    def _problem(image: Image | str, gt: Image | None) -> str | None:
-        if isinstance(image, str):
-            return image
-        if gt is not None and image.shape != gt.shape:
-            return f"{image.shape[1]}x{image.shape[0]} px instead of {gt.shape[1]}x{gt.shape[0]} px"
-        return None
-
-    def _values(self, images: Sequence, sharp: Sequence) -> list[dict[str, float | None]]:
-        has_gt = all(gt is not None for gt in sharp)
-        columns = {key: measure(metric, images, sharp if has_gt else None) for key, metric in self.metrics.items()}
-        return [{key: column[i] for key, column in columns.items()} for i in range(len(images))]
+    def _values(self, images: Sequence[Image | str], sharp: Sequence[Image | None]) -> list[dict[str, float | None]]:
+        """Return every metric's value for each image. Text in an image's place is left out."""
+        good = [(image, gt) for image, gt in zip(images, sharp, strict=True) if not isinstance(image, str)]
+        restored = [image for image, _ in good]
+        gts = [gt for _, gt in good if gt is not None]
+        has_gt = len(gts) == len(good)
+        columns = {key: measure(metric, restored, gts if has_gt else None) for key, metric in self.metrics.items()}
+        return [{key: column[i] for key, column in columns.items()} for i in range(len(good))]
 
     def _faces(
-        self, plan: SetPlan, name: str, gt: str, image: Image | str
+        self, plan: SetPlan, record: Record, image: Image
     ) -> tuple[dict[str, float | None], dict[str, list[PairDistance]]]:
         """Return whether a face is found, and its distances to the photographs, for every set metric."""
         values: dict[str, float | None] = {}
         pairs: dict[str, list[PairDistance]] = {}
         seen: dict[tuple, tuple] = {}
+        verifies = any(isinstance(options, VerificationOptions) for options in self.set_metrics.values())
         for key, options in self.set_metrics.items():
             which = (options.recogniser, options.weights)
-            recogniser = load_recogniser(*which)
             if which not in seen:
-                faces = recogniser.find(image)  # type: ignore[arg-type]
-                wanted = len(faces) == 1 and any(isinstance(o, VerificationOptions) for o in self.set_metrics.values())
-                seen[which] = (faces, recogniser.embed(image, faces[0]) if wanted else None)  # type: ignore[arg-type]
+                recogniser = load_recogniser(*which)
+                faces = recogniser.find(image)
+                is_needed = verifies and len(faces) == 1
+                seen[which] = (faces, recogniser.embed(image, faces[0]) if is_needed else None)
             faces, embedding = seen[which]
-            if not isinstance(options, VerificationOptions):
-                values[key] = float(bool(faces))
+            if isinstance(options, VerificationOptions):
+                pairs[key] = plan.partners[key].distances(record.name, record.gt, embedding)
             else:
-                pairs[key] = plan.partners[key].distances(name, gt, embedding)
+                values[key] = float(bool(faces))
         return values, pairs
 
-    def _save(self, plan: SetPlan, name: str, image: Image | str) -> str | None:
-        """Save under the name that BasicSR gives, where ``val.save_img`` asks for it; return the path."""
+    def _save(self, plan: SetPlan, name: str, image: Image) -> str | None:
+        """Save under the name that BasicSR gives, if ``val.save_img`` asks for it; return the path."""
         if not self.opt["val"]["save_img"]:
             return None
         suffix = self.opt["val"]["suffix"] or self.opt["name"]
@@ -193,11 +99,30 @@ class MeasuredChunks(Dataset):
         return str(path.relative_to(self.opt["path"]["results_root"]))
 
 
-def _read(folder: RestoredFolder | None, name: str) -> Image | str:
-    try:
-        return "missing" if folder is None else folder.read(name)
-    except UserError as error:
-        return str(error)
+def _unmeasured(plan: SetPlan, chunk: Chunk, batch: Batch) -> list[Record]:
+    """Return the records of a chunk's images, without values."""
+    records = []
+    for i, sample in enumerate(batch.samples):
+        parsed = parse_blurred_name(batch.names[i])
+        gt_path = str(sample.get("gt_path", ""))
+        record = Record(
+            index=chunk.indices[i],
+            name=batch.names[i],
+            gt=_below(gt_path, plan.gt_root),
+            size=None if parsed is None else parsed.size,
+            pixels=_digest(batch.blurred[i], batch.sharp[i]),
+            lq_path=str(sample["lq_path"]),
+            gt_path=gt_path,
+        )
+        records.append(record)
+    return records
+
+
+def _of_right_size(image: Image | str, gt: Image | None) -> Image | str:
+    """Return the image; or text, if the image has another size than its sharp face."""
+    if isinstance(image, str) or gt is None or image.shape == gt.shape:
+        return image
+    return f"{image.shape[1]}x{image.shape[0]} px instead of {gt.shape[1]}x{gt.shape[0]} px"
 
 
 def _below(path: str, root: str) -> str:

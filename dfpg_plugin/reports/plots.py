@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.data.images import read_image
-from dfpg_plugin.evaluation.image_sources import BLURRED, SHARP, Image
+from dfpg_plugin.evaluation.image_sources import BLURRED, SHARP
 from dfpg_plugin.evaluation.records import Record
+from dfpg_plugin.evaluation.restoring import Image
 from dfpg_plugin.evaluation.set_metrics import VERIFICATION
 from dfpg_plugin.reports.methods import Method
 from dfpg_plugin.reports.picture_choice import PictureChoice

@@ -159,12 +159,12 @@ def test_no_more_processes_start_than_there_is_work_for(small_set: Callable, mon
 
 def test_winograds_convolutions_give_the_same_values(small_set: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    from dfpg_plugin.evaluation import worker
+    from dfpg_plugin.evaluation import image_sources
 
     files = small_set()
     made = []
-    original = worker.with_winograd
-    monkeypatch.setattr(worker, "with_winograd", lambda net: made.append(original(net)) or made[-1])
+    original = image_sources.with_winograd
+    monkeypatch.setattr(image_sources, "with_winograd", lambda net: made.append(original(net)) or made[-1])
     direct = values_of(files.run("name=direct"))
     assert not made
     fast = values_of(files.run("name=fast", "val:winograd=true"))
