@@ -48,7 +48,7 @@ def run(name: str, *arguments: object) -> str:
 
 
 def test_no_benchmark_is_left_out() -> None:
-    others = {"gpu", "find_faces", "verify_lfw"}  # below
+    others = {"gpu", "find_faces", "cut_faces", "verify_lfw"}  # below
     assert {path.stem for path in FOLDER.glob("*.py")} == SHARED | set(TABLES) | set(PRINTED) | others
 
 
@@ -87,14 +87,29 @@ def test_the_benchmark_of_a_gpu_runs_on_a_cpu(tmp_path: Path) -> None:
     assert not NOT_FINITE.search(json.dumps(tables))
 
 
+def make_lfw(folder: Path, people: int) -> Path:
+    """Make a folder of LFW's shape: an astronaut where LFW has its faces, under names of people of the test split."""
+    face = cv2.resize(astronaut()[25:205, 135:315], (250, 250), interpolation=cv2.INTER_AREA)
+    named = [name for i in range(100) if split_of(name := f"Person_{i}") == TEST][:people]
+    for name in named:
+        (folder / name).mkdir(parents=True)
+        cv2.imwrite(str(folder / name / f"{name}_0001.jpg"), face[..., ::-1])
+    return folder
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_cutting_faces_finds_the_eyes_of_everybody(tmp_path: Path) -> None:
+    lfw = make_lfw(tmp_path / "lfw", people=3)
+    run("cut_faces", lfw, "--share", "0.05", "--json", tmp_path / "cut.json")
+    one, several, nobody = json.loads((tmp_path / "cut.json").read_text())["rows"]
+    assert [one["cut out"], several["cut out"], nobody["cut out"]] == [1, 2, 0]
+    assert (one["within 3 px, dlib"], several["within 3 px, dlib"]) == ("1 of 1", "2 of 2")
+    assert "median, dlib" not in nobody
+
+
 @pytest.mark.slow
 def test_the_benchmark_of_finding_faces_finds_a_face_in_each_picture(tmp_path: Path) -> None:
-    """In a folder of LFW's shape: an astronaut where LFW has its faces, and the name of a person of the test split."""
-    named = next(name for i in range(100) if split_of(name := f"Person_{i}") == TEST)
-    face = cv2.resize(astronaut()[25:205, 135:315], (250, 250), interpolation=cv2.INTER_AREA)
-    (tmp_path / "lfw" / named).mkdir(parents=True)
-    cv2.imwrite(str(tmp_path / "lfw" / named / f"{named}_0001.jpg"), face[..., ::-1])
-    run("find_faces", tmp_path / "lfw", "--count", "1", "--json", tmp_path / "found")
+    run("find_faces", make_lfw(tmp_path / "lfw", people=1), "--count", "1", "--json", tmp_path / "found")
     blurred, sharp, nobody = (
         json.loads((tmp_path / f"found_{name}.json").read_text())["rows"] for name in ("blurred", "sharp", "nobody")
     )

@@ -98,6 +98,19 @@ def test_a_square_outside_the_picture_is_refused() -> None:
         crop(np.zeros((50, 50, 3), np.float32), Face((500, 500, 520, 520)).to_square(128), 128)
 
 
+@pytest.mark.parametrize(
+    ("left", "top"),
+    [(-43, 0), (0, -43), (49, 0), (0, 63)],  # with the 2 px that are looked at around a square of 40 px
+)
+def test_a_square_that_touches_the_picture_from_outside_is_refused(left: int, top: int) -> None:
+    picture = np.random.default_rng(0).random((61, 47, 3), np.float32)
+    with pytest.raises(UserError, match="outside the picture"):
+        crop(picture, np.array([[1.0, 0, -left], [0, 1.0, -top]]), 40)
+    nearer = np.sign([30 - left, 30 - top]) * [left != 0, top != 0]
+    square = crop(picture, np.array([[1.0, 0, -left - nearer[0]], [0, 1.0, -top - nearer[1]]]), 40)
+    assert square.shape == (40, 40, 3)
+
+
 @pytest.mark.parametrize(("left", "top"), [(-15, -12), (22, -12), (-15, 33), (22, 33)])
 def test_what_lies_outside_the_picture_is_its_reflection(left: int, top: int) -> None:
     picture = np.random.default_rng(0).random((61, 47, 3), np.float32)
