@@ -53,6 +53,25 @@ def test_boxes_of_centerface_and_dlib_are_of_one_kind() -> None:
     assert np.abs(squares[0] - squares[1]).max() < 0.08 * 1.73 * sides[1]
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "searched"),
+    [(2000, 800, (1600, 640)), (600, 3200, (300, 1600)), (1200, 1600, (1200, 1600)), (90, 70, (90, 70))],
+)
+def test_a_picture_is_searched_in_at_most_1600_px(height: int, width: int, searched: tuple[int, int]) -> None:
+    shapes = []
+
+    def find(picture: np.ndarray, least: float) -> list[Face]:
+        shapes.append(picture.shape)
+        return [Face((10, 20, 30, 40), least, np.full((5, 2), 25.0))]
+
+    (face,) = detectors._scaled(find)(np.zeros((height, width, 3), np.float32), 0.25)
+    assert shapes == [(*searched, 3)]
+    times = max(1, max(height, width) / 1600)
+    assert face.box == pytest.approx((10 * times, 20 * times, 30 * times, 40 * times))
+    np.testing.assert_allclose(face.landmarks, 25 * times)
+    assert face.score == 0.25
+
+
 @pytest.mark.parametrize("size", [21, 41, 81])
 def test_a_face_that_is_blurred_strongly_is_found(size: int) -> None:
     """In a smaller copy of the picture, where the blur is smaller as well: the face's square is 155 px wide."""
