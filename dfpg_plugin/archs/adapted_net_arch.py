@@ -23,8 +23,8 @@ class AdaptedNet(nn.Module):
     - ``value_range``: the lowest and highest value that the network takes and returns, such as ``[-1, 1]``.
     - ``upscale``: how many times larger the network's result is. The result is averaged down to the image's size.
     - ``output``: the number of the output that is the image, from 0, for a network with several outputs.
-    - ``residual``: True for a network that has no connection from its input to its output. The network's result is
-      added to the image, so that the network has to learn the difference only.
+    - ``residual``: True for a network that has no connection from its input to its output. The network's result is then
+      added to the image, and the network has to learn the difference only.
     - ``contiguous``: True for a network whose code needs tensors in the memory order (B,C,H,W), as ``view`` does.
       DFPGModel then leaves the network's weights in this order and does not use the faster order of images.
 
@@ -77,14 +77,17 @@ class AdaptedNet(nn.Module):
         return F.pad(x, (0, right, 0, down), mode="reflect" if reflects else "replicate")
 
     def _image_among(self, outputs: Tensor | Sequence[Tensor]) -> Tensor:
-        if isinstance(outputs, Tensor) and self.output is None:
-            return outputs
-        if not isinstance(outputs, Tensor) and self.output is not None and 0 <= self.output < len(outputs):
-            return outputs[self.output]
-        what, advice = f"{len(outputs)} outputs", "Say which of them is the image."
         if isinstance(outputs, Tensor):
-            what, advice = "one image", "Leave it out."
-        raise UserError(f"AdaptedNet output: {type(self.network).__name__} returns {what}, not {self.output}. {advice}")
+            if self.output is None:
+                return outputs
+            found, advice = "one image", "Remove `output`."
+        else:
+            if self.output is not None and self.output < len(outputs):
+                return outputs[self.output]
+            found, advice = f"{len(outputs)} outputs", "Set `output` to the number of the image, from 0."
+        raise UserError(
+            f"AdaptedNet output: {self.output} does not fit. {type(self.network).__name__} returns {found}. {advice}"
+        )
 
 
 def _is_range(values: object) -> bool:

@@ -158,7 +158,7 @@ def init_kaiming(module: nn.Module, scale: float) -> None:
 
 
 def pooling_factors(name: str, prior_strides: Sequence[int], strides: Sequence[int]) -> list[int]:
-    """Return how many pixels of E_i a side of the prior's pixel covers, for each layer: strides 8 and 4 give 2.
+    """Return, for each layer, the prior's stride divided by E_i's stride: 8 and 4 give 2.
 
     Raises UserError, naming the network, if a prior's stride is not a multiple of E_i's.
     """
@@ -173,9 +173,10 @@ def pooling_factors(name: str, prior_strides: Sequence[int], strides: Sequence[i
 def pool_to_prior(
     estimates: Sequence[Tensor], size: tuple[int, int], strides: Sequence[int], factors: Sequence[int]
 ) -> list[Tensor]:
-    """Return the estimates, of E_i's sizes, in the sizes of the prior of an image of ``size`` (height, width).
+    """Bring the estimates from E_i's sizes to the prior's sizes, for an image of ``size`` (height, width).
 
-    Padding at the right and bottom is cut off. Then ``factors`` pixels along each side are averaged into one.
+    Padding at the right and bottom is cut off. Then each square is averaged into one pixel. ``factors``: the squares'
+    sides, of :func:`pooling_factors`.
     """
     height, width = size
     cut = [p[..., : height // s, : width // s] for p, s in zip(estimates, strides, strict=True)]

@@ -113,7 +113,7 @@ class CAFeatureDiscriminator(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Map [P1, P2, P3] of (B,64,H,W), (B,128,H//2,W//2), (B,256,H//4,W//4) to patch logits, (B,1,H//8-2,W//8-2).
 
-        A positive logit says real. Raises UserError if no patch is left: P3 needs 6 pixels a side, an image 24.
+        A positive logit says real. Raises UserError if no patch is left: P3 needs 6 px on each side, an image needs 24.
         """
         p1, p2, p3 = self.attend(features)
         if min(p3.shape[-2:]) < MIN_SIZE:

@@ -32,7 +32,7 @@ from dfpg_plugin.archs.blocks import (
 )
 from dfpg_plugin.checks import UserError, check_choice
 
-MIN_SIZE = 16
+MIN_SIZE = 16  # px, of an image's shorter side
 STRIDES = (1, 2, 4)  # of E1, E2, E3: two halvings in the encoder
 
 
@@ -108,7 +108,7 @@ class Decoder(nn.Module):
         d2 = self.scale2(d2 if priors is None else self.fuse2(d2, priors[1]))
         d1 = self.up2(d2)  # (B,64,H,W)
         d0 = self.scale1(d1 if priors is None else self.fuse1(d1, priors[0]))
-        with torch.autocast(e0.device.type, enabled=False):  # in float32: bfloat16 has fewer levels than an image
+        with torch.autocast(e0.device.type, enabled=False):  # float32, because bfloat16 has fewer levels than an image
             return self.tail((d0 + e0).float())  # (B,3,H,W)
 
 
@@ -118,6 +118,7 @@ class DFPGNet(nn.Module):
 
     The constructor's arguments, with the ablations of Table 4:
 
+    - ``num_in_ch``, ``num_out_ch``: channels of the blurred and of the restored image.
     - ``num_feat``: channels at full size, doubled at 1/2 and again at 1/4. 64 gives the channels of the prior.
     - ``num_block``, ``num_prior_block``: Resblocks per group in the deblurring and in the prior estimation stream.
     - ``prior_channels``, ``prior_strides``: channels and strides of the prior's three layers. The defaults are those of

@@ -39,7 +39,8 @@ class TorchvisionFeatureExtractor(FrozenExtractor):
       name, such as ``layer1``, means the module's output. VGGs also take BasicSR's names, such as ``relu1_2``. No later
       layer changes a layer's value: ``conv1_1`` is the value before its ReLU.
     - ``weights``: a file of torchvision's weights, or ``random`` for untrained weights, always the same.
-    - ``mean``, ``std``: of RGB in [0,1]. By default torchvision's for the model: ImageNet's (efficientnet_v2_l: 0.5).
+    - ``mean``, ``std``: of RGB in [0,1]. By default those of torchvision's weights for the model. These are ImageNet's
+      for most models, and 0.5 for efficientnet_v2_l.
     - ``feature_scale``: one factor per layer, 1 by default.
 
     Raises UserError for unknown models and layers, for a file that is missing or holds another network, and for layers
@@ -91,7 +92,7 @@ def _vgg_nodes(model: str) -> dict[str, str]:
 
 @ARCH_REGISTRY.register()
 class ArcFaceFeatureExtractor(FrozenExtractor):
-    """Features of facexlib's ArcFace, a face recogniser. All layers but the last unit's take images of any size.
+    """Features of facexlib's ArcFace, a face recogniser. The layers before the flattening take images of any size.
 
     The constructor's arguments:
 
@@ -103,7 +104,8 @@ class ArcFaceFeatureExtractor(FrozenExtractor):
     - ``num_layers``, ``mode``: select another network of facexlib's ``Backbone``: 50, 100 or 152, ``ir`` or ``ir_se``.
     - ``feature_scale``: one factor per layer, 1 by default.
 
-    The network sees RGB in [-1,1]. Raises UserError for unknown layers, for a missing file and for another network's.
+    The network gets RGB in [-1,1]. Raises UserError for unknown layers, and for a file that is missing or holds another
+    network.
     """
 
     def __init__(
@@ -184,7 +186,7 @@ class TimmFeatureExtractor(FrozenExtractor):
 
 
 def _timm_config(name: str, timm: ModuleType, model: object) -> Any:  # noqa: ANN401 timm's own, or None
-    """Return timm's entry for a model's weights. Unknown names are refused, as is ``hf-hub:``, which would download."""
+    """Return timm's entry for a model's weights. Raise UserError for unknown names, and for ``hf-hub:``, a download."""
     if not isinstance(model, str) or not timm.is_model(model):
         raise UserError(f"{name} model: timm has no {model!r}.{close_names(str(model), timm.list_models())}")
     try:

@@ -21,11 +21,11 @@ RANDOM = "random"  # instead of a weights file
 class FrozenExtractor(nn.Module):
     """Features of a frozen network, a base class for extractors. Gradients reach the images, never the weights.
 
-    ``net`` maps RGB (B,3,H,W), normalised by ``mean`` and ``std``, to a list or dict. ``keys`` says where each of
-    ``layers`` is in this list or dict. ``origin``: the record's entries file, sha256, style and channel_order.
+    ``net`` maps RGB (B,3,H,W), normalised by ``mean`` and ``std``, to a list or dict. ``keys``: each layer's index
+    in the list, or its key in the dict. ``origin``: the record's entries file, sha256, style and channel_order.
 
-    Raises UserError for arguments of the wrong kind, and for layers that are no feature maps (B,C,H,W). Such layers do
-    not grow with the image, or have their channels last.
+    Raises UserError for arguments of the wrong kind, and for layers that are no feature maps (B,C,H,W). A layer is no
+    feature map if it does not grow with the image, or has its channels last.
     """
 
     def __init__(
@@ -79,7 +79,6 @@ class FrozenExtractor(nn.Module):
     @torch.no_grad()
     def _check_features(self) -> None:
         name = type(self).__name__
-        name = type(self).__name__
         try:
             # without mean and scale, so that only the network can fail
             square, wide = [self.net(torch.zeros(1, 3, TRIAL_HEIGHT, width)) for width in TRIAL_WIDTHS]
@@ -132,7 +131,7 @@ def _is_list_of(kind: Any, values: object, count: int | None = None) -> bool:  #
 
 
 def read_weights(name: str, style: str, weights: str, url: str) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
-    """Return the tensors of a PyTorch or safetensors file and the record's entries on them.
+    """Return the tensors of a PyTorch or safetensors file, and the entries of the record that describe the file.
 
     For ``random`` the tensors are None. Nothing in the file is executed. ``url``: where a missing file can be fetched,
     for the error. Raises UserError for a file that is missing, not readable or holds no weights.

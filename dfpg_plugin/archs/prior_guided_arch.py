@@ -78,9 +78,10 @@ class PriorGuidedNet(nn.Module):
             self.network.get_submodule(name).register_forward_pre_hook(partial(self._guide, i))
 
     def forward(self, x: Tensor, return_priors: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
-        """Restore RGB images (B,3,H,W) in [0,1]; with ``return_priors`` also [P^1, P^2, P^3], in the prior's sizes.
+        """Restore RGB images (B,3,H,W) in [0,1]. With ``return_priors``, also return [P^1, P^2, P^3].
 
-        If the network pads its input at the right and bottom, this part of the estimates is cut off.
+        The estimates have the prior's sizes. If the network pads its input at the right and bottom, this part of the
+        estimates is cut off. Raises UserError if one process runs the network on several GPUs.
         """
         if getattr(self, "_is_replica", False):
             raise UserError("PriorGuidedNet: needs one process for each GPU. Start with torchrun, or set num_gpu: 1.")
@@ -99,9 +100,9 @@ class PriorGuidedNet(nn.Module):
 
     @torch.no_grad()
     def _channels_and_strides(self) -> tuple[list[int], list[int]]:
-        """Return those of E1 to E3 and of the decoder's three inputs, found by a run on a black image."""
+        """Run on a black image. Return the channels and strides of E1 to E3, then of the decoder's three inputs."""
         found: dict[str, Tensor] = {}
-        self.network.eval()  # else the black image would change the statistics of norms
+        self.network.eval()  # in training mode, the black image would change the statistics of norms
         with self._watched(found):
             self.network(torch.zeros(1, 3, TRIAL_SIZE, TRIAL_SIZE))
         self.network.train()

@@ -13,10 +13,10 @@ from dfpg_plugin.checks import UserError, check_choice, check_keys
 
 @ARCH_REGISTRY.register()
 def SpandrelNet(*, architecture: str, options: Mapping | None = None) -> nn.Module:  # noqa: N802 - an arch's name
-    """Return a network of https://github.com/chaiNNer-org/spandrel itself, so that its weights keep their names.
+    """Return a network of https://github.com/chaiNNer-org/spandrel without a wrapper, so its weights keep their names.
 
     ``architecture``: a name such as ``NAFNet``, or ``PLKSR.RealPLKSR`` for an architecture with several classes.
-    ``options``: the arguments of its constructor. Most networks map (B,3,H,W) in [0,1] to the same. Raises UserError if
+    ``options``: the constructor's arguments. Most networks map (B,3,H,W) in [0,1] to the same. Raises UserError if
     spandrel or a package that the architecture needs is missing, for unknown names, and for options that do not fit.
     """
     try:

@@ -1,4 +1,4 @@
-"""Cut out of a network, by torch.fx, the part that computes some of its layers; every layer keeps its value."""
+"""Keep only the part of a network that computes some of its layers, by torch.fx. Every layer keeps its value."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,7 +45,7 @@ def cut_out(
 
 
 def forbid_inplace(net: nn.Module) -> None:
-    """Make every module write its result to new memory: the value before the module may be wanted."""
+    """Make every module write its result to new memory, because the value before the module may be wanted."""
     module: Any
     for module in net.modules():
         if hasattr(module, "inplace"):

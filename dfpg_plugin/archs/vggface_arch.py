@@ -51,7 +51,7 @@ class VGGFaceFeatureExtractor(nn.Module):
     - ``weights``: a VGGFace file of any style in :mod:`dfpg_plugin.vggface.files`. ``stand-in`` is the small prior that
       this package ships for the demo; it was trained on LFW and ends at relu3_3. ``random`` gives untrained weights,
       always the same.
-    - ``layers``: which features to return, of :func:`layer_names`.
+    - ``layers``: the layers whose features are returned, names of :func:`layer_names`.
     - ``input``: ``pm1`` feeds RGB in [-1,1], as the paper's laboratory does; ``caffe255`` feeds 0-255 minus the mean;
       ``rgb255`` feeds 0-255, as the laboratory does for its measure d_VGG.
     - ``channel_order``: the order that the file's first convolution expects, ``rgb`` or ``bgr``; by default the order
@@ -59,9 +59,9 @@ class VGGFaceFeatureExtractor(nn.Module):
     - ``feature_scale``: one factor per layer. By default 1 for ``pm1`` and 2/255 for the others. All features then have
       the same magnitude (up to the biases), so that D^C can't tell real from fake by magnitude alone.
 
-    ``record`` says in plain values which prior this is: file, sha256 (of the file), style, channel_order, input,
-    layers, feature_scale and weights_sha256. Equal weights in different files have the same weights_sha256. ``source``
-    names the weights in one line.
+    ``record`` identifies the prior by plain values: file, sha256 (of the file), style, channel_order, input, layers,
+    feature_scale and weights_sha256. Equal weights in different files have the same weights_sha256. ``source`` names
+    the weights in one line.
 
     Raises UserError for unknown layers, and for a file that is missing, is not VGGFace's or lacks a wanted layer.
     """

@@ -1,4 +1,4 @@
-"""Shared by networks that hold another network, under the name ``network``."""
+"""Weights of wrappers: networks that hold another network under the name ``network``."""
 
 from torch import nn
 

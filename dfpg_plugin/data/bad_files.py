@@ -1,4 +1,4 @@
-"""Damaged images of a training set: the log names them, the training skips them, and too many stop it."""
+"""Damaged images of a training set. The log names them, the training skips them, and too many stop the training."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,8 +15,8 @@ Sample = TypeVar("Sample")
 class BadFiles:
     """The images of the data set ``name`` that can't be used, out of ``count``.
 
-    All worker processes share this list. One bad image is always allowed. More are allowed up to ``share`` of all
-    images, a number from 0 to below 1.
+    All worker processes share this list. One bad image is allowed, unless the set has no other image. More bad images
+    are allowed up to ``share`` of all images, a number from 0 to below 1.
     """
 
     def __init__(self, name: str, count: int, share: float) -> None:
@@ -27,10 +27,10 @@ class BadFiles:
         self._bad = torch.zeros(count, dtype=torch.bool).share_memory_()
 
     def read(self, read: Callable[[int], Sample], index: int, rng: np.random.Generator) -> Sample:
-        """Return ``read(index)``. If ``read`` raises UserError, ``rng`` draws another index, which is read instead.
+        """Return ``read(index)``. If ``read`` raises UserError, read another index instead, drawn from ``rng``.
 
         The process of rank 0 logs every bad image once. BasicSR silences the loggers of the other ranks.
-        Raises UserError if more images are bad than ``share`` allows.
+        Raises UserError if more images are bad than ``share`` allows, or if all are.
         """
         index = int(index)
         while True:

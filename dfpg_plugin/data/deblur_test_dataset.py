@@ -1,4 +1,4 @@
-"""Published test and validation sets: folders of blurred faces, most with a folder of their ground truths."""
+"""Published test and validation sets. Each has a folder of blurred faces, and most have a folder of sharp faces."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +22,9 @@ from dfpg_plugin.options.section import Key, Text
 class FaceDeblurTestOptions(DataSetKeys):
     """A published test set."""
 
-    dataroot: Text | None = Key(None, "A published folder, with one folder named ...gt and one named ...blur in it.")
-    dataroot_lq: Text | None = Key(None, "Instead of dataroot: the folder of the blurred faces.")
-    dataroot_gt: Text | None = Key(None, "The folder of their ground truth, where there is one.")
+    dataroot: Text | None = Key(None, "A published folder. In it lie two folders, whose names end in gt and in blur.")
+    dataroot_lq: Text | None = Key(None, "The folder of the blurred faces, instead of dataroot.")
+    dataroot_gt: Text | None = Key(None, "The folder of the sharp faces, with dataroot_lq. By default there are none.")
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -37,7 +37,10 @@ class FaceDeblurTestOptions(DataSetKeys):
         return self
 
     def folders(self, where: str) -> tuple[Path, Path | None]:
-        """Return the folders of the blurred faces and of the ground truths. Raise UserError if one is missing."""
+        """Return the folders of the blurred faces and of the sharp faces, the second None if there are none.
+
+        Raises UserError, beginning with ``where``, if a folder is missing.
+        """
         if self.dataroot is not None:
             root = check_folder(f"{where}: dataroot", self.dataroot)
             return _only_folder(root, "blur", where), _only_folder(root, "gt", where)

@@ -1,4 +1,4 @@
-"""Blur, noise and rounding. All are pure functions; the noise is drawn from the given generator."""
+"""Blur, noise and rounding as pure functions. The noise is drawn from the given generator."""
 
 from collections.abc import Callable
 from functools import cache
@@ -17,8 +17,9 @@ GREY_LEVELS = 255.0
 def blur(image: NDArray, kernel: NDArray) -> NDArray:
     """Convolve each channel of an image (H,W,3) with a kernel (k,k), k odd. Shape and range stay the same.
 
-    The image is padded by reflection that does not repeat the edge pixel, as in MSPL's training code. Image and kernel
-    are both float32 or both float64. The order of the sums is fixed, so every machine returns the same bits.
+    The image is padded by reflection that does not repeat the edge pixel, as in MSPL's training code. The image is
+    float32 or float64, and the kernel is converted to the image's type. The order of the sums is fixed, so every
+    machine returns the same bits.
     """
     height, width, channels = image.shape
     half = len(kernel) // 2
@@ -39,7 +40,7 @@ def _convolution() -> Callable:
     @compiled
     def convolve(padded, kernel, channels, blurred):  # noqa: ANN001, ANN202 - numba finds the types
         size, width = len(kernel), blurred.shape[1]
-        # a row is visited once for every eight cells; the last eight are filled up with cells of weight 0
+        # each visit of a row adds eight cells of the kernel; the last eight are filled up with cells of weight 0
         rows, columns = np.zeros(size * size + 7, np.int64), np.zeros(size * size + 7, np.int64)
         weights = np.zeros(size * size + 7, kernel.dtype)
         count = 0

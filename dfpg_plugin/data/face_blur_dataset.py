@@ -1,7 +1,6 @@
 """Pairs of blurred and sharp faces. The faces are blurred when they are read."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,9 +19,10 @@ from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.data.images import ImageSource, find_images
 from dfpg_plugin.data.kernel_files import read_kernels
 from dfpg_plugin.data.kernels import Kernels, synthesise_kernels
+from dfpg_plugin.data.naming import flat_stem
 from dfpg_plugin.data.stream import EpochCounter
 
-STEP_STREAM, KERNEL_STREAM = 1, 2  # what is drawn besides the samples
+STEP_STREAM, KERNEL_STREAM = 1, 2  # spawn keys: the sizes of steps and the kernels have random numbers of their own
 
 
 @DATASET_REGISTRY.register()
@@ -31,8 +31,8 @@ class FaceBlurDataset(Dataset):
 
     Sample i of epoch e depends only on (seed, e, i). The blur size of a step depends only on (seed, step). Both need a
     sampler that tells epoch and step, see :class:`EpochCounter`. A training image that is damaged or too small is named
-    in the log and replaced by another, up to ``max_bad_share``. In the phases ``val`` and ``test`` nothing is augmented
-    or replaced, each index always returns the same pair, and the blurred face is rounded to 8 bits.
+    in the log and replaced by another, up to ``max_bad_share``. In the phases ``val`` and ``test``, nothing is
+    augmented or replaced. Each index then always returns the same pair, and the blurred face is rounded to 8 bits.
     Options: :class:`FaceBlurOptions`, and BasicSR's ``io_backend`` (disk or lmdb).
     """
 
@@ -40,17 +40,18 @@ class FaceBlurDataset(Dataset):
 
     def __init__(self, opt: Mapping[str, object]) -> None:
         super().__init__()
-        self.opt = opt  # BasicSR reads opt['name'] from it
+        self.opt = opt  # BasicSR reads dataset.opt['name']
         self.options = FaceBlurOptions.of_data_set(f"datasets: {opt.get('name')}", opt)
         self.is_train = opt["phase"] == "train"
-        default = torch.initial_seed() % 2**32 if self.is_train else 0  # BasicSR has set it to manual_seed
+        # BasicSR's own loop has seeded torch with manual_seed + rank; `basicsr train` gives each data set its seed
+        default = torch.initial_seed() % 2**32 if self.is_train else 0
         self.seed: int = default if self.options.seed is None else self.options.seed
         self.source = self._find_faces()
         self.kernels = self._find_kernels()
-        self.shape: tuple[int, ...] | None = None  # of all training images, where nothing makes them equal
+        self.shape: tuple[int, ...] | None = None  # needed of every image: the first one's, if no option sets a size
         batch_size: int = opt.get("batch_size_per_gpu") or 1  # type: ignore[assignment]
         self.epochs = EpochCounter(batch_size)
-        blur(np.zeros((3, 3, 3), np.float32), np.ones((3, 3), np.float32))  # compiled here, once for all workers
+        blur(np.zeros((3, 3, 3), np.float32), np.ones((3, 3), np.float32))  # compiles the blur once for all workers
         if self.is_train and batch_size > 1 and not self.options.has_fixed_size:
             self.shape = self._read(0)[1].shape
         self.bad = BadFiles(str(opt.get("name")), len(self), self.options.max_bad_share)
@@ -62,8 +63,8 @@ class FaceBlurDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
         """Return ``lq`` and ``gt``, float RGB (3,H,W) in [0,1], and their paths.
 
-        Noise may carry a training ``lq`` a little outside of [0,1]. Raises UserError, naming the file, for a validation
-        image that can't be read, or for more unreadable training images than ``max_bad_share``.
+        The noise may move a training ``lq`` a little outside of [0,1]. Raises UserError, naming the file, for a
+        validation image that can't be read, and for more unusable training images than ``max_bad_share`` allows.
         """
         epoch, step = self.epochs.position_of(index) if self.is_train else (0, 0)
         rng = np.random.default_rng([self.seed, epoch, index])
@@ -78,7 +79,8 @@ class FaceBlurDataset(Dataset):
         else:
             lq = quantise(lq)
         gt, lq = img2tensor([gt, lq], bgr2rgb=True, float32=True)
-        return {"lq": lq, "gt": gt, "lq_path": _flat(name), "gt_path": self.source.where(name)}
+        # BasicSR names the restored image after lq_path
+        return {"lq": lq, "gt": gt, "lq_path": f"{flat_stem(name)}.png", "gt_path": self.source.where(name)}
 
     def _read(self, index: int) -> tuple[str, transforms.Image]:
         name = self.source.names[index]
@@ -141,8 +143,3 @@ class FaceBlurDataset(Dataset):
             rng = np.random.default_rng(seed)
             kernels[size] = synthesise_kernels(size, options.kernels_per_size, rng, options.kernel_method)
         return kernels
-
-
-def _flat(name: str) -> str:
-    """Return a path as one file name, after which BasicSR names the restored image: ``s33/1.pgm`` -> ``s33_1.png``."""
-    return f"{Path(name).with_suffix('').as_posix().replace('/', '_')}.png"

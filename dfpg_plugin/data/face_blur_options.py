@@ -21,7 +21,7 @@ from dfpg_plugin.options.section import (
 )
 
 NO_BLUR = 0
-STEPS = ("resize", "crop", "resize_crop", "gt_size")  # each leaves a size, in this order
+STEPS = ("resize", "crop", "resize_crop", "gt_size")  # the keys that set an image's side, in the order of their steps
 Range = Annotated[tuple[Whole, Whole], Expected("two whole numbers, [from, to before]")]
 Sizes = Annotated[tuple[From0, ...], Expected("a list of whole numbers from 0")]
 Method = Annotated[Literal["chakrabarti", "boracchi-foi"], Expected(f"{CHAKRABARTI} or {BORACCHI_FOI}")]
@@ -32,13 +32,13 @@ class FaceBlurOptions(DataSetKeys):
     """Sharp faces that are blurred while they are read. Augmentation and crops apply to training only."""
 
     faces: Annotated[Literal["orl"], Expected("orl")] | None = Key(
-        None, "`orl`: the demo's faces. Without it dataroot_gt says where the faces lie."
+        None, "`orl`: the demo's faces. By default dataroot_gt says where the faces lie."
     )
     split: Text | None = Key(None, "The part of the demo's faces: train, val or test.")
-    dataroot_gt: Text | None = Key(None, "Sharp faces: a folder, with the folders in it, or an LMDB (io_backend).")
+    dataroot_gt: Text | None = Key(None, "Sharp faces: a folder and its subfolders, or an LMDB (io_backend).")
     meta_info_file: Text | None = Key(None, "A list of the names of the faces to use. By default all.")
     dataroot_kernels: Text | None = Key(None, "A folder of kernel files. By default kernels are synthesised.")
-    kernel_range: Range | None = Key(None, "Which of the files' kernels of each size are used: [from, to before].")
+    kernel_range: Range | None = Key(None, "The kernels of each size to use, [from, to before]: [0, 9] is the first 9.")
     kernel_sizes: Sizes = Key(
         (13, 15, 17, 19, 21, 23, 25, 27), "Sizes of the blur in px, equally likely. 0 leaves the face sharp."
     )
@@ -47,9 +47,9 @@ class FaceBlurOptions(DataSetKeys):
     kernels_per_size: From1 = Key(250, "Kernels of each size that are synthesised at the start, 35 ms each at 27 px.")
     noise_sigma: NotNegative = Key(2.0, "The standard deviation of the noise, in grey levels of 255.")
     resize: From1 | None = Key(None, "The side in px to which the face is resized first, bilinear.")
-    jitter: Jitter | None = Key(None, "The strength of the changes of brightness, contrast and saturation, or three.")
+    jitter: Jitter | None = Key(None, "How much brightness, contrast and saturation vary: one strength, or three.")
     crop: From1 | None = Key(None, "The side in px of a random crop before the blur.")
-    resize_crop: From1 | None = Key(None, "The side in px to which that crop is resized, bicubic.")
+    resize_crop: From1 | None = Key(None, "The side in px to which the crop is resized, bicubic.")
     use_hflip: YesOrNo = Key(False, "Whether half of the faces are mirrored.")
     rotation: NotNegative | None = Key(None, "The largest rotation in degrees, to both sides.")
     gt_size: From1 | None = Key(None, "The side in px of a random crop after the blur.")
@@ -83,6 +83,9 @@ class FaceBlurOptions(DataSetKeys):
 
     @property
     def smallest_side(self) -> int:
-        """Return the px that a training image's sides need: enough for the crops, and never enlarged for the net."""
+        """Return the px that each side of a training image needs.
+
+        The image is at least as large as the network's input, and without ``resize`` as large as the crop.
+        """
         last = self.gt_size or self.resize_crop or self.crop or self.resize or 1
         return max(last, self.crop or 1) if self.resize is None else last

@@ -25,8 +25,7 @@ class FacePairDataset(PairedImageDataset):
     - An error names both files. BasicSR stops at a damaged file without naming it.
     - Crops and flips depend on (``seed``, epoch, index). BasicSR's workers repeat them in every epoch.
     - Outside of training, a ground truth of another size is an error: for files when the data set is built, for an LMDB
-      when the sample is read. BasicSR crops such a ground truth
-      (docs/basicsr_defects.md#data).
+      when the sample is read. BasicSR crops such a ground truth (docs/basicsr_defects.md#data).
 
     Options: BasicSR's, and ``seed``, by default torch's initial seed.
     """
@@ -74,7 +73,7 @@ class FacePairDataset(PairedImageDataset):
             ) from error
 
     def _log_unpaired_files(self) -> None:
-        """Log the files that are in no pair. BasicSR skips subfolders and hidden files."""
+        """Log the files that are in no pair, because BasicSR skips files in subfolders and hidden files silently."""
         used = {Path(pair[key]) for pair in self.paths for key in ("lq_path", "gt_path")}
         for folder in (Path(self.lq_folder), Path(self.gt_folder)):
             others = sorted(path.relative_to(folder).as_posix() for path in walk(folder) if path not in used)

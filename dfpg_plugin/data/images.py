@@ -67,7 +67,7 @@ class ImageSource:
 
 @cache
 def _clients(root: str) -> dict[int, FileClient]:
-    """Return the clients of an LMDB by process. Each process opens it once; a forked one can't use its parent's."""
+    """Return the dict of an LMDB's clients by process id. A forked process can't use its parent's client."""
     return {}
 
 
@@ -87,7 +87,8 @@ def find_images(root: str | Path, backend: str = "disk", meta_info_file: str | N
     """List the images of a folder and its subfolders, sorted by name, or the images of an LMDB.
 
     ``meta_info_file`` names the images to use and their order, one name on each line: ``name``, or ``name (h,w,c) 1``
-    as BasicSR writes it. The default for an LMDB is its ``meta_info.txt``. Raises UserError if there is no image.
+    as BasicSR writes it. The default for an LMDB is its ``meta_info.txt``. Raises UserError for a missing folder or
+    file, for another backend than ``disk`` and ``lmdb``, and if there is no image.
     """
     check_choice("io_backend: type", backend, BACKENDS)
     folder = check_folder("dataroot_gt", root)
@@ -242,6 +243,6 @@ def is_transparent(content: bytes) -> bool:
             return np.asarray(image.convert("RGBA"))[..., 3].min() < OPAQUE
     except PillowImage.DecompressionBombError:
         raise
-    except Exception:  # a file that Pillow can't read; OpenCV may read it, and OpenCV can't read every palette
+    except Exception:  # OpenCV may read a file that Pillow can't; Pillow comes first, as OpenCV fails for some palettes
         raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         return raw is not None and raw.shape[2:] == (4,) and bool(raw[..., 3].min() < np.iinfo(raw.dtype.name).max)

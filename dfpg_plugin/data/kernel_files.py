@@ -1,4 +1,4 @@
-"""Read motion blur kernels from the files of MSPL, Xia and Shen, and from NumPy files. No file's code is executed."""
+"""Read motion blur kernels from files of MSPL, Xia and Shen, and from NumPy files. Nothing in a file is executed."""
 
 import re
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def read_kernels(
 ) -> dict[int, Kernels]:
     """Read every kernel file below a folder. Return float32 (N,k,k) for each wanted size k; each kernel has sum 1.
 
-    Read are MSPL's ``.mat`` with ``blurs_k13`` (k,k,N), Shen's ``.mat`` with ``kernel`` (k,k), Xia's 16-bit grey
+    The files are MSPL's ``.mat`` with ``blurs_k13`` (k,k,N), Shen's ``.mat`` with ``kernel`` (k,k), Xia's 16-bit grey
     ``kernel13_0.png``, and ``.npy`` and ``.npz`` with (k,k) or (N,k,k). Files are sorted by name: ``kernel13_9`` comes
     before ``kernel13_10``. ``kernel_range`` (start, stop) keeps kernels start to stop - 1 of each size.
     Raises UserError, naming the file, unless each kernel is square, odd, finite and non-negative with a positive sum.

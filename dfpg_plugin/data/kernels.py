@@ -1,4 +1,4 @@
-"""Synthesise motion blur kernels by Chakrabarti's method, as MSPL, or by Boracchi and Foi's, as Shen."""
+"""Synthesise motion blur kernels by Chakrabarti's method, as MSPL does, or by Boracchi and Foi's, as Shen does."""
 
 from functools import cache
 
@@ -18,9 +18,10 @@ Kernels = NDArray[np.float32]
 def synthesise_kernels(size: int, count: int, rng: np.random.Generator, method: str = CHAKRABARTI) -> Kernels:
     """Return ``count`` random motion kernels, float32 (count,size,size), non-negative and centred, each with sum 1.
 
-    ``chakrabarti``: "A neural approach to blind motion deblurring", ECCV 2016 (ayanc/ndeblur). Its parameters psz and
-    mxsz are both ``size``. A cubic spline passes through 6 random points of the square, and each cell that the spline
-    touches gets a random weight. It is drawn again until its rounded centroid is the middle cell. MSPL's method.
+    ``chakrabarti``: "A neural approach to blind motion deblurring", ECCV 2016 (ayanc/ndeblur); MSPL's method. The
+    code's parameters psz and mxsz are both ``size``. A cubic spline passes through 6 random points of the square, and
+    each cell that the spline touches gets a random weight. A kernel whose rounded centroid is not the middle cell is
+    drawn again.
     ``boracchi-foi``: "Modeling the performance of image restoration from motion blur", IEEE TIP 2012. A particle moves
     at constant speed. Gaussian impulses push it, a force pulls it back to its start, and sometimes it turns back
     abruptly. Its path is 0.5 to 1.5 times ``size`` px long (uniform) and is drawn again until it fits into the square.
@@ -56,7 +57,7 @@ def _spline_basis() -> NDArray[np.float64]:
 
 
 def _draw_spline(size: int, rng: np.random.Generator) -> Kernels | None:
-    """Draw one spline and its weights. Return None if its centroid is not the middle cell of the square."""
+    """Draw one spline and its weights. Return None if all weights are 0, or the centroid is not the middle cell."""
     controls = rng.integers(1, size + 1, (NUM_CONTROLS, 2))
     cells = np.rint(np.clip(_spline_basis() @ controls, 1, size)).astype(int) - 1
     touched = np.zeros((size, size), bool)
@@ -75,7 +76,7 @@ def _draw_spline(size: int, rng: np.random.Generator) -> Kernels | None:
 
 
 def _draw_shake(size: int, rng: np.random.Generator) -> Kernels | None:
-    """Draw one camera shake, centre its mean and splat it bilinearly. Return None if it leaves the square."""
+    """Draw one camera shake, bilinear and with its mean in the middle; None if the path leaves the square."""
     path = _shake_path(size * rng.uniform(0.5, 1.5), rng)
     middle = (size - 1) / 2
     path = path - path.mean() + complex(middle, middle)

@@ -60,7 +60,7 @@ def why_unreadable(path: Path) -> str | None:
 
 
 def other_pictures(image: PillowImage.Image, name: str) -> list[str]:
-    """Return the sizes, such as ``160x120 px``, of the pictures in a file after the first one, the main picture.
+    """Return the size of every picture in a file but the first, the main one: ``["160x120 px"]`` for one preview.
 
     Cameras add previews and depth maps to a photograph (MPO). Programs add smaller copies (TIFF). Raises
     SeveralPagesError, naming ``name``, for any other pages or frames.

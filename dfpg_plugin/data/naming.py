@@ -42,8 +42,16 @@ def blurred_name(gt_stem: str, kernel_id: int, size: int, suffix: str = "") -> s
     """
     name = f"{gt_stem}_ker{kernel_id:02d}_blur_k{size}{suffix}.png"
     if parse_blurred_name(name) != (gt_stem, kernel_id, size, suffix):
-        raise UserError(f"{name}: would not be read back. The suffix may not begin with a digit, nor look like a name.")
+        raise UserError(
+            f"{name} would be taken apart in another way. The suffix may not begin with a digit, nor look like a "
+            "published name."
+        )
     return name
+
+
+def flat_stem(name: str) -> str:
+    """Return a relative path without its extension as one name: ``s33/1.pgm`` gives ``s33_1``."""
+    return PurePath(name).with_suffix("").as_posix().replace("/", "_")
 
 
 def pair_by_name(blurred: Sequence[str], sharp: Sequence[str]) -> list[tuple[str, str]]:

@@ -53,7 +53,7 @@ def describe_size(size: Size) -> str:
 
 
 def _header_size(path: Path) -> Size | None:
-    """Return the size by the header. Return None for a rotated image or an unknown header: those must be decoded."""
+    """Return the size by the header; None for a rotated image or an unknown header, because these need decoding."""
     try:
         with open_head(path) as image:
             has_exif = "exif" in image.info or image.format == "TIFF"

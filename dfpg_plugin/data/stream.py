@@ -1,4 +1,4 @@
-"""The epoch and the step of a sample. They make the data stream a function of (seed, epoch, index)."""
+"""The epoch and the step of a sample. With them, a sample depends only on (seed, epoch, step, index)."""
 
 from collections import Counter
 
@@ -30,14 +30,14 @@ class EpochIndex(int):
 class EpochCounter:
     """Tell the epoch and the step of a sample.
 
-    An :class:`EpochIndex` tells both numbers. BasicSR's sampler gives no such index, so the numbers are made up:
+    An :class:`EpochIndex` tells both numbers. For plain indices, as from BasicSR's sampler, the counter makes them up:
 
-    - Without workers, the epoch counts the earlier draws of the index, which is right if each index is drawn once per
-      epoch. The step counts the complete batches of ``batch_size`` before this draw.
+    - Without workers, the epoch is the number of earlier draws of the index. This is right if each index is drawn once
+      per epoch. The step is the number of complete batches of ``batch_size`` before this draw.
     - With workers, both numbers are unique in the run, so no epoch repeats another. (BasicSR gives its workers the same
       seeds in every epoch, data/__init__.py:99.) The stream then depends on the number of workers.
-    - With several GPUs, the ranks of a step have different blur sizes. A batch that one process shares between several
-      GPUs has several blur sizes. ``basicsr train`` mends both.
+    - With several GPUs, the ranks of a step have different blur sizes. If one process shares a batch between several
+      GPUs, the batch has several blur sizes. ``basicsr train`` mends both.
     """
 
     def __init__(self, batch_size: int = 1) -> None:

@@ -57,7 +57,7 @@ class PriorLoss(nn.Module):
         self.reduction = reduction
 
     def compiled_parts(self) -> list[nn.Module]:
-        """Return what ``torch.compile`` compiles: the whole loss. It then reads features twice, not nine times."""
+        """Return what ``torch.compile`` compiles: the whole loss. Compiled, it reads features twice, not nine times."""
         return [self]
 
     def forward(self, estimated: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
@@ -80,7 +80,7 @@ class PriorPerceptualLoss(nn.Module):
         self.reduction = reduction
 
     def forward(self, restored: Tensor, gt: Tensor) -> tuple[Tensor, None]:
-        """Return the weighted loss of two (B,3,H,W) in [0,1], a scalar, and None as BasicSR's style loss."""
+        """Return the weighted loss of two (B,3,H,W) in [0,1], a scalar, and None in the place of a style loss."""
         with no_grad():
             target = self.extractor(gt)
         check_feature_maps(type(self.extractor).__name__, target)

@@ -1,4 +1,4 @@
-"""Measure many pairs of images at once if a metric can, and name what a metric's numbers depend on."""
+"""Measure many pairs of images at once, where a metric can. Name the networks that a metric's numbers depend on."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from dfpg_plugin.metrics.vggface_distance import calculate_vggface_distance, loa
 from dfpg_plugin.vggface.files import weights_sha256
 
 Images = Sequence[NDArray[np.uint8]]
-GIVEN = ("img", "img2", "better")  # arguments from a metric's caller; `better` is for BasicSR's records
+FROM_CALLER = ("img", "img2", "better")  # arguments that are no settings; `better` is for BasicSR's records
 VGGFACE_ARGUMENTS = ("weights", "layer", "input", "channel_order")
 
 
@@ -53,11 +53,11 @@ def settings_of(metric: Mapping[str, object]) -> dict:
     parameters = inspect.signature(METRIC_REGISTRY.get(metric["type"])).parameters
     settings = {name: p.default for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
     settings.update(metric)
-    return {name: value for name, value in settings.items() if name not in (*GIVEN, "type")}
+    return {name: value for name, value in settings.items() if name not in (*FROM_CALLER, "type")}
 
 
 def better_by_default(metric: Mapping[str, object]) -> str:
-    """Return which way a metric is better if its options do not say: its own default, or BasicSR's, higher."""
+    """Return ``higher`` or ``lower``, for options without ``better``: the metric's default, or BasicSR's, higher."""
     parameter = inspect.signature(METRIC_REGISTRY.get(metric["type"])).parameters.get("better")
     return parameter.default if parameter is not None and isinstance(parameter.default, str) else "higher"
 

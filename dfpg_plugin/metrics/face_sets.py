@@ -42,8 +42,8 @@ def read_lfw_pairs(path: Path) -> tuple[list[Pair], list[int]]:
 
     The first line gives the number of folds and the number of pairs of each kind in a fold: ``10 300``. In each fold,
     the pairs of one person come first, ``Abel_Pacheco 1 4``. The pairs of two people follow, ``Abdel_Madi_Shabneh 1
-    Dean_Barker 1``. Both pictures of a pair are photographs, ``Abel_Pacheco_0001`` and ``Abel_Pacheco_0004``: their
-    files' names without the extension. Raises UserError, naming the line, for anything else.
+    Dean_Barker 1``. Each returned pair names two photographs by their files without the extension:
+    ``("Abel_Pacheco_0001", "Abel_Pacheco_0004", True)``. Raises UserError, naming the line, for anything else.
     """
     text = check_file("pairs", path).read_text(encoding="utf-8", errors="surrogateescape")
     first, *lines = text.rstrip().splitlines() or [""]
@@ -114,9 +114,9 @@ def verify_pairs(
 ) -> tuple[Verification, tuple[str, ...]]:
     """Verify pairs by the squared distance of their embeddings. Return the result and the images left out.
 
-    As in the published protocol, a pair counts only if exactly one face was found in both images. The embedding of any
-    other image is None. ``folds``: the fold of each pair, as in :func:`verify`. Raises UserError for a name without an
-    embedding, and where :func:`verify` does.
+    As in the published protocol, a pair counts only if exactly one face was found in each of its images. The embedding
+    of any other image is None. ``folds``: the fold of each pair, as in :func:`verify`. Raises UserError for a name that
+    ``embeddings`` lacks, and where :func:`verify` does.
     """
     unknown = sorted({name for pair in pairs for name in pair[:2] if name not in embeddings})
     if unknown:

@@ -13,8 +13,8 @@ from dfpg_plugin.metrics.recognisers import Landmarks, Recogniser, load_recognis
 def identity_similarity(restored: NDArray, sharp: NDArray, recogniser: Recogniser) -> float:
     """Return the cosine, in [-1,1], between the embeddings of two uint8 BGR images (H,W,3) of one face.
 
-    Both images are aligned by the landmarks of the sharp one. A face that is not found in the restored image is thus
-    measured as well. Returns NaN unless the sharp image shows exactly one face.
+    Both images are aligned by the landmarks of the sharp one. The metric thus also measures a restored image in which
+    no face would be found. Returns NaN unless exactly one face is found in the sharp image.
     """
     return identity_similarities([restored], [sharp], recogniser)[0]
 
@@ -47,6 +47,6 @@ def calculate_identity_similarity(
 
     ``recogniser`` and ``weights``: see :func:`load_recogniser`.
     """
-    del better  # BasicSR's loop reads it
+    del better  # BasicSR's validation reads ``better`` from the options
     pair = checked_pair("calculate_identity_similarity", img, img2, crop_border, input_order)
     return identity_similarity(*pair, load_recogniser(recogniser, weights))

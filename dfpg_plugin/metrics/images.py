@@ -1,4 +1,4 @@
-"""Every metric of single images begins here: BasicSR's arguments are checked, and images become batches."""
+"""The first steps of every metric of single images: check BasicSR's arguments, and make batches of the images."""
 
 from collections.abc import Sequence
 

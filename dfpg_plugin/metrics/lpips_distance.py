@@ -25,7 +25,7 @@ URLS = {
 
 
 def default_weights(net: str) -> Path:
-    """Return the default file of an ImageNet backbone: where torchvision would have downloaded the file."""
+    """Return the path where torchvision would keep an ImageNet backbone's weights after downloading them."""
     return default_file(URLS[net], Path(torch.hub.get_dir()) / "checkpoints")
 
 
@@ -33,8 +33,8 @@ def default_weights(net: str) -> Path:
 def load_lpips(net: str, weights: str | None) -> LPIPS:
     """Return LPIPS, loaded once a process: its own linear layers on an ImageNet backbone from a file.
 
-    ``weights``: torchvision's file, by default where torchvision would have downloaded it. ``random`` gives an
-    untrained backbone, always the same, for tests. Raises UserError if the file is missing or not the backbone's.
+    ``weights``: torchvision's file, by default :func:`default_weights`. ``random`` gives an untrained backbone, always
+    the same, for tests. Raises UserError if the file is missing or does not hold the backbone's weights.
     """
     check_choice("calculate_lpips: net", net, URLS)
     with seeded(0):
@@ -57,7 +57,7 @@ def lpips_distances(
 ) -> list[float]:
     """Return LPIPS of each pair of uint8 BGR images (H,W,3) of one size.
 
-    The network takes RGB in [-1,1]. ``legacy_range`` feeds 0-255 instead, like the script behind the tables.
+    The network takes RGB in [-1,1]. With ``legacy_range`` the network gets 0-255, as in the script behind the tables.
     """
     batches = (to_rgb_batch(images, next(network.parameters()).device) for images in (restored, sharp))
     scaled = (GREY_LEVELS * batch if legacy_range else 2 * batch - 1 for batch in batches)
@@ -80,6 +80,6 @@ def calculate_lpips(
     ``net``: vgg (the laboratory's), alex or squeeze; ``weights``: see :func:`load_lpips`; ``legacy_range``: see
     :func:`lpips_distances`.
     """
-    del better  # BasicSR's loop reads it
+    del better  # BasicSR's validation reads ``better`` from the options
     pair = checked_pair("calculate_lpips", img, img2, crop_border, input_order)
     return lpips_distances(pair[:1], pair[1:], load_lpips(net, weights), legacy_range)[0]

@@ -93,7 +93,8 @@ def calculate_pyiqa(
 ) -> float:
     """Return pyiqa's ``metric``, one of ``pyiqa.list_models()``, as a metric of BasicSR's ``val.metrics``.
 
-    ``better`` has to agree with pyiqa, because BasicSR keeps the best network by it.
+    ``better`` has to agree with pyiqa, because BasicSR chooses the best network by ``better``. Raises UserError if it
+    does not, if a ground truth is needed and missing, and where :func:`load_pyiqa` does.
     """
     network = load_pyiqa(metric)
     own = "lower" if network.lower_better else "higher"
@@ -106,7 +107,7 @@ def calculate_pyiqa(
 
 
 class _DownloadRefused(BaseException):
-    """Derives from BaseException: code that catches every Exception and tries again does not catch a refusal."""
+    """A use of the network was refused. Code that catches every Exception and tries again misses a BaseException."""
 
 
 _refusing = False
@@ -122,7 +123,7 @@ _add_hook_once = cache(sys.addaudithook)  # a hook can't be removed, and every f
 
 @contextmanager
 def _no_downloads() -> Iterator[None]:
-    """Raise _DownloadRefused, naming the address, at any use of the network. pyiqa downloads by four libraries."""
+    """Raise _DownloadRefused, naming the address, at any use of the network. pyiqa downloads through four libraries."""
     global _refusing
     _add_hook_once(_refuse)
     _refusing = True

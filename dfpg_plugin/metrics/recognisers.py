@@ -28,7 +28,7 @@ CHIP, CHIP_PADDING = 150, 0.25  # what dlib's recogniser was trained on
 DLIB_LANDMARKS = "shape_predictor_5_face_landmarks.dat"
 DLIB_RESNET = "dlib_face_recognition_resnet_model_v1.dat"
 ALIGNED = 112  # px, ArcFace's input
-# the side of dlib's box of a face, and of ArcFace's input, as a share of a picture's shorter side: LFW's medians of 150
+# the sides of dlib's box of a face and of ArcFace's input, by a picture's shorter side: medians of 150 pictures of LFW
 DLIB_SHARE, ARCFACE_SHARE = 0.43, 0.53
 FACEXLIB_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0"
 RETINAFACE, ARCFACE = "detection_Resnet50_Final.pth", "recognition_arcface_ir_se50.pth"
@@ -45,19 +45,19 @@ class Recogniser:
     assume: Callable[[Image], Landmarks]  # image without a found face -> landmarks of a face in its central square
     embed: Callable[[Image, Landmarks], NDArray[np.float64]]  # image and a face's landmarks -> unit vector
     weights_sha256: str = ""  # the SHA-256 over the SHA-256 of its files
-    mirror: tuple[int, ...] = (1, 0, 2, 4, 3)  # landmark i of a mirrored picture is landmark mirror[i], mirrored
+    mirror: tuple[int, ...] = (1, 0, 2, 4, 3)  # landmark i of the mirrored picture is the mirrored landmark mirror[i]
 
     def embed_only_face(self, image: Image) -> NDArray[np.float64] | None:
-        """Return the unit vector of the image's face, or None unless exactly one face is found, as published."""
+        """Return the unit vector of the image's face. As in the published protocol, None for no face or several."""
         faces = self.find(image)
         return self.embed(image, faces[0]) if len(faces) == 1 else None
 
     def embed_middle_face(self, image: Image, *, mirrored: bool = False) -> tuple[NDArray[np.float64], int]:
         """Return the unit vector of the face nearest the image's middle, and how many faces are found.
 
-        If no face is found, one is assumed in the central square. This suits data sets such as LFW: the person whom a
-        picture is named after is in its middle. ``mirrored`` adds the vector of the mirrored face, and scales the sum
-        to length 1. This tells people apart a little better, and runs the network once more.
+        If no face is found, one is assumed in the central square. This suits data sets such as LFW, whose pictures have
+        the named person in the middle. ``mirrored`` adds the vector of the mirrored face, and scales the sum to length
+        1. The sum tells people apart a little better, and needs a second run of the network.
         """
         faces = self.find(image)
         middle = np.array([image.shape[1], image.shape[0]]) / 2
@@ -71,7 +71,7 @@ class Recogniser:
 
 
 def default_facexlib_weights() -> tuple[Path, ...]:
-    """Return the default files of facexlib: where facexlib would have downloaded them."""
+    """Return the paths of RetinaFace's and ArcFace's weights where facexlib would keep them after downloading."""
     spec = find_spec("facexlib")
     folder = Path(spec.origin or "").parent if spec else Path()
     return tuple(folder / "weights" / file for file in (RETINAFACE, ARCFACE))
@@ -98,7 +98,7 @@ def load_recogniser(name: str, weights: str | None) -> Recogniser:
 
 def find_dlib_models(needed_by: str) -> Path:
     """Return the folder of dlib's files. Raises UserError if the files or dlib are not installed."""
-    models = find_spec("face_recognition_models")  # not imported: it needs pkg_resources, which setuptools dropped
+    models = find_spec("face_recognition_models")  # its import would need pkg_resources, which setuptools dropped
     if models is None or find_spec("dlib") is None:
         raise UserError(f"{needed_by} dlib: needs two packages. Run: pip install dlib-bin face-recognition-models")
     return Path((models.submodule_search_locations or [""])[0]) / "models"
@@ -181,7 +181,7 @@ def _sha256_of(files: Sequence[Path]) -> str:
 
 
 def load_facexlib_network(network: torch.nn.Module, folder: Path, file: str) -> None:
-    """Load one of facexlib's files into its network, in eval mode. Raises UserError if it is missing or no fit."""
+    """Load one of facexlib's files into its network, in eval mode. Raises UserError if the file is missing or unfit."""
     path = find_weights("recogniser facexlib", None, f"{FACEXLIB_URL}/{file}", folder)
     try:
         network.load_state_dict(without_wrapper(state_dict_of(path, load_pytorch(path)), path))

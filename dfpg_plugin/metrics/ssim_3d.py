@@ -20,8 +20,8 @@ def ssim_3d(restored: NDArray, sharp: NDArray) -> float:
     """Return the mean structural similarity of two volumes (H,W,C) in [0,255].
 
     This is MATLAB's ``ssim`` of an H x W x 3 array, called without ``DataFormat``. The Gaussian window covers the
-    channels, too. The borders are replicated in all three dimensions. The mean is over the whole map. A colour image's
-    result is up to 0.3 above the result of BasicSR. BasicSR computes the SSIM of each channel by itself.
+    channels, too. The borders are replicated in all three dimensions. The mean is over the whole map. For a colour
+    image, the result is up to 0.3 above BasicSR's result. BasicSR computes the SSIM of each channel by itself.
     """
     volumes = np.empty((4, *restored.shape))
     x, y, squares, xy = volumes
@@ -43,7 +43,7 @@ def calculate_ssim_3d(
     better: str = "higher",
 ) -> float:
     """Return :func:`ssim_3d` of two uint8 images, as a metric of BasicSR's ``val.metrics``."""
-    del better  # BasicSR reads ``better`` from the options, to know which mean is the best
+    del better  # BasicSR's validation reads ``better`` from the options
     return ssim_3d(*checked_pair("calculate_ssim_3d", img, img2, crop_border, input_order))
 
 

@@ -37,8 +37,8 @@ def verify(
     if its distance is below the threshold. The lowest of equally good thresholds is taken. There are ten folds,
     stratified and shuffled by ``seed``. ``legacy_order`` cuts the folds from the pairs in their order, as the published
     notebook does. If all pairs of one kind come first, a fold then holds one kind alone, and its threshold is biased.
-    ``folds`` gives each pair's fold instead, from 0; there may be 2 or more. Raises UserError if a kind has fewer pairs
-    than there are folds, and if a given fold has no pair.
+    ``folds`` gives each pair's fold instead, from 0. At least 2 folds are needed. Raises UserError if a distance is not
+    finite, if a kind has fewer pairs than there are folds, and if a given fold has no pair.
     """
     values, same = np.asarray(distances, np.float64), np.asarray(is_same, bool)
     if len(values) != len(same):

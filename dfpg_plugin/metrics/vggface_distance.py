@@ -32,7 +32,7 @@ def feature_distance(features: Sequence[Tensor], wanted: Sequence[Tensor]) -> Te
 
 @cache
 def load_vggface(weights: str, layer: str, input: str, channel_order: str | None) -> VGGFaceFeatureExtractor:
-    """Return the network of d_VGG, loaded once a process, on the GPU where there is one."""
+    """Return the network of d_VGG, loaded once a process, on the GPU if there is one."""
     with seeded(0):
         network = VGGFaceFeatureExtractor(
             weights=weights, layers=[layer], input=input, channel_order=channel_order, feature_scale=[1.0]
@@ -46,8 +46,8 @@ def vggface_distances(
 ) -> list[float]:
     """Return d_VGG of each pair of uint8 BGR images (H,W,3) of one size.
 
-    Each different image is run once: a set may hold 80 blurred pictures of one face. The last sharp image is remembered
-    for the next call. A processor uses Winograd's algorithm.
+    Each different image goes through the network once, because a set may hold 80 blurred pictures of one face. The
+    features of the last sharp image are kept for the next call. A CPU with up to 4 threads uses Winograd's algorithm.
     """
     last = _last_sharp(network)
     images = [*restored, *sharp]
@@ -66,7 +66,7 @@ def vggface_distances(
 
 @cache
 def _last_sharp(network: VGGFaceFeatureExtractor) -> dict[tuple, list[Tensor]]:
-    """Return the features, by pixels, of the last sharp face that a network was given. The caller fills the dict."""
+    """Return the dict of the last sharp image's features, by shape and pixels, which the caller fills."""
     del network
     return {}
 
@@ -87,9 +87,9 @@ def calculate_vggface_distance(
 
     The defaults are those of the laboratory's tables (MSPL-GAN): RGB of 0-255 without mean or resizing, pool5, the mean
     over all elements. ``weights``: a VGGFace file of any style. This package's own prior needs ``weights: stand-in``,
-    ``layer: relu3_3`` and ``input: pm1``; its numbers compare with nothing else.
+    ``layer: relu3_3`` and ``input: pm1``. Numbers of this prior can't be compared with numbers of another.
     """
-    del better  # BasicSR's loop reads it
+    del better  # BasicSR's validation reads ``better`` from the options
     pair = checked_pair("calculate_vggface_distance", img, img2, crop_border, input_order)
     network = load_vggface(weights, layer, input, channel_order)
     first, second = (to_rgb_batch([image], next(network.parameters()).device) for image in pair)

@@ -46,7 +46,8 @@ def check_images(folder: Path, *, min_side: int, workers: int = 0) -> list[Findi
     """Decode every image below ``folder`` and return what is odd, ordered by path.
 
     ``min_side`` (px) is the shorter side that the crops need. ``workers`` is the number of processes besides this one.
-    An undamaged opaque RGB image of 8 bits has no finding. Raises UserError if the folder is missing or has no image.
+    An undamaged, opaque, upright RGB image of 8 bits and this side has no finding. Raises UserError if the folder is
+    missing or has no image.
     """
     folder = check_folder("folder", folder)
     check_positive("min_side", min_side)
@@ -121,7 +122,8 @@ def _unusable(path: Path, error: Exception) -> Finding:
     content = path.read_bytes()
     if not content:
         return Finding(path, "broken", f"{SKIPPED}empty", False)
-    if cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) is not None:  # only transparency is left
+    # if OpenCV can decode the image, decode_image has refused it as transparent
+    if cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) is not None:
         return Finding(path, "alpha", f"{SKIPPED}partly transparent", False)
     return Finding(path, "broken", f"{SKIPPED}not an image, or damaged", False)
 
@@ -156,7 +158,7 @@ def _is_deep(content: bytes, file_format: str | None) -> bool:
 
 
 def _mismatched(blurred: Path, sharp: Path, lq: dict[str, _Examined], gt: dict[str, _Examined]) -> list[Finding]:
-    """Return the pairs that :func:`pair_by_name` or the data set refuses, blurred files first."""
+    """Return what :func:`pair_by_name` or the data set refuses: equal names, then blurred files, then sharp files."""
     findings = []
     first_lq, first_gt = _first_of_stem(lq), _first_of_stem(gt)
     for folder, files, first_of_stem in ((blurred, lq, first_lq), (sharp, gt, first_gt)):

@@ -81,7 +81,7 @@ def write_faces(
     file_format: FaceFormat,
     settings: dict,
 ) -> Written:
-    """Write the faces of photographs as ``target/{split}/{person}/{stem}.png``; return their number by split.
+    """Write photographs' faces as ``target/{split}/{person}/{stem}.png``. Return their number and what was left out.
 
     ``names`` are the names of all ``photographs``. ``manifest.json`` holds ``settings`` and an entry for each
     photograph: the SHA-256 of its file, person, split, the files of its faces, and the reasons for what was left out.

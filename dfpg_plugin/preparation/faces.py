@@ -6,6 +6,7 @@ import cv2
 
 from dfpg_plugin.checks import UserError, make_folder
 from dfpg_plugin.data.faces import orl_faces
+from dfpg_plugin.data.naming import flat_stem
 from dfpg_plugin.files import whole_file
 
 
@@ -16,7 +17,7 @@ def prepare_faces(target: Path, split: str) -> int:
     and if the target holds other files.
     """
     source = orl_faces(split)
-    files = {f"{Path(name).with_suffix('').as_posix().replace('/', '_')}.png": name for name in source.names}
+    files = {f"{flat_stem(name)}.png": name for name in source.names}
     make_folder("target", target)
     if others := sorted(path.name for path in target.iterdir() if path.name not in files):
         raise UserError(f"{target}: holds {others[0]}, which this command does not write. Name another folder.")

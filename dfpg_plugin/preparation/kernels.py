@@ -1,4 +1,4 @@
-"""`basicsr prepare kernels`: synthesise kernels in MSPL's layout, with equal values on every machine."""
+"""`basicsr prepare kernels`: synthesise kernels in MSPL's layout. Machines agree on the values to 1e-5."""
 
 import hashlib
 import json
@@ -53,14 +53,14 @@ def prepare_kernels(
 
 
 def checksum(kernels: Kernels) -> str:
-    """Return the SHA-256 of kernels after rounding to 1e-5, which makes it the same on every machine."""
+    """Return the SHA-256 of kernels rounded to 1e-5. The rounding makes the SHA-256 the same on every machine."""
     return hashlib.sha256(np.rint(kernels.astype(np.float64) * 1e5).astype("<i4").tobytes()).hexdigest()
 
 
 def _read_manifest(folder: Path, settings: dict) -> dict[str, str]:
     path = folder / MANIFEST
     if not path.exists():
-        if any(path.suffix in READERS for path in folder.iterdir()):
+        if any(file.suffix in READERS for file in folder.iterdir()):
             raise UserError(f"{folder}: holds kernels that this command did not make. Name another folder.")
         return {}
     manifest = read_json(path)

@@ -17,14 +17,14 @@ from dfpg_plugin.preparation.face_folder import FACE_SIDE, Cut, FaceFormat, Phot
 
 PICTURE_SIDE = 250  # px, the side of LFW's pictures
 # FFHQ's square is 172 px wide, x 37 to 209, y 32 to 204: medians from dlib's landmarks on 197 deep funneled pictures.
-# The 215 px below have the same middle. Scaled to 160 px, FFHQ's square is the central 128 px.
+# The square of 215 px below has the same middle. If it is scaled to 160 px, FFHQ's square is its central 128 px.
 ROWS, COLUMNS = (11, 226), (16, 231)  # start, stop
 SETTINGS = {"source": "lfw", "rows": list(ROWS), "columns": list(COLUMNS), "side": FACE_SIDE}
 ARCHIVE_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error)  # raised by reading a damaged archive
 
 
 def prepare_lfw(source: Path, target: Path, file_format: FaceFormat) -> Written:
-    """Write LFW's faces of 160x160 px with :func:`write_faces`; return their number by split.
+    """Write LFW's faces of 160x160 px with :func:`write_faces`, and return its result.
 
     ``source`` is a folder, ``.tar`` or ``.tgz`` of LFW's deep funneled pictures, with ``Person/Person_0001.jpg`` at any
     depth. Raises UserError, naming the file, for a source that is missing, damaged or without pictures, for a picture

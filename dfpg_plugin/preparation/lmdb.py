@@ -19,8 +19,8 @@ from dfpg_plugin.files import whole_file
 MAP_SIZE = 2**40  # bytes, as in BasicSR's LmdbMaker; the file is sparse and grows with its content
 MAX_KEY_BYTES = 511  # LMDB's own limit
 BATCH = 256  # images in one commit
-BATCH_BYTES = 2**28  # bytes in one commit, at most about: LMDB keeps uncommitted data in memory
-STAMPS = b"\nstamps"  # a temporary database: the file behind each image; no key can have this name
+BATCH_BYTES = 2**28  # a commit ends at about this many bytes, because LMDB keeps uncommitted data in memory
+STAMPS = b"\nstamps"  # the temporary database with the stamp of each image's file; no key can have this name
 PNG_HEADER = struct.Struct(">16xIIBB")  # width, height, bits, colour type
 PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type
 
@@ -79,7 +79,11 @@ def _files_by_key(names: Sequence[str]) -> dict[str, str]:
     for what, is_bad in problems.items():
         _refuse([name for name, key in keys.items() if is_bad(key)], what)
     files: dict[str, str] = {}
-    twins = [f"{files[key]} and {name}" for name, key in keys.items() if files.setdefault(key, name) != name]
+    twins = []
+    for name, key in keys.items():
+        first = files.setdefault(key, name)
+        if first != name:
+            twins.append(f"{first} and {name}")
     _refuse(twins, "differ in the extension only")
     return files
 
@@ -128,13 +132,13 @@ def _fill(env: lmdb.Environment, source: Path, files: Mapping[str, str], compres
 
 
 def _stamp(path: Path, compress_level: int) -> bytes:
-    """Return size, time, level and path of a file. If they change, the image is written again."""
+    """Return the size, time and path of a file, and the level. If one of them changes, the image is written again."""
     status = path.stat()
     return f"{status.st_size} {status.st_mtime_ns} {compress_level} {path.absolute()}".encode(errors="surrogateescape")
 
 
 def _encode(path: Path, key: str, compress_level: int) -> bytes:
-    """Return BasicSR's PNG of an image if it holds the same pixels, otherwise our own. Raise UserError for damage."""
+    """Return BasicSR's PNG of an image if the PNG holds the same pixels, else our own. Raise UserError for damage."""
     image = read_image(path)
     with suppress(UserError, cv2.error):
         encoded = read_img_worker(str(path), key, compress_level)[1].tobytes()

@@ -1,4 +1,4 @@
-"""Read and write a prepared folder's ``manifest.json``, by which an interrupted run goes on."""
+"""Read and write a prepared folder's ``manifest.json``. An interrupted run continues from this file."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ MANIFEST_SECONDS = 30  # between two writes of the manifest, which is too large 
 def open_target(target: Path, settings: dict, key: str) -> dict[str, dict]:
     """Make the target or read its manifest; return the entries under the key ``key``, such as ``photographs``.
 
-    Raises UserError for a target that is a file, was made with other settings, or was not made by this command.
+    Raises UserError for a target that is a file, has entries of other settings, or was not made by this command.
     """
     if target.is_file():
         raise UserError(f"{target}: is a file. Name a folder.")

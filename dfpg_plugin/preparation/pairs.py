@@ -44,13 +44,13 @@ def prepare_pairs(faces: Path, kernels: Path, target: Path, settings: PairSettin
     ``target`` holds ``{target.name}_gt``, ``{target.name}_blur`` and ``manifest.json`` with the settings, the SHA-256
     of the kernels and the SHA-256 of each picture's pixels. The pictures are made as MSPL's: padded by reflection, no
     noise, rounded to 8 bits. The blur is computed in float64 in a fixed order, so every machine writes the same pixels.
-    The seed, the size and the name of a face decide its kernels. Pictures of an interrupted run are kept, unless their
-    face has changed. Raises UserError, naming the file, for damaged images, equal names, sizes without enough kernels,
-    and a target that holds anything else, such as faces that are gone.
+    The seed, the kernel's size and the face's name decide which kernels blur a face. Pictures of an interrupted run are
+    kept, unless their face has changed. Raises UserError, naming the file, for damaged images, equal names, sizes
+    without enough kernels, and a target that holds anything else, such as faces that are gone.
     """
     check_positive("--per-size", settings.kernels_per_size)
     names = _pick_evenly(list_images(faces), settings.limit)
-    check_stems(names, "faces of the same name")
+    check_stems(names, "would be written under the same name")
     stacks = read_kernels(kernels, list(settings.sizes), settings.kernel_range)
     _check_counts(stacks, settings.kernels_per_size)
     facts = {**_as_json(settings), "kernels": _hashes(stacks)}

@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from dfpg_plugin.checks import UserError, check_folder
 from dfpg_plugin.data.images import Image, look_for_images
+from dfpg_plugin.data.naming import flat_stem
 from dfpg_plugin.preparation.face_folder import Cut, FaceFormat, Photograph, Written, write_faces
 
 CutFaces = Callable[[bytes, str], tuple[list[Image], list[str]]]  # a file's content and name -> its faces, notes
@@ -13,13 +14,14 @@ CutFaces = Callable[[bytes, str], tuple[list[Image], list[str]]]  # a file's con
 def prepare_photos(
     folder: Path, target: Path, file_format: FaceFormat, cut_faces: CutFaces, settings: dict[str, object]
 ) -> Written:
-    """Write the faces of every photograph below ``folder`` with :func:`write_faces`; return their number by split.
+    """Write the faces of every photograph below ``folder`` with :func:`write_faces`, and return its result.
 
-    ``cut_faces`` returns the faces of a photograph, uint8 BGR (160,160,3), and why others were left out. The faces
-    depend on ``settings``. Each folder directly below ``folder`` is a person. A photograph outside of these folders is
-    a person of its own. The first face of ``anna/party/1.jpg`` becomes ``{split}/anna/anna_party_1_1.png``. Files that
-    are no pictures, and photographs whose faces would have the names of others, are left out and listed. Raises
-    UserError if the folder is missing, has no photograph or contains the target.
+    ``cut_faces`` returns the faces of a photograph, uint8 BGR (160,160,3), and why others were left out. ``settings``
+    are those that the faces depend on. Each folder directly below ``folder`` is a person. A photograph outside of these
+    folders is a person of its own. The first face of ``anna/party/1.jpg`` becomes
+    ``{split}/anna/anna_party_1_1.png``. Files that are no pictures are left out, and so are photographs whose faces
+    would have the names of others. The result lists both. Raises UserError if the folder is missing, has no photograph
+    or contains the target.
     """
     folder = check_folder("--photos", folder)
     if target.resolve().is_relative_to(folder.resolve()):
@@ -28,8 +30,8 @@ def prepare_photos(
         )
     listing = look_for_images(folder)
     names = listing.names
-    stems = {name: PurePosixPath(name).with_suffix("").as_posix().replace("/", "_") for name in names}
-    first_of_stem = {stems[name]: name for name in reversed(names)}  # the first name is the last to be set
+    stems = {name: flat_stem(name) for name in names}
+    first_of_stem = {stems[name]: name for name in reversed(names)}  # of equal stems, the first name is set last
 
     def cut(photograph: Photograph) -> Cut:
         stem = stems[photograph.name]

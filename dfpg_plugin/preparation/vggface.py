@@ -19,11 +19,11 @@ def convert_vggface(
     """Write the convolutions that ``layers`` need from ``source`` to ``target``, in RGB order, as float32.
 
     ``source`` is any file that :func:`read_vggface` reads. ``target`` is a safetensors file, written whole; an existing
-    one is replaced. It declares ``input``, and the extractor then accepts no other input. ``channel_order`` overrides
-    the order that the source's style implies. Returns the facts to print, as text by key.
+    file is replaced. The target declares ``input``, and the extractor then accepts no other input. ``channel_order``
+    overrides the order that the source's style implies. Returns the facts to print, as text by key.
 
-    Raises UserError if the source is missing, refused, for another input, or the target itself. Raises UserError if the
-    target can't be written.
+    Raises UserError if the source is missing, holds another network, declares another input, or is the target itself.
+    Raises UserError if the target does not end in .safetensors or can't be written.
     """
     source, target = check_file("source", source), Path(target).expanduser()
     check_choice("input", input, INPUTS)
@@ -33,7 +33,7 @@ def convert_vggface(
         raise UserError(f"{target} is the source itself. Name another file to write.")
     file = read_vggface(source)
     if file.input not in (None, input):
-        raise UserError(f"{source} is for `input: {file.input}`, asked for is `input: {input}`.")
+        raise UserError(f"{source} is for `input: {file.input}`, but `input: {input}` is asked for.")
     tensors = {name: tensor.contiguous() for name, tensor in file.convolutions(layers, channel_order).items()}
     metadata = {
         "format": FORMAT,

@@ -28,7 +28,7 @@ class Side:
         return cells.get(metric, {}).get(self.label)
 
     def facts(self, set_name: str, metric: str) -> dict:
-        """Return how many images count, what is missing, such as ``no value (2: a_k5, b_k9)``, and how many runs."""
+        """Return the number of measured images, what is missing, ``no value (2: a, b)``, and the number of runs."""
         missing = []
         for entry in self.report["missing"]:
             is_metric = entry["metric"] in (metric, None)
@@ -40,7 +40,7 @@ class Side:
         return {"images measured": cell["count"], "missing": "; ".join(missing) or "nothing", "runs": len(runs)}
 
     def values(self, set_name: str, metric: str) -> dict[tuple[str, str], str]:
-        """Return the text of each value by (image, run), from report.csv; nothing if the file is not there."""
+        """Return the text of each value by (image, run), from report.csv; an empty dict without this file."""
         path = self.path.with_suffix(".csv")
         if not path.is_file():
             return {}

@@ -30,7 +30,7 @@ def read_methods(arguments: Sequence[str]) -> tuple[Method, ...]:
     """Return the methods that the command line names: each argument is ``RUN`` or ``LABEL=RUN[,RUN...]``.
 
     A run is a results folder, or the name of a folder in ``results/``. Raises UserError if a run is missing, if a
-    run is named twice, or if two methods have the same label.
+    method names a run twice or mixes a reference with other runs, or if two methods have the same label.
     """
     methods = tuple(_read_method(argument) for argument in arguments)
     labels = [method.label for method in methods]

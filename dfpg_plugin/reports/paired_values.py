@@ -36,8 +36,8 @@ class Missing:
 class MetricValues:
     """The values of one metric for one method on one test set. All arrays are (N,): one entry per image.
 
-    An image has one value of most metrics. An image has one value per pair for verification: 1.0 for a pair that is
-    judged rightly, 0.0 otherwise.
+    Most metrics give an image one value. Verification gives an image one value per pair: 1.0 for a pair that is judged
+    rightly, 0.0 otherwise.
     """
 
     sums: Array  # over an image's values
@@ -93,7 +93,8 @@ class TestSet:
     def groups(self) -> list[str]:
         """The sharp face of each image. Images of one sharp face are a group.
 
-        The sharp face's file counts first, then the face in a published name, then the image's own name.
+        A sharp face is named by its file. Without a file, a published name tells the face, ``00001`` for
+        ``00001_ker11_blur_k13.png``. For any other name, the image is a group of its own.
         """
         groups = []
         for name in self.names:
@@ -150,7 +151,7 @@ class TestSet:
             for pair in records[name].pairs.get(metric, []) if name in records else []:
                 if pair.distance is not None:
                     judged.append((pair.place, i, pair.distance, pair.is_same))
-        judged.sort(key=lambda entry: entry[:2])  # a list's pairs in its order; drawn pairs: the same person first
+        judged.sort(key=lambda entry: entry[:2])  # by place: the order of a list; of drawn pairs, same person first
         sums, counts = np.zeros(len(self.names)), np.zeros(len(self.names))
         unmeasured = self._unmeasured(records)
         distances, is_same = [entry[2] for entry in judged], [entry[3] for entry in judged]

@@ -57,7 +57,7 @@ def _plot_method(axes: Axes, label: str, cells: dict[int, Cell], shift: float, s
 
 
 def picture_metric(report: Report, test_set: SetReport, choice: PictureChoice) -> str | None:
-    """Return the metric that pictures are chosen by, whose values stand below the pictures.
+    """Return the metric by which pictures are chosen. Its values stand below the pictures.
 
     The default is the set's first metric with a value per image. Returns None if this set has no such metric. Raises
     UserError if no set has the chosen metric.

@@ -170,7 +170,7 @@ def _cells(
 ) -> dict[str, Cell]:
     """Return each method's cell over the images that ``which`` selects, a bool array (N,)."""
     groups = [group for group, is_in in zip(test_set.groups, which, strict=True) if is_in]
-    # an image that all methods measured without a value, such as one without a face, is expected of no method
+    # no method is expected to have an image to which all methods gave no value, for example one without a face
     has_value = [method_values.counts[which] > 0 for method_values in values.values()]
     expected = np.any([*has_value, *(method_values.unmeasured[which] for method_values in values.values())], axis=0)
     cells = {}
@@ -233,10 +233,11 @@ def _missing(test_set: TestSet, metric: str, values: Mapping[str, MetricValues])
     nowhere_names = [name for name, is_nowhere in zip(test_set.names, nowhere, strict=True) if is_nowhere]
     entries = [entry for each in values.values() for entry in each.missing]
     without_partner = {name for entry in entries if entry.reason == NO_PARTNER for name in entry.images}
-    found = []
-    for reason, has_no_partner in ((NO_PARTNER, True), (NOWHERE, False)):
-        if images := tuple(name for name in nowhere_names if (name in without_partner) == has_no_partner):
-            found.append(Missing(None, test_set.name, metric, images, reason))
+    images_by_reason = {
+        NO_PARTNER: tuple(name for name in nowhere_names if name in without_partner),
+        NOWHERE: tuple(name for name in nowhere_names if name not in without_partner),
+    }
+    found = [Missing(None, test_set.name, metric, names, why) for why, names in images_by_reason.items() if names]
     for label, method_values in values.items():
         for entry in method_values.missing:
             images = tuple(name for name in entry.images if name not in nowhere_names)

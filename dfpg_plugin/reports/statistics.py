@@ -61,7 +61,7 @@ def bootstrap(sums: Array, counts: Array, resamples: int, seed: int) -> Interval
 def paired_p(differences: Array, seed: int) -> float:
     """Return the two-sided p-value of the hypothesis that paired differences (G,) have mean 0.
 
-    The test changes the differences' signs at random. The p-value is 1 if all differences are 0.
+    The test changes the differences' signs at random. The p-value is 1 for a single difference, or if all are 0.
     """
     if not np.any(differences):
         return 1.0

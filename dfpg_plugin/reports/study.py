@@ -81,9 +81,11 @@ def _check_study(files: Sequence[str], seeds: Sequence[int], test: str, runs: Se
         check_file("-opt", file)
     labels = [Path(file).stem for file in files]
     if twice := [label for label in labels if labels.count(label) > 1 or label in REFERENCES]:
-        raise UserError(f"-opt: {twice[0]} names another file or the test set itself, too. Rename the file.")
+        raise UserError(
+            f"-opt: {twice[0]} is also the name of another option file or of the test set's pictures. Rename the file."
+        )
     if len(set(seeds)) != len(seeds):
-        raise UserError(f"--seeds: {' '.join(map(str, seeds))} names one twice. Name each once.")
+        raise UserError(f"--seeds: {' '.join(map(str, seeds))} names a seed twice. Name each seed once.")
     results_folder(test)  # raises if path:root is missing
     for run in runs:
         _check_earlier_training(run)

@@ -49,7 +49,7 @@ def format_value(value: float, facts: Mapping, with_unit: bool = True) -> str:
 def format_cell(cell: Cell | None, facts: Mapping) -> str:
     """Return a cell as text, for example ``27.10 [26.31, 28.02] (27 of 28) †``.
 
-    The numbers of images follow if some expected images have no value. The dagger follows if the method lacks images.
+    ``(27 of 28)``: one of 28 expected images has no value. The dagger: the method lacks images that it should have.
     """
     if cell is None or math.isnan(cell.mean):
         return NONE

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-# NetParameter's fields `layers` (old) and `layer` (new), by number: the numbers of a layer's fields `name` and `blobs`
+# NetParameter's field `layers` (old) is number 2, `layer` (new) 100; then the numbers of a layer's `name` and `blobs`
 LAYERS = {2: (4, 6), 100: (1, 7)}
 BLOB_DIMENSIONS, BLOB_DATA, BLOB_SHAPE = (1, 2, 3, 4), 5, 7
 VARINT, LENGTH_DELIMITED = 0, 2  # wire types
@@ -96,7 +96,7 @@ def _varint(content: memoryview, position: int) -> tuple[int, int]:
 
 
 def _varints(content: int | memoryview) -> list[int]:
-    """Return the numbers of a repeated field, which are one number or several packed ones."""
+    """Return the numbers of a repeated field: one number, or several numbers that are packed."""
     if isinstance(content, int):
         return [content]
     values, position = [], 0

@@ -102,8 +102,8 @@ class VGGFaceFile:
     path: Path
     tensors: Mapping[str, Tensor]  # by name: `conv1_1.weight` (64,3,3,3) float32 and so on, as stored
     style: str  # of the table above
-    channel_order: str  # which conv1_1 expects: rgb or bgr
-    input: str | None  # which the file declares: one of INPUTS, or None
+    channel_order: str  # rgb or bgr: the order that conv1_1 expects
+    input: str | None  # one of INPUTS if the file declares its input, else None
     sha256: str  # of the file
 
     def convolutions(self, layers: Sequence[str], channel_order: str | None = None) -> dict[str, Tensor]:
@@ -184,9 +184,9 @@ def _naming_of(path: Path, contents: Contents) -> Naming:
 
 def _layer_name(path: Path, key: str, label: str) -> str:
     """Return the layer's name for a number in torchvision's ``features`` or for ``1_1``: both 0 and 1_1 are conv1_1."""
-    names = layer_names()
-    name = f"conv{label}" if "_" in label else (names[int(label)] if int(label) < len(names) else "")
-    if name not in names or not name.startswith("conv"):
+    names = dict(enumerate(layer_names()))
+    name = f"conv{label}" if "_" in label else names.get(int(label), "")
+    if name not in names.values() or not name.startswith("conv"):
         raise UserError(
             f"{path} is not a VGGFace file: {key} is no convolution of VGG-16 (VGG-19 and VGG-16-BN have others)."
         )

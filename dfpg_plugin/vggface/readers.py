@@ -42,9 +42,10 @@ class Contents:
 
 
 def read_contents(path: Path) -> Contents:
-    """Read ``path`` in the format that its first bytes tell. Raises UserError, in one line with file and reason.
+    """Read ``path`` in the format that its first bytes tell.
 
     Fully connected layers may come without values (on the ``meta`` device), because only their shapes matter here.
+    Raises UserError, in one line with file and reason, if the file can't be read.
     """
     with open(path, "rb") as file:
         head = file.read(HEAD_SIZE)

@@ -24,7 +24,7 @@ TENSOR_CLASS = re.compile(r"torch\.(?:Cuda)?(\w*?)(Tensor|Storage)")
 
 @dataclass(frozen=True)
 class T7Tensor:
-    """A tensor as the file describes it: a window on a storage."""
+    """A tensor as the file describes it: a part of a storage, from the number ``offset`` on."""
 
     storage: object
     offset: int

@@ -109,9 +109,9 @@ def test_adapted_keeps_the_order_in_memory_where_the_network_relies_on_it(contig
 def test_adapted_chooses_an_output() -> None:
     x = torch.rand(1, 3, 4, 4)
     assert torch.equal(adapted("two", output=1)(x), -x)
-    for kind, output, text in (("two", None, "2 outputs, not None. Say which"), ("two", 2, "2 outputs, not 2"),
-                               ("same", 0, "one image, not 0. Leave it out")):  # fmt: skip
-        with pytest.raises(UserError, match=f"AdaptedNet output: Recorder returns {text}"):
+    for kind, output, text in (("two", None, "2 outputs. Set `output`"), ("two", 2, "2 outputs. Set `output`"),
+                               ("same", 0, "one image. Remove `output`")):  # fmt: skip
+        with pytest.raises(UserError, match=f"AdaptedNet output: {output} does not fit. Recorder returns {text}"):
             adapted(kind, output=output)(x)
 
 

@@ -81,7 +81,7 @@ def test_of_many_missing_files_twenty_are_listed() -> None:
 
 @pytest.mark.parametrize(("suffix", "number"), [("2", 1), ("_ker02_blur_k5", 1), ("", -3)])
 def test_names_that_would_not_be_read_back_are_refused(suffix: str, number: int) -> None:
-    with pytest.raises(UserError, match="would not be read back"):
+    with pytest.raises(UserError, match="would be taken apart in another way"):
         blurred_name("a", number, 5, suffix)
 
 

@@ -68,7 +68,7 @@ def test_the_declared_input_is_insisted_on(tmp_path: Path, target: Path) -> None
     assert len(features(target, input="caffe255")) == 3
     with pytest.raises(UserError, match=r"slim.safetensors expects `input: caffe255`"):
         features(target)
-    with pytest.raises(UserError, match=r"slim.safetensors is for `input: caffe255`, asked for is `input: pm1`"):
+    with pytest.raises(UserError, match=r"slim.safetensors is for `input: caffe255`, but `input: pm1` is asked for"):
         convert_vggface(target, tmp_path / "b.safetensors", layers=PAPER, input="pm1")
 
 

@@ -72,12 +72,12 @@ def test_what_is_wrong_with_the_files_is_said_first(tmp_path: Path, demo_options
         run_study([str(full)], [0], "nowhere.yml", 1, logs)
     (tmp_path / "other").mkdir()
     twin = write_yaml(tmp_path / "other" / "full.yml", demo_options)
-    with pytest.raises(UserError, match="-opt: full names another file or the test set itself, too"):
+    with pytest.raises(UserError, match="-opt: full is also the name of another option file"):
         run_study([str(full), str(twin)], [0], str(test), 1, logs)
     sharp = write_yaml(tmp_path / "sharp.yml", demo_options)
-    with pytest.raises(UserError, match="-opt: sharp names another file or the test set itself, too"):
+    with pytest.raises(UserError, match="-opt: sharp is also the name of another option file or of the test set"):
         run_study([str(sharp)], [0], str(test), 1, logs)
-    with pytest.raises(UserError, match="--seeds: 0 0 names one twice"):
+    with pytest.raises(UserError, match="--seeds: 0 0 names a seed twice"):
         run_study([str(full)], [0, 0], str(test), 1, logs)
     assert not logs.exists()
 
