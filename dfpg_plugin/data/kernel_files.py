@@ -135,8 +135,8 @@ def _read_numpy(path: Path) -> list[NDArray]:
 def _read_png(path: Path) -> list[NDArray]:
     content = np.fromfile(path, np.uint8)
     image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
-    if image is None or image.ndim != 2:
-        what = "not an image, or damaged" if image is None else "not grey"
+    if image is None or image.ndim != 2 or image.dtype not in PNG_WHITE:
+        what = "not an image, or damaged" if image is None else "not grey" if image.ndim != 2 else f"of {image.dtype}"
         raise UserError(f"{path}: {what}; expected a grey 16-bit kernel. Remove it.")
     return [image[None] / PNG_WHITE[image.dtype]]
 

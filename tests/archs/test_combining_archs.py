@@ -337,9 +337,9 @@ def test_the_discriminator_refuses_other_strides(strides: tuple) -> None:
 
 def test_the_discriminator_says_that_the_layers_do_not_fit() -> None:
     net = CAFeatureDiscriminator(num_feat=4)
-    sizes = ((64, 42), (128, 21), (256, 11))  # of an extractor that rounds up
-    with pytest.raises(UserError, match=r"features of 11x11 do not fit .* now 10x10\. Set gt_size to a multiple"):
-        net([torch.rand(1, c, size, size) for c, size in sizes])
+    sizes = ((64, 42, 34), (128, 21, 17), (256, 11, 9))  # of an extractor that rounds up
+    with pytest.raises(UserError, match=r"features of 11x9 do not fit .* now 10x8\. Set gt_size to a multiple"):
+        net([torch.rand(1, c, height, width) for c, height, width in sizes])
 
 
 def test_the_discriminator_says_that_images_are_too_small() -> None:

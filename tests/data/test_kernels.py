@@ -127,6 +127,21 @@ def test_xias_pngs_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
         read_kernels(tmp_path, [13], (3, 9))
 
 
+@pytest.mark.parametrize(
+    ("pixels", "what"),
+    [
+        (np.ones((13, 13, 3), np.uint8), "not grey"),
+        (np.full((13, 13), 1 / 169, np.float32), "of float32"),  # a TIFF
+        (None, "not an image, or damaged"),
+    ],
+)
+def test_pngs_that_hold_no_kernel_are_named(tmp_path: Path, pixels: np.ndarray | None, what: str) -> None:
+    content = b"" if pixels is None else cv2.imencode(".tiff", pixels)[1].tobytes()
+    (tmp_path / "kernel13_1.png").write_bytes(content)
+    with pytest.raises(UserError, match=rf"kernel13_1\.png: {what}; expected a grey 16-bit kernel\. Remove it\."):
+        read_kernels(tmp_path, [13])
+
+
 def test_numpy_files_of_one_and_of_several_kernels_are_read(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", a_kernel(13))
     np.savez(tmp_path / "b.npz", many=np.stack([a_kernel(13, 1), a_kernel(13, 2)]), other=a_kernel(15))
