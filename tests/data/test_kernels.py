@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scipy.interpolate import make_interp_spline
