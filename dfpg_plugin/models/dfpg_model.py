@@ -64,9 +64,8 @@ class DFPGModel(MendedModel):
         self.generator_estimates = self.uses_priors and self.step_options.estimated_prior != RESTORED
         check_parts(self.opt, self.get_bare_model(self.net_g), self.uses_priors)
         check_accumulation(self.opt["train"], self.acceleration.accumulate)
-        needs_prior = self.uses_priors or self.cri_feature is not None
         self.prior: PriorExtractor | None = None
-        if needs_prior:
+        if self.uses_priors or self.cri_feature is not None:
             self.prior = PriorExtractor.build(self.opt["network_prior"], self.device, self.acceleration)
         self.critic = None if self.opt.get("network_d") is None else self._build_critic()
         super().init_training_settings()

@@ -8,14 +8,8 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dfpg_plugin.checks import UserError, check_choice, where_raised
-from dfpg_plugin.models.priors import (
-    ESTIMATES,
-    GENERATOR,
-    RESTORED,
-    estimates_priors,
-    offers_priors,
-)
+from dfpg_plugin.checks import UserError, where_raised
+from dfpg_plugin.models.priors import GENERATOR, RESTORED, estimates_priors, offers_priors
 
 MEANS = ("PriorLoss", "PriorPerceptualLoss")  # losses that are means over the batch, whatever their `reduction`
 TRIAL_MULTIPLE = 64  # px; most networks that halve their images take multiples of 64
@@ -38,7 +32,6 @@ def check_parts(opt: Mapping, net_g: nn.Module, uses_priors: bool) -> None:
     if has_d and train.get("optim_d") is None:
         raise UserError("train.optim_d: missing, network_d needs an optimizer.")
     source, name = train.get("estimated_prior"), type(net_g).__name__
-    check_choice("train:estimated_prior", source, (None, *ESTIMATES))
     if uses_priors and source != RESTORED and not offers_priors(net_g):
         raise UserError(
             f"network_g: {name} estimates no prior, but train.prior_opt or gan_opt needs one. Use DFPGNet or "

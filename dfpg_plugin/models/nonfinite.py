@@ -70,7 +70,7 @@ class StepCheck:
         bad = (~torch.isfinite(values)).any().float()
         if self.world_size > 1:
             distributed.all_reduce(bad, distributed.ReduceOp.MAX)
-        self._note(bad)
+        torch.maximum(self.bad, bad, out=self.bad)
         return torch.where(self.bad > 0, torch.nan, 1.0)
 
     def update(
@@ -91,7 +91,7 @@ class StepCheck:
         if scaled:
             overflows = self.overflows[id(optimizer)].add_(bad).mul_(bad)
             bad = (overflows > MOST_OVERFLOWS).float()
-        self._note(bad)
+        torch.maximum(self.bad, bad, out=self.bad)
         names = [*losses, f"the gradient of {' + '.join(losses)}"]
         values = torch.stack([value.detach().float() for value in (*losses.values(), norm, self.bad)])
         self.pending.append(UnreadValues(self.iteration, names, values))
@@ -127,9 +127,6 @@ class StepCheck:
                 self.pending = [later for later in pending if later.iteration > update.iteration]
                 raise self._error(update)
             self.norms.add(update.names[-1], update.iteration, norm)
-
-    def _note(self, bad: Tensor) -> None:
-        torch.maximum(self.bad, bad, out=self.bad)
 
     def _error(self, update: UnreadValues) -> NonFiniteLossError:
         values = update.values[:-1].tolist()

@@ -11,8 +11,7 @@ from torch import nn
 from dfpg_plugin.checks import UserError, check_feature_maps
 from dfpg_plugin.seeding import keeping_random_numbers
 
-GENERATOR, RESTORED = "generator", "restored"
-ESTIMATES = (GENERATOR, RESTORED)  # `train:estimated_prior`: network_g's estimate, or the restored face's features
+GENERATOR, RESTORED = "generator", "restored"  # `train:estimated_prior`: network_g's, or the restored face's features
 TRIAL_SIZE = 128  # px, the sides of the image that shows an extractor's channels and strides
 SIZE_KEYS = ("prior_channels", "prior_strides")
 
