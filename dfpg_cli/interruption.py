@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from dfpg_plugin.training.signals import ONE_WISH
+from dfpg_plugin.training.signals import REPEAT_SECONDS
 
 
 class TerminatedError(KeyboardInterrupt):
@@ -17,14 +17,14 @@ class TerminatedError(KeyboardInterrupt):
 def sigterm_interrupts() -> Iterator[None]:
     """Raise TerminatedError at SIGTERM; put the earlier handler back when it is left.
 
-    What comes within ONE_WISH seconds of the first is the same wish, and does not disturb what is written at the end.
+    A signal within REPEAT_SECONDS of the first one changes nothing, and does not disturb what is written at the end.
     """
     asked: list[float] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         del number, frame
         now = time.monotonic()
-        if not asked or now - asked[0] > ONE_WISH:
+        if not asked or now - asked[0] > REPEAT_SECONDS:
             asked.append(now)
             raise TerminatedError
 

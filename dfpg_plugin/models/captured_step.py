@@ -1,8 +1,8 @@
-"""A training step's losses and gradients as CUDA graphs: recorded once, replayed without Python.
+"""Record the losses and gradients of a training step as CUDA graphs, then replay the graphs without Python.
 
-A step of DFPGNet launches several thousand kernels, for which a GPU waits half of the time. A CUDA graph launches them
-all at once. Optimizers, averages and learning rates stay outside of the graphs, so that nothing else of a training has
-to know about them.
+A step of DFPGNet launches several thousand kernels. A GPU waits half of the time for these launches. A CUDA graph
+launches all kernels at once. Optimizers, averaged weights and learning rates stay outside of the graphs, so that the
+rest of a training need not know about graphs.
 """
 
 from collections import Counter
@@ -16,19 +16,19 @@ from torch import Tensor, nn
 from dfpg_plugin.models.microbatch import Part
 from dfpg_plugin.speed.cuda_graphs import Recorder, Result
 
-WARM_UP = 3  # iterations of a shape before the recording, in which libraries choose and compile their kernels
+WARM_UP = 3  # iterations of a shape before the recording: meanwhile, libraries choose and compile their kernels
 
 
 @dataclass
 class Recorded:
-    """One update's losses and gradients, as they were recorded."""
+    """The recorded computation of one update's losses and gradients."""
 
     replay: Callable[[], None]
     result: Result
     gradients: list[tuple[nn.Parameter, Tensor | None]]
 
     def again(self) -> Result:
-        """Compute the losses and gradients of the batch that is in the recorded inputs now."""
+        """Return the losses of the batch that the recorded inputs hold now, and set the parameters' gradients."""
         self.replay()
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
@@ -37,9 +37,10 @@ class Recorded:
 
 @dataclass
 class CapturedStep:
-    """Runs the updates of a training's steps, and records those of the shape of batches that first came often enough.
+    """Computes the losses and gradients of a training's updates, from recorded graphs where possible.
 
-    Batches of another shape are computed as they come. ``recorder`` is None where nothing is to be recorded.
+    The first shape of batches that comes more than WARM_UP times is recorded. Batches of another shape are computed
+    without graphs. ``recorder``: None to record nothing.
     """
 
     recorder: Recorder | None
@@ -50,7 +51,10 @@ class CapturedStep:
     is_recording: bool = False
 
     def begin(self, lq: Tensor, gt: Tensor, count: int) -> list[Part]:
-        """Begin a step; return its batch in ``count`` parts, of the recorded inputs where the step is recorded."""
+        """Begin a step, and return its batch in at most ``count`` parts.
+
+        For a recorded step, the batch is copied into the recorded inputs, and the parts are views of these inputs.
+        """
         shape = (lq.shape, gt.shape)
         self.warmed_up[shape] += 1
         if self.recorder is not None and self.inputs is None and self.warmed_up[shape] > WARM_UP:
@@ -64,10 +68,10 @@ class CapturedStep:
         return self.parts
 
     def gradients(self, name: str, net: nn.Module, compute: Callable[[], Result]) -> Result:
-        """Return the losses of the update called ``name``, and leave its gradients in the parameters of ``net``.
+        """Return the losses of the update called ``name``, and set the gradients of the parameters of ``net``.
 
-        ``compute`` does both, without a look at a tensor's numbers. Where it can't be recorded, the log says so once
-        and every step is computed as it comes.
+        ``compute`` does both, and must not read a tensor's numbers on the CPU. If ``compute`` can't be recorded, the
+        log says so once, and every step is computed without graphs.
         """
         if not self.is_recording or self.recorder is None:
             return compute()
@@ -80,20 +84,20 @@ class CapturedStep:
             replay, result = recorder.record(compute)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # whatever a component does that a graph can't hold
+        except Exception as error:  # a component may do anything that a graph can't hold
             self._give_up(error)
             return False
         self.recorded[name] = Recorded(replay, result, [(p, p.grad) for p in net.parameters()])
         return True
 
     def _give_up(self, error: Exception) -> None:
-        """Compute this and all later steps as they come."""
+        """Compute this step and all later ones without graphs."""
         self.recorder, self.inputs, self.is_recording = None, None, False
         self.recorded.clear()
         for part in self.parts:
-            part.estimate = None  # what the recording left there was never computed
+            part.estimate = None  # the recording has stored tensors there that were never computed
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         get_root_logger().warning(
-            f"train:cuda_graph: the step can't be recorded ({reason}), so that each of its kernels is launched alone, "
-            "which is slower. `cuda_graph: false` leaves out the attempt."
+            f"train:cuda_graph: the step can't be recorded ({reason}). Its kernels are launched one by one, which is "
+            "slower. `cuda_graph: false` saves the attempt."
         )

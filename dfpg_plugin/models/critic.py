@@ -12,19 +12,19 @@ from dfpg_plugin.models.microbatch import Losses
 
 @dataclass(frozen=True)
 class Critic:
-    """D, which tells the features of sharp faces from estimated ones (Fig. 4b)."""
+    """The discriminator D, which tells the features of sharp faces from estimated features (Fig. 4b)."""
 
-    net: nn.Module  # wrapped where several processes train it
+    net: nn.Module  # in a wrapper if several processes or GPUs train it
     loss: nn.Module  # on logits
     optimizer: torch.optim.Optimizer
 
     @property
     def bare(self) -> nn.Module:
-        """Return the network without the wrapper for several processes."""
+        """Return the network without its wrapper."""
         return self.net.module if isinstance(self.net, DataParallel | DistributedDataParallel) else self.net
 
     def losses(self, target: Sequence[Tensor], estimated: Sequence[Tensor]) -> tuple[Losses, Losses]:
-        """Return the two terms of Eq. 6, and the mean logits. No gradient reaches the estimates."""
+        """Return the two terms of Eq. 6, and the mean logits of both kinds. No gradient reaches the estimates."""
         real = self.net(target)
         fake = self.net([p.detach() for p in estimated])
         losses = {
@@ -34,11 +34,11 @@ class Critic:
         return losses, {"out_d_real": real.mean(), "out_d_fake": fake.mean()}
 
     def generator_loss(self, estimated: Sequence[Tensor]) -> Tensor:
-        """Return Eq. 8: how far D is from taking the estimates for real ones."""
-        logits = self.bare(estimated)  # bare: D gets no gradient here that processes would have to share
+        """Return the loss of Eq. 8, which is small if D takes the estimates for features of sharp faces."""
+        logits = self.bare(estimated)  # bare: D gets no gradient here, so processes have none to exchange
         return self.loss(logits, True, is_disc=False)
 
     def attend(self, features: list[Tensor]) -> list[Tensor]:
-        """Weight the channels with D's attention (Eq. 4), where D has one."""
+        """Weight the channels by D's attention (Eq. 4). Return the features unchanged if D has no ``attend``."""
         attend = getattr(self.bare, "attend", None)
         return features if attend is None else attend(features)

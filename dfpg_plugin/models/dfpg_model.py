@@ -1,4 +1,4 @@
-"""The training step of DFPGNet, sections 3.4 and 4.1: discriminator, then generator, from one generator forward."""
+"""The training step of DFPGNet (sections 3.4 and 4.1): one forward pass of the generator G updates D, then G."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -34,21 +34,20 @@ class DFPGModel(MendedModel):
 
     All parts come from the YAML:
 
-    - ``network_g``: the generator, any network that maps (B,3,H,W) in [0,1] to the same.
-    - ``network_prior``: the frozen extractor; with ``prior_opt``, ``gan_opt`` or ``feature_opt``. Networks that take
-      ``prior_channels`` and ``prior_strides`` and are not told get its.
-    - ``network_d``: the feature discriminator; with ``gan_opt``. If it has ``attend``, that weights the prior loss too.
-    - ``train``: ``pixel_opt`` (Eq. 7), ``prior_opt`` (Eq. 9), ``gan_opt`` (Eq. 6, 8), and for model B2 of Table 4
-      ``feature_opt`` (a loss between the extractor's features of the restored and of the sharp face), each a registered
-      loss; BasicSR's ``perceptual_opt``; ``optim_g``, ``optim_d``, ``scheduler``, ``ema_decay``, ``grad_clip_norm``;
-      and the keys of :class:`dfpg_plugin.speed.acceleration.Acceleration`.
-    - ``train: estimated_prior``: where P^ of ``prior_opt`` and ``gan_opt`` comes from. ``generator``, as in the paper:
-      ``network_g`` offers ``forward(x, return_priors=True)``. ``restored``: the extractor's features of the restored
-      face, for any other network; gradients pass through the extractor, which stays as it is.
+    - ``network_g``: the generator, any network that maps faces (B,3,H,W) in [0,1] to faces of gt's size.
+    - ``network_prior``: the frozen extractor. ``prior_opt``, ``gan_opt`` and ``feature_opt`` need it. If a network
+      takes ``prior_channels`` and ``prior_strides`` and the YAML does not give them, they are the extractor's.
+    - ``network_d``: the feature discriminator. ``gan_opt`` needs it. Its ``attend``, if any, weights the prior loss.
+    - ``train``: the losses ``pixel_opt`` (Eq. 7), ``prior_opt`` (Eq. 9), ``gan_opt`` (Eq. 6, 8) and BasicSR's
+      ``perceptual_opt``. Model B2 of Table 4 has ``feature_opt``, a loss between the extractor's features of the
+      restored and of the sharp face. Further keys are ``optim_g``, ``optim_d``, ``scheduler``, ``ema_decay``,
+      ``grad_clip_norm`` and those of :class:`dfpg_plugin.speed.acceleration.Acceleration`.
+    - ``train: estimated_prior``: where the estimate P^ of ``prior_opt`` and ``gan_opt`` comes from. ``generator``, as
+      in the paper: from ``network_g``, by ``forward(x, return_priors=True)``. ``restored``, for any other network: P^
+      is the extractor's features of the restored face. Gradients pass through the extractor and do not change it.
 
-    Logged each time: every term, the mean logits ``out_d_real`` and ``out_d_fake``, the norms of the gradients
-    ``norm_d`` and ``norm_g``, and ``cos_p1`` to ``cos_p3``, the mean cosine between the channel vectors of P_i and
-    P^_i.
+    The log has every loss term, the mean logits ``out_d_real`` and ``out_d_fake``, and the gradients' norms ``norm_d``
+    and ``norm_g``. ``cos_p1`` to ``cos_p3`` are the mean cosines between the channel vectors of P_i and P^_i.
     """
 
     def __init__(self, opt: dict) -> None:
@@ -65,15 +64,16 @@ class DFPGModel(MendedModel):
         self.generator_estimates = self.uses_priors and self.step_options.estimated_prior != RESTORED
         check_parts(self.opt, self.get_bare_model(self.net_g), self.uses_priors)
         check_accumulation(self.opt["train"], self.acceleration.accumulate)
-        needs_prior = self.uses_priors or self.cri_feature is not None
-        self.prior = self._build_prior() if needs_prior else None
+        self.prior: PriorExtractor | None = None
+        if self.uses_priors or self.cri_feature is not None:
+            self.prior = PriorExtractor.build(self.opt["network_prior"], self.device, self.acceleration)
         self.critic = None if self.opt.get("network_d") is None else self._build_critic()
         super().init_training_settings()
         processes = max(self.opt["num_gpu"], self.opt.get("world_size", 1))
         self.captured = CapturedStep(self.acceleration.recorder(self.device, processes, self._modules()))
 
     def setup_optimizers(self) -> None:
-        """Build ``optim_g``, and put the discriminator's optimizer behind it."""
+        """Build ``optim_g``, then append the discriminator's optimizer to ``optimizers``."""
         super().setup_optimizers()
         if self.critic is not None:
             self.optimizers.append(self.critic.optimizer)
@@ -85,11 +85,11 @@ class DFPGModel(MendedModel):
 
     @property
     def net_prior(self) -> nn.Module | None:
-        """The extractor under the name of its options."""
+        """The extractor under the name of its section in the YAML."""
         return None if self.prior is None else self.prior.net
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One step of D, then one of G (section 4.1). Raises NonFiniteLossError before anything is updated with it."""
+        """Update D, then G (section 4.1). Raises AstrayError, or NonFiniteLossError before it changes a weight."""
         self.check.begin(current_iter)
         parts = self.captured.begin(self.lq, self.gt, self.acceleration.accumulate)
         log: Losses = {}
@@ -106,7 +106,7 @@ class DFPGModel(MendedModel):
             self.model_ema(decay=self.ema_decay)
 
     def save(self, epoch: int, current_iter: int) -> None:
-        """Save the networks, then the training state. Raises NonFiniteLossError."""
+        """Save the networks, then the training state. Raises NonFiniteLossError or AstrayError before both."""
         self.check.settle()
         self.save_generator(current_iter)
         if self.critic is not None:
@@ -114,17 +114,17 @@ class DFPGModel(MendedModel):
         self.save_training_state(epoch, current_iter)
 
     def extra_state(self) -> dict:
-        """Return ``prior``, the record of the prior network where it keeps one, and ``scaler`` for float16."""
+        """Return ``prior``, the prior network's record of its weights, if it has one, and ``scaler`` for float16."""
         record = None if self.prior is None else self.prior.record
         state = {} if record is None else {"prior": record}
         return {**state, "scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else state
 
     def check_extra_state(self, resume_state: dict) -> None:
-        """Refuse to go on with another prior; states without a record (BasicSR's, older ones) are taken as they are."""
+        """Raise UserError if the state was made with another prior: see :func:`check_same_prior`."""
         check_same_prior(resume_state.get("prior"), self.extra_state().get("prior", {}))
 
     def resume_training(self, resume_state: dict) -> None:
-        """Go on from a state, with the scale of the losses that it had."""
+        """Load a training state and the scale that the losses had."""
         super().resume_training(resume_state)
         if self.scaler.is_enabled() and "scaler" in resume_state:
             self.scaler.load_state_dict(resume_state["scaler"])
@@ -137,7 +137,10 @@ class DFPGModel(MendedModel):
         terms: Callable[[Part], tuple[Losses, Losses]],
         norm_name: str,
     ) -> Losses:
-        """Update a network with the losses of all parts of the batch; return them, the norm and what else is logged."""
+        """Update a network with the losses of all parts of the batch. Return all values for the log.
+
+        ``terms`` returns the losses of a part and other values for the log. ``norm_name``: the gradient's in the log.
+        """
         compute = partial(self._gradients, parts, net, optimizer, terms)
         losses, others = self.captured.gradients(norm_name, net, compute)
         self.scaler.unscale_(optimizer)
@@ -155,31 +158,33 @@ class DFPGModel(MendedModel):
         optimizer: torch.optim.Optimizer,
         terms: Callable[[Part], tuple[Losses, Losses]],
     ) -> tuple[Losses, Losses]:
-        """Add up the gradients of all parts' losses; return the means of the losses and of what else is logged."""
+        """Add up the gradients of all parts. Return the means of the losses and of the other values for the log."""
         optimizer.zero_grad(set_to_none=True)
         losses: Losses = {}
         others: Losses = {}
         for i, part in enumerate(parts):
             share = len(part.lq) / len(self.lq)
             with gathering(net, last=i == len(parts) - 1):
-                of_part, beside = terms(part)
-                total = share * torch.stack(list(of_part.values())).sum()
-                self.scaler.scale(total * self.check.factor(of_part)).backward()
-            for sums, values in ((losses, of_part), (others, beside)):
+                part_losses, part_others = terms(part)
+                total = share * torch.stack(list(part_losses.values())).sum()
+                self.scaler.scale(total * self.check.factor(part_losses)).backward()
+            for sums, values in ((losses, part_losses), (others, part_others)):
                 for name, value in values.items():
                     sums[name] = sums.get(name, 0) + share * value.detach()
         return losses, others
 
     def _estimate(self, part: Part, with_graph: bool) -> Estimate:
-        """Return what the networks make of a part, and keep it there. ``with_graph``: for gradients of the generator.
+        """Return the networks' outputs for a part, and keep them there. ``with_graph``: let gradients reach G.
 
-        What was kept is returned again where it serves: D and G share one forward pass of the generator.
+        Outputs that were kept are returned again if they suffice. D and G thus share one forward pass of G.
         """
         kept = part.estimate
         if kept is not None and (kept.has_graph or not with_graph):
             return kept
         bare = self.get_bare_model(self.net_g)
-        target = kept.target if kept is not None else [] if self.prior is None else self.prior.target(part.gt)
+        target = [] if kept is None else kept.target
+        if kept is None and self.prior is not None:
+            target = self.prior.target(part.gt)
         estimated: Sequence[Tensor] = ()
         with torch.set_grad_enabled(with_graph):
             with autocast(self.acceleration.amp, self.device), explaining(bare, part.lq):
@@ -196,13 +201,13 @@ class DFPGModel(MendedModel):
         return part.estimate
 
     def _discriminator_losses(self, critic: Critic, part: Part) -> tuple[Losses, Losses]:
-        """Eq. 6 on logits: the two terms, and the mean logits."""
-        # the graph of a whole batch serves both updates; of several parts, no graph is kept meanwhile
+        """Return the two terms of Eq. 6, and the mean logits."""
+        # a whole batch keeps its graph for G's update; with several parts, keeping all graphs would take memory
         estimate = self._estimate(part, with_graph=len(part.lq) == len(self.lq))
         return critic.losses(estimate.target, estimate.estimated)
 
     def _generator_losses(self, part: Part) -> tuple[Losses, Losses]:
-        """The weighted terms of Eq. 10, and those of the ablations; and the cosines of P and its estimate."""
+        """Return the weighted terms of Eq. 10 and of the ablations, and the cosines of P and its estimate."""
         estimate = self._estimate(part, with_graph=True)
         restored, estimated, target = estimate.restored, estimate.estimated, estimate.target
         losses: Losses = {}
@@ -210,7 +215,8 @@ class DFPGModel(MendedModel):
             losses["l_g_pix"] = self.cri_pix(restored, part.gt)
         if self.cri_perceptual is not None:
             percep, style = self.cri_perceptual(restored, part.gt)
-            losses.update({k: v for k, v in (("l_g_percep", percep), ("l_g_style", style)) if v is not None})
+            terms = {"l_g_percep": percep, "l_g_style": style}
+            losses.update({name: term for name, term in terms.items() if term is not None})
         if self.cri_feature is not None and self.prior is not None:
             features = self.prior.features(restored) if self.generator_estimates else estimated
             pairs = zip(features, target, strict=True)
@@ -241,9 +247,6 @@ class DFPGModel(MendedModel):
     def _build_loss(self, options: Mapping) -> nn.Module:
         loss = build_loss(options).to(self.device)
         return self.acceleration.compiled(loss, self.device) if is_ours(loss) else loss
-
-    def _build_prior(self) -> PriorExtractor:
-        return PriorExtractor.build(self.opt["network_prior"], self.device, self.acceleration)
 
     def _build_critic(self) -> Critic:
         net = self.model_to_device(build_network(self.opt["network_d"]))

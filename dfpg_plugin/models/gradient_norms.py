@@ -1,22 +1,22 @@
-"""Whether a training is going astray: its gradients stay finite, and become larger than they ever were."""
+"""Notice that a training goes astray: its gradients stay finite, but become far larger than before."""
 
 import math
 import statistics
 from collections import defaultdict, deque
 
-LATEST = 1000  # norms that are compared with
-LEAST = 100  # norms without which nothing is said
+LATEST = 1000  # norms whose median a new norm is compared with
+LEAST = 100  # norms that a comparison needs
 
 
 class AstrayError(FloatingPointError):
-    """A gradient is so much larger than those before that the network can't be saved any more."""
+    """A gradient is far larger than the gradients before it: the training can't recover."""
 
 
 class GradientNorms:
-    """The norms of each update's latest gradients.
+    """The norms of the latest gradients, for D's update and for G's.
 
-    ``far``: how many times the median a norm may be. In the one training that went astray, D's norm rose slowly to 100
-    times the median and then to 1e10 times.
+    ``far``: the largest factor between a norm and the median of the norms before it. In the one known training that
+    went astray, D's norm rose slowly to 100 times the median, and then to 1e10 times.
     """
 
     def __init__(self, far: float) -> None:
@@ -24,14 +24,18 @@ class GradientNorms:
         self.latest: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LATEST))
 
     def add(self, name: str, iteration: int, norm: float) -> None:
-        """Add the norm of the gradient called ``name``. Raises AstrayError if it is over ``far`` times the median."""
-        if not math.isfinite(norm):  # a GradScaler leaves such an update out
+        """Add a norm of the gradient called ``name``.
+
+        Raises AstrayError if there are LEAST norms before it and the norm is over ``far`` times their median.
+        """
+        if not math.isfinite(norm):  # a GradScaler skips such an update
             return
         before = self.latest[name]
-        if len(before) >= LEAST and norm > self.far * (median := statistics.median(before)) > 0:
+        median = statistics.median(before) if len(before) >= LEAST else 0
+        if norm > self.far * median > 0:
             raise AstrayError(
                 f"{name} is {norm:.1e} at iteration {iteration}, and the median of the {len(before)} before is "
-                f"{median:.1e}: the training has gone astray. Go on from a checkpoint before it (path: resume_state) "
+                f"{median:.1e}: the training has gone astray. Resume from an earlier checkpoint (path: resume_state) "
                 "with a lower learning rate."
             )
         before.append(norm)

@@ -1,4 +1,4 @@
-"""How models load the weights of a network; BasicSR's own models too, by :func:`dfpg_plugin.compat.mend_loading`."""
+"""Load a network's weights. BasicSR's own models use this function too: see :func:`dfpg_plugin.compat.mend_loading`."""
 
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
@@ -11,12 +11,15 @@ from dfpg_plugin.weight_names import load_into, with_fitting_names
 def load_network(
     model: BaseModel, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
 ) -> None:
-    """Load weights under ``param_key``, ``params``, another of CONTAINERS or bare; nothing is executed.
+    """Load a network's weights from a file. No code in the file is executed.
 
-    BasicSR raises KeyError for the others (base_model.py:290-295), and takes off no wrapper but ``module.``. What a
-    file lacks of the averaged weights starts as the generator's; BasicSR leaves other random ones there
-    (sr_model.py:42-51). Raises UserError, naming the file, where it is missing, damaged or does not fit, and without
-    ``strict`` where nothing in it does.
+    The weights stand under ``param_key``, ``params``, another key of CONTAINERS, or directly in the file. BasicSR
+    raises KeyError unless they stand under one of the first two (base_model.py:290-295). The names of known wrappers
+    are removed from the weights' names. BasicSR removes only ``module.``.
+
+    Averaged weights that the file lacks are copied from the generator. BasicSR leaves random weights there
+    (sr_model.py:46-50). Raises UserError, with the file's name, if the file is missing or damaged or does not fit the
+    network. Without ``strict``, a file fits if any of its weights fits.
     """
     state, found = load_weights(load_path, (param_key, "params", *CONTAINERS))
     bare = model.get_bare_model(net)

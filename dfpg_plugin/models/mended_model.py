@@ -1,6 +1,6 @@
-"""BasicSR's SRModel without the defects that a subclass can mend, under its own training loop and under ours.
+"""BasicSR's SRModel without the defects that a subclass can mend, for BasicSR's training loop and this package's.
 
-Each method names what it mends in BasicSR 1.4.2; ``docs/basicsr_defects.md`` says what a user sees of it.
+Each method names the defect of BasicSR 1.4.2 that it mends. ``docs/basicsr_defects.md`` says what a user sees of it.
 """
 
 import os
@@ -31,12 +31,12 @@ BEST = "best"
 
 
 class MendedModel(SRModel):
-    """A base for models; not registered itself."""
+    """The base class of this package's models. MendedModel itself is not registered."""
 
     def __init__(self, opt: dict) -> None:
         if opt["num_gpu"] == 0:
-            # the small initial weights make denormal activations, which are slow on a CPU; threads that start later
-            # inherit the flag, hence before the first tensor
+            # small initial weights make denormal activations, which are slow on a CPU; set before the first tensor,
+            # because only threads that start later inherit the setting
             torch.set_flush_denormal(True)
         self.val_options = Val.read("val", opt.get("val"))
         self.acceleration = Acceleration.read(opt.get("train") or {})
@@ -47,7 +47,11 @@ class MendedModel(SRModel):
         self.check = StepCheck(self.device, TrainingStep.read("train", opt.get("train")).astray_factor, processes)
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """Wrap for several processes on CPUs too: BasicSR asks for a CUDA device (base_model.py:98)."""
+        """Move a network to the device, compile it if the options say so, and wrap it for several processes.
+
+        CPUs are supported. BasicSR asks for a CUDA device (base_model.py:98). Raises UserError if ``train:compile`` is
+        true and one process has several GPUs.
+        """
         if self.acceleration.compile and self.opt["num_gpu"] > 1 and not self.opt["dist"]:
             raise UserError("train:compile: needs one process for each GPU. Start with torchrun, or set num_gpu: 1.")
         net = self.acceleration.compiled(channels_last(net.to(self.device)), self.device)
@@ -56,9 +60,9 @@ class MendedModel(SRModel):
         return super().model_to_device(net)
 
     def feed_data(self, data: Mapping[str, Tensor]) -> None:
-        """Take ``lq`` and, where there is one, ``gt``, both (B,3,H,W), in the memory layout of the network.
+        """Copy ``lq`` and ``gt``, if there is one, to the device: (B,3,H,W), with the channels last in memory.
 
-        Pinned memory is copied while the GPU still works on the last batch, for which BasicSR waits (sr_model.py:90).
+        Pinned memory is copied while the GPU still works on the last batch. BasicSR waits first (sr_model.py:88-90).
         """
         self.lq: Tensor = self._on_device(data["lq"])
         if "gt" in data:
@@ -68,16 +72,16 @@ class MendedModel(SRModel):
         return images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
 
     def get_optimizer(self, optim_type: str, params: Iterable, lr: float, **kwargs: object) -> torch.optim.Optimizer:
-        """Build any optimizer of ``torch.optim``, fused where torch has it so: BasicSR knows Adam only.
+        """Build any optimizer of ``torch.optim``, fused if torch can. BasicSR knows only Adam (base_model.py:107).
 
-        ``fused: false`` in the options asks for torch's plain one (base_model.py:107).
+        ``fused: false`` in the options asks for torch's implementation that is not fused.
         """
         return build_optimizer(optim_type, params, lr, kwargs)
 
     def setup_schedulers(self) -> None:
-        """Build any scheduler of ``torch.optim.lr_scheduler``; a constant rate where none is named.
+        """Build a scheduler of BasicSR or ``torch.optim.lr_scheduler``. The rate is constant if none is named.
 
-        It is stepped every iteration. BasicSR knows three of its own and needs one (base_model.py:113-121).
+        Schedulers are stepped every iteration. BasicSR knows only its own and needs one (base_model.py:113-121).
         """
         options = dict(self.opt["train"].get("scheduler") or {"type": "ConstantLR", "factor": 1.0})
         if options.get("type") in BASICSR_SCHEDULERS:
@@ -87,10 +91,10 @@ class MendedModel(SRModel):
         self.schedulers = [build(optimizer, **options) for optimizer in self.optimizers]
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
-        """Step the schedulers, then warm up linearly: rate * current_iter / warmup_iter before ``warmup_iter``.
+        """Step the schedulers. Before ``warmup_iter``, set the rates to rate * current_iter / warmup_iter.
 
-        BasicSR's chained schedulers start from the last warm-up rate and stay below for ever (base_model.py:181); here
-        they go on from their own last rate.
+        A scheduler computes each rate from the last one. Here this is the scheduler's own last rate. In BasicSR it is
+        the last warm-up rate, so that the rate stays too low for ever (base_model.py:181).
         """
         for scheduler in self.schedulers:
             for group, lr in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
@@ -103,7 +107,7 @@ class MendedModel(SRModel):
 
     @torch.no_grad()
     def model_ema(self, decay: float = 0.999) -> None:
-        """Average the weights and copy the buffers, which BasicSR leaves at their first values (base_model.py:75)."""
+        """Average the weights and copy the buffers. BasicSR leaves buffers at their first values (base_model.py:75)."""
         net = self.get_bare_model(self.net_g)
         average_all = get_ema_multi_avg_fn(decay)
         average_all(list(self.net_g_ema.parameters()), list(net.parameters()), None)
@@ -112,7 +116,7 @@ class MendedModel(SRModel):
 
     @torch.no_grad()
     def reduce_loss_dict(self, loss_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Average over the processes; BasicSR waits for the GPU besides (base_model.py:378)."""
+        """Return the mean of each loss over all processes, on the device. BasicSR waits here (base_model.py:378)."""
         values = torch.stack([value.detach().float().mean() for value in loss_dict.values()])
         if self.opt["dist"]:
             distributed.all_reduce(values)
@@ -120,17 +124,18 @@ class MendedModel(SRModel):
         return dict(zip(loss_dict, values, strict=True))
 
     def get_current_log(self) -> dict[str, float]:
-        """Return the logged values, which are fetched from the GPU here. Raises NonFiniteLossError."""
+        """Fetch the logged values from the GPU and return them. Raises NonFiniteLossError or AstrayError."""
         self.check.settle()
         return dict(zip(self.log_dict, torch.stack(list(self.log_dict.values())).tolist(), strict=True))
 
     @torch.no_grad()
     def test(self) -> None:
-        """Restore ``lq`` with the EMA's weights where there are any, without the wrapper for several processes.
+        """Restore ``lq`` with the averaged weights if there are any, and without the wrapper for several processes.
 
-        BasicSR calls the wrapper on one rank alone, whose buffers then wait for the others (sr_model.py:125). ``val``:
-        ``pad_to`` pads by reflection to a multiple for networks that need one, ``tile`` restores larger images in tiles
-        of so many px, which overlap by ``tile_overlap`` (32), ``amp`` computes in ``bfloat16`` or ``float16``.
+        BasicSR calls the wrapper in one process, which then waits for the others to take its buffers (sr_model.py:129).
+        Keys of ``val``: ``pad_to`` pads by reflection to a multiple of so many px, for networks that need a multiple.
+        ``tile`` restores larger images in tiles of so many px, which overlap by ``tile_overlap`` px (32). ``amp``
+        computes in ``bfloat16`` or ``float16``. Raises UserError if the network fails or returns another size.
         """
         net = getattr(self, "net_g_ema", None) or self.get_bare_model(self.net_g)
         val, scale = self.val_options, self.opt.get("scale") or 1
@@ -145,7 +150,7 @@ class MendedModel(SRModel):
 
         was_training = net.training
         net.eval()
-        with torch.compiler.set_stance("force_eager"):  # images of many sizes: a compilation for each would take longer
+        with torch.compiler.set_stance("force_eager"):  # images have many sizes: compiling for each would take longer
             if val.tile is None:
                 self.output = restore(self.lq)
             else:
@@ -153,7 +158,7 @@ class MendedModel(SRModel):
         net.train(was_training)
 
     def nondist_validation(self, dataloader: DataLoader, current_iter: int, tb_logger: object, save_img: bool) -> None:
-        """Validate as BasicSR does; keep ``net_g_best.pth`` by the first metric on the first set validated."""
+        """Validate as BasicSR does. Save ``net_g_best.pth`` if the first metric on the first set is the best so far."""
         validate(self, dataloader, current_iter, tb_logger, save_img)
         records = getattr(self, "best_metric_results", None)
         if not self.is_train or not records:
@@ -164,11 +169,11 @@ class MendedModel(SRModel):
             self.save_generator(BEST)
 
     def dist_validation(self, dataloader: DataLoader, current_iter: int, tb_logger: object, save_img: bool) -> None:
-        """Validate in all processes, an image in each: BasicSR does in the first alone (sr_model.py:134)."""
+        """Validate in all processes, each with some of the images. BasicSR uses only the first (sr_model.py:133)."""
         self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
 
     def save_generator(self, label: int | str) -> None:
-        """Save ``net_g_{label}.pth`` in BasicSR's layout: ``params`` and, with an EMA, ``params_ema``."""
+        """Save ``net_g_{label}.pth`` in BasicSR's layout: ``params`` and, if weights are averaged, ``params_ema``."""
         ema = getattr(self, "net_g_ema", None)
         nets, keys = ([self.net_g], ["params"]) if ema is None else ([self.net_g, ema], ["params", "params_ema"])
         self.save_network(nets, "net_g", label, param_key=keys)
@@ -181,21 +186,25 @@ class MendedModel(SRModel):
         current_iter: int | str,
         param_key: str | list = "params",
     ) -> None:
-        """Write ``{net_label}_{current_iter}.pth``, whole or not at all; -1 stands for ``latest``.
+        """Write ``{net_label}_{current_iter}.pth``, whole or not at all. An iteration of -1 is named ``latest``.
 
-        BasicSR writes in place and goes on with "Just ignore it" where that fails (base_model.py:225-240). Raises
-        UserError instead.
+        Raises UserError if that fails. BasicSR writes in place, and after an error goes on with "Just ignore it"
+        (base_model.py:225-240).
         """
         nets = net if isinstance(net, list) else [net]
         keys = param_key if isinstance(param_key, list) else [param_key]
         label = "latest" if current_iter == -1 else current_iter
-        states = {k: self.get_bare_model(n).state_dict() for n, k in zip(nets, keys, strict=True)}
-        content = {k: {name: value.cpu() for name, value in state.items()} for k, state in states.items()}
+        content = {}
+        for key, one in zip(keys, nets, strict=True):
+            content[key] = {name: value.cpu() for name, value in self.get_bare_model(one).state_dict().items()}
         save_whole(content, os.path.join(self.opt["path"]["models"], f"{net_label}_{label}.pth"))
 
     @master_only
     def save_training_state(self, epoch: int, current_iter: int) -> None:
-        """Write ``{current_iter}.state`` in BasicSR's layout, whole or not at all (base_model.py:323-338)."""
+        """Write ``{current_iter}.state`` in BasicSR's layout, whole or not at all. Write nothing for -1.
+
+        Raises UserError if that fails. BasicSR goes on with "Just ignore it" (base_model.py:323-338).
+        """
         if current_iter == -1:
             return
         state = {
@@ -209,24 +218,25 @@ class MendedModel(SRModel):
         save_whole(state, os.path.join(self.opt["path"]["training_states"], f"{current_iter}.state"))
 
     def extra_state(self) -> dict:
-        """Return what else belongs in the training state, as plain values: BasicSR reads only its own keys."""
+        """Return further entries of the training state, as plain values. BasicSR reads only its own entries."""
         return {}
 
     def check_extra_state(self, resume_state: dict) -> None:
-        """Raise UserError where ``resume_state`` belongs to another run than the options describe."""
+        """Raise UserError if ``resume_state`` is of another run than the options describe."""
 
     def resume_training(self, resume_state: dict) -> None:
-        """Go on from a state with the given options and the best metrics so far.
+        """Load a training state and its best metrics. Options that were changed since then take effect.
 
-        BasicSR takes the earlier options from it and forgets the best metrics (base_model.py:350-353).
+        BasicSR goes on with the earlier options and forgets the best metrics (base_model.py:350-353).
         """
         self.check_extra_state(resume_state)
-        super().resume_training(state := with_given_options(self, resume_state))
+        state = with_given_options(self, resume_state)
+        super().resume_training(state)
         if state["best_metric_results"]:
             self.best_metric_results = state["best_metric_results"]
 
     def _best_as_plain_values(self) -> dict:
-        """Return the records without NumPy's numbers, which a safe load refuses."""
+        """Return the best metrics as plain floats. torch's safe loading refuses NumPy's numbers."""
         records = getattr(self, "best_metric_results", {})
         return {
             name: {metric: {**record, "val": float(record["val"])} for metric, record in metrics.items()}

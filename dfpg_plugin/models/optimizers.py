@@ -15,18 +15,22 @@ NEEDS_A_METRIC = "ReduceLROnPlateau"
 
 
 def build_optimizer(name: str, params: Iterable, lr: float, options: Mapping[str, Any]) -> Optimizer:
-    """Build an optimizer of ``torch.optim``, fused where torch has it so and the options do not say otherwise.
+    """Build the optimizer ``name`` of ``torch.optim``, fused if torch can and ``options`` do not say otherwise.
 
-    Raises UserError for names that torch does not have.
+    Raises UserError for a name that ``torch.optim`` does not have.
     """
     kind = _from_torch("optimizer", torch.optim, name)
-    # of SGD with momentum, a first step that is left out leaves behind memory that was never written
-    can_be = "fused" in signature(kind).parameters and not options.get("foreach") and not options.get("momentum")
-    return kind(params, lr=lr, **{**({"fused": True} if can_be else {}), **options})
+    # momentum: if the first step of a fused SGD is skipped, its momentum is memory that was never written
+    can_be_fused = "fused" in signature(kind).parameters and not options.get("foreach") and not options.get("momentum")
+    defaults = {"fused": True} if can_be_fused else {}
+    return kind(params, lr=lr, **{**defaults, **options})
 
 
 def scheduler_class(name: str | None) -> type:
-    """Return a class of ``torch.optim.lr_scheduler``. Raises UserError for others, and for one that needs a metric."""
+    """Return the class ``name`` of ``torch.optim.lr_scheduler``.
+
+    Raises UserError for another name, and for ReduceLROnPlateau, which needs a metric.
+    """
     return _from_torch("scheduler", torch.optim.lr_scheduler, name)
 
 

@@ -1,4 +1,4 @@
-"""The frozen network of a DFPGModel whose features are the prior."""
+"""The frozen network of a DFPGModel. Its features of a sharp face are the prior."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from dfpg_plugin.speed.acceleration import Acceleration, channels_last
 
 @dataclass(frozen=True)
 class PriorExtractor:
-    """The network that gives [P1, P2, P3] of a face."""
+    """The network that computes the features [P1, P2, P3] of a face."""
 
     net: nn.Module
 
     @classmethod
     def build(cls, options: Mapping, device: torch.device, acceleration: Acceleration) -> "PriorExtractor":
-        """Build the network of ``network_prior``'s options, frozen and in eval mode."""
+        """Build the network from the options ``network_prior``, frozen and in eval mode."""
         net = build_network(options).to(device)
         if is_ours(net):
             net = channels_last(net)
@@ -30,18 +30,18 @@ class PriorExtractor:
         return cls(net)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Return the features of (B,3,H,W) in [0,1]. Gradients pass through to the images."""
+        """Return the features of images (B,3,H,W) in [0,1]. Gradients flow back to the images."""
         # a network of another package may rely on the order (B,C,H,W) in memory
         return self.net(images if is_ours(self.net) else images.contiguous())
 
     @torch.no_grad()
     def target(self, gt: Tensor) -> list[Tensor]:
-        """Return the features of sharp faces, without a graph. Raises UserError where they are no feature maps."""
+        """Return the features of sharp faces, without a graph. Raises UserError unless they are maps (B,C,H,W)."""
         features = self.features(gt)
         check_feature_maps(type(self.net).__name__, features)
         return features
 
     @property
     def record(self) -> dict | None:
-        """Return what the network says of its weights, for the training state; None where it says nothing."""
+        """Return the network's own record of its weights, for the training state. None: the network has no record."""
         return getattr(self.net, "record", None)

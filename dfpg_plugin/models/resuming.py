@@ -1,6 +1,6 @@
-"""A training state under the options that are given now: what was changed in them takes effect, and is said.
+"""Combine a training state with the options of this start. Changed options take effect, and the log names them.
 
-``load_state_dict`` of torch takes every hyperparameter from the state. An option that was changed between two starts of
+torch's ``load_state_dict`` takes every hyperparameter from the state. An option that was changed between two starts of
 a training would then be logged and have no effect.
 """
 
@@ -15,14 +15,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from dfpg_plugin.checks import UserError
 
 TYPES = "types"  # the state's key for the names of the optimizers' and schedulers' classes
-IN_ORDER = ("optim_g", "optim_d")  # as every model of BasicSR and of this package builds them
-NO_OPTION = {"lr", "params"}  # of a group: the rate at this iteration is the schedule's
-HOW = {"fused", "foreach", "capturable", "differentiable"}  # how it is computed: always as it is built now
+IN_ORDER = ("optim_g", "optim_d")  # the order in which models of BasicSR and of this package build their optimizers
+NO_OPTION = {"lr", "params"}  # entries of a parameter group that are no options: the schedule sets lr
+IMPLEMENTATION = {"fused", "foreach", "capturable", "differentiable"}  # always those of the newly built optimizer
 INSTEAD = "Set it as it was, or begin a new run from the weights by path:pretrain_network_g."
-MOMENTA = {"betas", "momentum"}
-SIGNS = {"betas", "momentum", "lr_decay", "alpha", "rho", "etas", "max_iter"}  # tell types of optimizers apart
-NEEDS_STATE = {"amsgrad", "centered"}  # what an optimizer keeps for them was not gathered
-MOVING = {  # of a scheduler: what follows from its options and the iteration
+MOMENTA = {"betas", "momentum"}  # options that a scheduler with cycle_momentum changes
+SIGNS = {"betas", "momentum", "lr_decay", "alpha", "rho", "etas", "max_iter"}  # options that tell optimizers apart
+NEEDS_STATE = {"amsgrad", "centered"}  # options that need values for each weight, kept from the first step on
+MOVING = {  # entries of a scheduler's state that follow from its options and the iteration
     *("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial", "verbose"),
     *("base_lrs", "T_cur", "T_i"),
 }
@@ -35,49 +35,49 @@ def types_of(model: BaseModel) -> dict[str, list[str]]:
 
 
 def with_given_options(model: BaseModel, state: Mapping) -> dict:
-    """Return ``state`` with the rates, schedules and other options of a newly built model's optimizers.
+    """Return a copy of ``state`` with the options of a newly built model's optimizers and schedulers.
 
-    A changed rate or schedule goes on as if the run had begun with it. What the options leave as it was keeps its bits.
-    The best metrics are those that the options still name. Raises UserError for another type of optimizer.
+    A changed rate or schedule goes on as if the run had begun with it. Unchanged values stay equal bit by bit. Best
+    values are kept for the metrics that the options still name. Raises UserError for another type of optimizer, and for
+    a new option that needs values which the earlier run did not keep, such as ``amsgrad``.
     """
     best = _best_records(model.opt, state.get("best_metric_results") or {})
     counts = {len(part) for part in (model.optimizers, model.schedulers, state["optimizers"], state["schedulers"])}
-    if len(counts) > 1:  # a state of another model, which says so itself
+    if len(counts) > 1:  # a state of another model: the model's own check raises
         return {**state, "best_metric_results": best}
     changes: list[str] = []
     pairs = [_carried_over(model, state, i, changes) for i in range(len(model.optimizers))]
     if changes:
         text = "; ".join(dict.fromkeys(changes))
         get_root_logger().info(f"Changed since iteration {state['iter']}, and in effect from now on: {text}.")
-    optimizers, schedulers = ([pair[i] for pair in pairs] for i in range(2))
-    return {**state, "optimizers": optimizers, "schedulers": schedulers, "best_metric_results": best}
+    states = {"optimizers": [pair[0] for pair in pairs], "schedulers": [pair[1] for pair in pairs]}
+    return {**state, **states, "best_metric_results": best}
 
 
 def _carried_over(model: BaseModel, state: Mapping, i: int, changes: list[str]) -> tuple[dict, dict]:
-    """Return the states of an optimizer and its scheduler under the given options; add to ``changes`` what is new."""
+    """Return the states of optimizer ``i`` and its scheduler with the given options. Add each change to ``changes``."""
     optimizer, scheduler = model.optimizers[i], model.schedulers[i]
-    of_optimizer, of_scheduler = state["optimizers"][i], state["schedulers"][i]
-    saved = of_optimizer["param_groups"]
+    optimizer_state, scheduler_state = state["optimizers"][i], state["schedulers"][i]
+    saved = optimizer_state["param_groups"]
     key = _option_key(model.opt, i)
     _check_type(key, optimizer, saved[0], _saved_type(state, "optimizers", i))
     changed = _changed_options(optimizer, scheduler, saved[0])
-    schedule = list(_changed_schedule(scheduler, of_scheduler, _saved_type(state, "schedulers", i)))
+    schedule = list(_changed_schedule(scheduler, scheduler_state, _saved_type(state, "schedulers", i)))
     for name, (old, new) in changed.items():
+        # alpha: the optimizer is RMSprop, which makes room for momentum only in its first step
         if new and not old and (name in NEEDS_STATE or (name == "momentum" and "alpha" in saved[0])):
             raise UserError(f"{key}:{name}: {new} can't go on from a state of {old}. {INSTEAD}")
-    changes += [
-        f"{key}:{name.removeprefix('initial_')} {_plain(old)} -> {_plain(new)}" for name, (old, new) in changed.items()
-    ]
+        changes.append(f"{key}:{name.removeprefix('initial_')} {_as_list(old)} -> {_as_list(new)}")
     changes += schedule
-    names = {*changed, *HOW}
+    names = {*changed, *IMPLEMENTATION}
     if schedule or "initial_lr" in changed:
         _replay(scheduler, state["iter"])
-        of_scheduler = scheduler.state_dict()
+        scheduler_state = scheduler.state_dict()
         names = set(optimizer.param_groups[0]) - {"params"}
     groups = [dict(group) for group in saved]
-    for group, own in zip(groups, optimizer.param_groups, strict=False):  # torch says where there are others
+    for group, own in zip(groups, optimizer.param_groups, strict=False):  # torch raises if their numbers differ
         group.update({name: own[name] for name in names if name in own})
-    return {**of_optimizer, "param_groups": groups}, of_scheduler
+    return {**optimizer_state, "param_groups": groups}, scheduler_state
 
 
 def _option_key(opt: Mapping, i: int) -> str:
@@ -86,16 +86,17 @@ def _option_key(opt: Mapping, i: int) -> str:
 
 
 def _saved_type(state: Mapping, part: str, i: int) -> str | None:
-    """Return the name of a class; None for states of BasicSR's and of earlier versions, which do not hold it."""
+    """Return the saved name of a class, or None. States of BasicSR and of earlier versions have no such names."""
     return state[TYPES][part][i] if TYPES in state else None
 
 
 def _check_type(key: str, optimizer: Optimizer, saved: Mapping, saved_type: str | None) -> None:
+    """Raise UserError if the saved optimizer is of another type. Without a saved name, its options tell the type."""
     name = type(optimizer).__name__
     if saved_type is None:
-        own_way = optimizer.defaults.get("decoupled_weight_decay", False)
+        decoupled = optimizer.defaults.get("decoupled_weight_decay", False)
         is_same = SIGNS & saved.keys() == SIGNS & optimizer.defaults.keys()
-        is_same = is_same and saved.get("decoupled_weight_decay", own_way) == own_way
+        is_same = is_same and saved.get("decoupled_weight_decay", decoupled) == decoupled
     else:
         is_same = saved_type == name
     if not is_same:
@@ -105,44 +106,50 @@ def _check_type(key: str, optimizer: Optimizer, saved: Mapping, saved_type: str 
 
 
 def _changed_options(optimizer: Optimizer, scheduler: LRScheduler, saved: Mapping) -> dict[str, tuple]:
-    """Return the saved and the given value of every option that differs."""
-    moved_by_schedule = MOMENTA if getattr(scheduler, "cycle_momentum", False) else set()
+    """Return the saved value and the given value of every option that differs, by its name."""
+    passed_over = NO_OPTION | IMPLEMENTATION | (MOMENTA if getattr(scheduler, "cycle_momentum", False) else set())
     own = optimizer.param_groups[0]
-    names = [name for name in own if name in saved and name not in NO_OPTION | HOW | moved_by_schedule]
-    return {name: (saved[name], own[name]) for name in names if _plain(saved[name]) != _plain(own[name])}
+    names = [name for name in own if name in saved and name not in passed_over]
+    return {name: (saved[name], own[name]) for name in names if _as_list(saved[name]) != _as_list(own[name])}
 
 
 def _changed_schedule(scheduler: LRScheduler, saved: Mapping, saved_type: str | None) -> Iterator[str]:
-    """Yield a text for every difference between a scheduler and a saved one."""
-    own = scheduler.state_dict()
-    is_same = own.keys() - MOVING == saved.keys() - MOVING if saved_type is None else None
-    if is_same is False or saved_type not in (None, type(scheduler).__name__):
-        yield f"train:scheduler:type {saved_type or 'another'} -> {type(scheduler).__name__}"
+    """Yield a text for every difference between a scheduler's options and the saved ones."""
+    own, own_type = scheduler.state_dict(), type(scheduler).__name__
+    is_same_type = saved_type == own_type
+    if saved_type is None:
+        is_same_type = own.keys() - MOVING == saved.keys() - MOVING
+    if not is_same_type:
+        yield f"train:scheduler:type {saved_type or 'another'} -> {own_type}"
         return
     for name in own:
-        if name in saved and name not in MOVING and _plain(saved[name]) != _plain(own[name]):
-            yield f"train:scheduler:{name} {_in_words(saved[name])} -> {_in_words(own[name])}"
+        if name in saved and name not in MOVING and _as_list(saved[name]) != _as_list(own[name]):
+            yield f"train:scheduler:{name} {_as_in_yaml(saved[name])} -> {_as_in_yaml(own[name])}"
 
 
 def _replay(scheduler: LRScheduler, iteration: int) -> None:
-    """Step a new scheduler to where it is after ``iteration`` iterations."""
+    """Step a new scheduler as ``iteration`` iterations do. The first iteration makes no step."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch expects a step of the optimizer before each
+        warnings.simplefilter("ignore")  # torch warns of a scheduler's step without a step of the optimizer
         for _ in range(iteration - 1):
             scheduler.step()
 
 
-def _plain(value: object) -> object:
+def _as_list(value: object) -> object:
+    """Return a tuple as a list, and any other value as it is."""
     return list(value) if isinstance(value, tuple) else value
 
 
-def _in_words(value: object) -> object:
-    """Return a value as a YAML has it: BasicSR and torch count milestones."""
-    return sorted(value) if isinstance(value, Mapping) else _plain(value)
+def _as_in_yaml(value: object) -> object:
+    """Return a value as the YAML has it. BasicSR and torch keep the list of milestones as a Counter."""
+    return sorted(value) if isinstance(value, Mapping) else _as_list(value)
 
 
 def _best_records(opt: Mapping, saved: Mapping) -> dict:
-    """Return the best values of the metrics that the options name; BasicSR knows no metric that is added later."""
+    """Return the best values of the metrics that the options name now.
+
+    A metric that was added, or whose ``better`` was changed, starts anew. BasicSR would fail at an added metric.
+    """
     metrics = (opt.get("val") or {}).get("metrics") or {}
     best: dict[str, dict] = {}
     for dataset, records in saved.items():

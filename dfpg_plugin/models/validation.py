@@ -1,4 +1,4 @@
-"""Validate as BasicSR does, and share out the images over the processes of a training."""
+"""Validate as BasicSR does, but share the images among the processes of a training."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def validate(model: SRModel, loader: DataLoader, current_iter: int | str, tb_log
 
     Each process measures every ``world_size``-th image, and then learns the values of all images. The values are added
     in the order of the images, so that the means are those of a single process. In BasicSR, the first process measures
-    all images while the other processes wait (sr_model.py:134).
+    all images while the other processes wait (sr_model.py:133).
     """
     rows = _gathered(list(_measure(model, loader, current_iter, save_img)), model.opt)
     metrics = model.opt["val"].get("metrics")

@@ -59,14 +59,15 @@ class Acceleration:
     """The keys of ``train`` that change how a step is computed, not which step.
 
     - ``amp``: the type in which the generator computes, ``bfloat16`` or ``float16``, under torch's autocast. The
-      weights, the prior, the discriminator, losses and optimizers stay in float32. So does DFPGNet's last layer: the
-      step's losses are then those of float32 to about 1e-5. ``float16`` scales the losses (torch's GradScaler).
+      weights, the prior, the discriminator, losses and optimizers stay in float32. DFPGNet's last layer stays in
+      float32 too, so that the step's losses differ from those of float32 by about 1e-5. With ``float16``, torch's
+      GradScaler scales the losses.
     - ``accumulate``: into how many parts a batch is cut. The parts are computed one after the other, and their
-      gradients are added. The update is that of the whole batch, in the memory of one part. With a discriminator, the
-      generator runs once more for each part.
-    - ``compile``: whether ``torch.compile`` compiles the networks for their training. By default, networks
-      with ``compiled_parts`` are compiled on a GPU. These parts are compiled one by one, since one compilation serves
-      all parts that are alike. Other networks are compiled whole. Validation is not: its images have many sizes.
+      gradients are added. The update is that of the whole batch, but takes the memory of one part. With a
+      discriminator, the generator runs once more for each part.
+    - ``compile``: whether ``torch.compile`` compiles the networks for training. By default, networks with
+      ``compiled_parts`` are compiled on a GPU. These parts are compiled one by one, since one compilation serves all
+      parts that are alike. Other networks are compiled whole. Validation runs uncompiled: its images have many sizes.
     - ``cuda_graph``: whether the kernels of a step are recorded, and launched together from then on. The default is
       True on one GPU, if all parts of networks and losses are this package's, BasicSR's or torch's. A decision that a
       network takes in Python, such as to leave out a layer at random, is then taken once for all steps. The log says
@@ -109,7 +110,10 @@ class Acceleration:
         return net
 
     def recorder(self, device: torch.device, processes: int, networks: Iterable[nn.Module]) -> CudaRecorder | None:
-        """Return a recorder of a step's kernels, or None if they are launched one by one. The log says which."""
+        """Return a recorder of a step's kernels, or None if they are launched one by one.
+
+        The log says which, and why kernels are not recorded. Without a GPU, it does so only if ``cuda_graph`` is true.
+        """
         modules = {type(module) for net in networks for module in net.modules()}
         foreign = sorted(kind.__name__ for kind in modules if kind.__module__.partition(".")[0] not in RECORDABLE)
         if device.type != "cuda":

@@ -10,10 +10,13 @@ Result = tuple[dict[str, Tensor], dict[str, Tensor]]  # the terms of an update's
 
 
 class Recorder(Protocol):
-    """What can record a computation."""
+    """An object that can record a computation."""
 
     def record(self, compute: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
-        """Return a function that computes into the same tensors, and its result. Nothing is computed yet."""
+        """Return a function that repeats the computation, and the result's tensors, which each repetition overwrites.
+
+        Nothing is computed yet.
+        """
 
 
 class CudaRecorder:
@@ -28,7 +31,7 @@ class CudaRecorder:
         graph = torch.cuda.CUDAGraph()
         before = torch.cuda.current_stream()
         try:
-            # thread_local: other threads, which pin the next batch's memory, may go on meanwhile
+            # thread_local: other threads may go on, such as the one that pins the memory of the next batch
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
                 result = compute()
         except Exception as error:

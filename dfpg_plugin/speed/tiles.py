@@ -1,4 +1,4 @@
-"""Restore large images in overlapping tiles: memory does not grow with the image, and no seam is visible."""
+"""Restore large images in overlapping tiles. The network needs the memory of one tile, and no seam is visible."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,8 @@ def restore_in_tiles(
 ) -> Tensor:
     """Restore (B,C,H,W) in tiles of ``size`` px, blended over ``overlap`` px; return (B,C,H*scale,W*scale).
 
-    In an overlap, the share of a tile rises linearly from the tile's edge. The result therefore changes from one tile
-    to the next without a step, even if a network looks at the whole tile. An image up to ``size`` is one tile.
+    In an overlap, the share of a tile rises from the tile's edge. The result therefore changes from one tile to the
+    next without a step, even if a network looks at the whole tile. An image up to ``size`` is one tile.
     """
     height, width = image.shape[-2:]
     if max(height, width) <= size:
@@ -31,7 +31,7 @@ def restore_in_tiles(
 
 
 def tile_starts(length: int, size: int, overlap: int) -> list[int]:
-    """Return where tiles begin along a side, evenly, sharing at least ``overlap``: (100, 64, 32) -> [0, 18, 36]."""
+    """Return the first px of evenly spread tiles that share at least ``overlap`` px: (100, 64, 32) -> [0, 18, 36]."""
     if length <= size:
         return [0]
     count = -(-(length - overlap) // (size - overlap))
@@ -39,10 +39,10 @@ def tile_starts(length: int, size: int, overlap: int) -> list[int]:
 
 
 def _ramp(length: int, overlap: int) -> Tensor:
-    """Return a tile's weights along a side. They rise from one edge over ``overlap`` px and fall to the other edge.
+    """Return a tile's weights along a side. They rise over ``overlap`` px from one edge and fall to the other edge.
 
-    A network sees the edge in the first quarter of the overlap, so this quarter weighs next to nothing. It does not
-    weigh 0, because no other tile covers the image's own edge.
+    In the first quarter of the overlap, a network's result is impaired by the tile's edge, so this quarter weighs next
+    to nothing. It does not weigh 0, because no other tile covers the image's own edge.
     """
     from_edge = torch.arange(1, length + 1, dtype=torch.float32)
     nearest = torch.minimum(from_edge, from_edge.flip(0))

@@ -1,4 +1,4 @@
-"""Convolutions on a processor by Winograd's F(4x4, 3x3), two to three times as fast as direct convolutions.
+"""Convolutions on a CPU by Winograd's F(4x4, 3x3), two to three times as fast as direct convolutions.
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016. A 3x3 filter g turns 6x6 pixels d into
 the 4x4 tile Y at their centre:
@@ -6,7 +6,7 @@ the 4x4 tile Y at their centre:
     Y = A^T [(G g G^T) * (B^T d B)] A        * multiplies element by element
 
 Y takes 36 multiplications. A direct convolution takes 144 for the same tile. The sums over the channels are 36 matrix
-products, one for each element of B^T d B. Each product takes in all tiles. The matrices A, B and G belong to the
+products, one for each element of B^T d B. Each product has a row for every tile. The matrices A, B and G belong to the
 interpolation points 0, 1, -1, 2, -2 and infinity. VGGFace's features in float32 have an error of 1e-6 to 3e-6 of their
 norm. torch's convolutions have about the same error.
 """
@@ -53,7 +53,7 @@ class WinogradConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Transform some tiles, multiply them and transform them back. Then go on with the next tiles.
 
-        The tiles that are transformed at a time stay in the cache.
+        Only as many tiles are taken at a time as stay in the CPU's cache.
         """
         # the transforms are imported here, because the import compiles them
         from dfpg_plugin.speed.winograd_transforms import transform, transform_back
@@ -67,7 +67,7 @@ class WinogradConv2d(nn.Module):
         if not result.numel():
             raise ValueError(f"WinogradConv2d: images of {height}x{width} are too small to be pooled.")
         tiles = batch * -(-height // TILE) * -(-width // TILE)
-        # tiles at a time: as many as input channels makes a nearly square product, whose sides fit into the cache
+        # as many tiles at a time as input channels: the matrices are then nearly square and fit into the cache
         most = min(tiles, max(FEWEST_TILES, inputs))
         # memory for the tiles before and after the multiplication
         before, after = x.new_empty(PRODUCTS * most * inputs), x.new_empty(PRODUCTS * most * outputs)
@@ -85,7 +85,7 @@ class WinogradConv2d(nn.Module):
 class DirectConv2d(nn.Module):
     """The layers of WinogradConv2d, computed by torch.
 
-    DirectConv2d is for convolutions of few channels. Winograd's transforms would cost more than they save there.
+    DirectConv2d is for few channels, for which Winograd's transforms would cost more than they save.
     """
 
     def __init__(self, conv: nn.Conv2d, *, slope: float, pool: bool) -> None:
@@ -101,7 +101,7 @@ class DirectConv2d(nn.Module):
 
 @cache
 def winograd_features(network: VGGFaceFeatureExtractor) -> VGGFaceFeatureExtractor:
-    """Return a copy of a network, with faster convolutions for a processor. The copy is made once for each network.
+    """Return a copy of a network, with faster convolutions for a CPU. The copy is made once for each network.
 
     The copy's float32 weights take four times the memory of the network's: 235 MB up to pool5. No gradients pass
     through the copy.
@@ -112,7 +112,7 @@ def winograd_features(network: VGGFaceFeatureExtractor) -> VGGFaceFeatureExtract
     while layers:
         name, layer = layers.pop(0)
         if isinstance(layer, nn.Conv2d):
-            joined = []  # the types of the layers that become part of the convolution; a wanted layer is the last
+            joined = []  # the types of the layers that join the convolution, up to a layer whose output is wanted
             while name not in network.layers and layers and not isinstance(layers[0][1], nn.Conv2d):
                 name, following = layers.pop(0)
                 joined.append(type(following))
@@ -123,7 +123,7 @@ def winograd_features(network: VGGFaceFeatureExtractor) -> VGGFaceFeatureExtract
 
 
 def with_winograd(network: nn.Module) -> nn.Module:
-    """Return a copy of a network, with faster convolutions for restoring on a processor.
+    """Return a copy of a network, with faster convolutions for restoring on a CPU.
 
     A 3x3 convolution becomes a WinogradConv2d if its stride and padding are 1, if it has a bias, and if it maps at
     least 64 channels to at least 64. A ReLU or LeakyReLU behind such a convolution in an ``nn.Sequential`` becomes part
@@ -169,6 +169,6 @@ def transform_weight(weight: Tensor) -> Tensor:
     g = torch.tensor(G, dtype=torch.float64)
     transform = torch.kron(g, g)  # (36,9)
     filters = weight.permute(2, 3, 1, 0).flatten(0, 1)  # (9,C,K)
-    # a few channels at a time: all of them in float64 would take a gigabyte
+    # FEWEST_CHANNELS channels at a time: all channels in float64 would take a gigabyte
     parts = [torch.tensordot(transform, part.double(), 1).float() for part in filters.split(FEWEST_CHANNELS, 1)]
     return torch.cat(parts, 1)

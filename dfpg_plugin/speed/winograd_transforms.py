@@ -1,7 +1,7 @@
 """The transforms of F(4x4, 3x3), compiled. Import this module only when it is needed: compiling takes seconds.
 
-Each inner loop runs over the channels and writes to at most three arrays. The compiler can't know that the arrays don't
-overlap, and with more of them would not make vector code.
+Each inner loop runs over the channels and writes to at most three arrays. The compiler does not know that the arrays
+don't overlap, and makes no vector code for loops that write to more arrays.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ compiled = partial(compiling.compiled, fastmath=True)
 
 @compiled
 def transform(pixels: NDArray[np.float32], first: int, out: NDArray[np.float32]) -> None:
-    """Write B^T d B of the tiles from number ``first`` on to ``out``: pixels (B,H,W,C) -> (36,tiles,C)."""
+    """Write B^T d B for each tile d, from tile number ``first`` on: pixels (B,H,W,C) -> ``out`` (36,tiles,C)."""
     _, height, width, channels = pixels.shape
     across = (width + TILE - 1) // TILE
     tiles = (height + TILE - 1) // TILE * across
@@ -58,7 +58,10 @@ def transform_back(
     step: int,
     pixels: NDArray[np.float32],
 ) -> None:
-    """Write A^T y A, biased, pooled (``step`` 2), activated: (36,tiles,K) -> pixels (B,H//step,W//step,K)."""
+    """Write A^T y A for each tile y: products (36,tiles,K) -> ``pixels`` (B,H//step,W//step,K).
+
+    If ``step`` is 2, the result is pooled. Then the bias is added, and values below 0 are multiplied by ``slope``.
+    """
     across = (width + TILE - 1) // TILE
     tiles = (height + TILE - 1) // TILE * across
     half = np.empty((4, 6, BLOCK), np.float32)  # A^T y

@@ -1,4 +1,4 @@
-"""What a training does about a step whose losses or gradients are not finite: ``train:non_finite``."""
+"""Stop a training, or skip a step, if a loss or a gradient is not finite. The option is ``train:non_finite``."""
 
 import math
 from collections import deque
@@ -11,29 +11,29 @@ from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.models.nonfinite import MOST_ITERATIONS, NonFiniteLossError
 from dfpg_plugin.options.schema import STOP, NonFinite
 
-MOST_NAMES = 8  # names of files in a message
-PATH_KEYS = ("lq_path", "gt_path")  # keys of a batch; the first that is there holds the files' names
+MOST_NAMES = 8  # file names in a message
+PATH_KEYS = ("lq_path", "gt_path")  # the first of these keys that a batch has gives the names of the batch's files
 
 
 class Guard:
-    """Trains steps, and counts the skipped ones."""
+    """Trains step by step. A step that may be skipped is skipped and counted."""
 
     def __init__(self, options: NonFinite) -> None:
         self.options = options
         self.skipped = 0
-        # iterations whose values may not be known yet, each with the names of its batch's files for an error
+        # the latest iterations and the files of their batches: an error may be about an earlier iteration
         self.files: deque[tuple[int, str]] = deque(maxlen=MOST_ITERATIONS + 1)
 
     def step(self, model: BaseModel, data: Mapping, current_iter: int, settle: bool = False) -> bool:
-        """Train one step. Return False if this step is known to be skipped.
+        """Train one step. Return False if this step is already known to be skipped.
 
-        A GPU's losses and gradients become known after the step. ``settle``: wait until they are known.
+        On a GPU, losses and gradients become known after the step. ``settle``: wait until they are known.
 
-        Raises NonFiniteLossError, naming the batch's files, for a step that may not be skipped. Only a MendedModel's
-        step may be skipped. A model of BasicSR's own updates its weights before anybody can look at the losses.
+        Raises NonFiniteLossError, with the names of the batch's files, for a step that may not be skipped. Only steps
+        of a MendedModel may be skipped. BasicSR's own models update their weights before the losses can be checked.
         """
-        self.files.append((current_iter, _files(data)))
-        while True:  # try this step again if the error is about an earlier step
+        self.files.append((current_iter, _describe_files(data)))
+        while True:  # an error about an earlier step leaves this step undone: try this step again
             try:
                 model.optimize_parameters(current_iter)
                 break
@@ -46,7 +46,7 @@ class Guard:
         return self.settle(model, current_iter) if settle else True
 
     def settle(self, model: BaseModel, current_iter: int) -> bool:
-        """Wait until the losses and gradients of all steps are known. Return False if this step is skipped.
+        """Wait until the losses and gradients of all steps are known. Return False if ``current_iter`` is skipped.
 
         Raises NonFiniteLossError as :meth:`step` does.
         """
@@ -72,12 +72,14 @@ class Guard:
             if not math.isfinite(value):
                 raise NonFiniteLossError(
                     f"{name} is {value} at iteration {current_iter}, and {type(model).__name__} has updated its "
-                    f"weights with it. Nothing of it is saved; lower the learning rate, then resume. "
+                    f"weights with it. These weights are not saved. Lower the learning rate, then resume. "
                     f"{dict(self.files)[current_iter]}"
                 )
 
 
-def _files(data: Mapping) -> str:
+def _describe_files(data: Mapping) -> str:
     names = next((list(data[key]) for key in PATH_KEYS if key in data), [])
+    if not names:
+        return "The batch has no file names."
     rest = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return f"The batch: {', '.join(map(str, names[:MOST_NAMES]))}{rest}." if names else "The batch has no names."
+    return f"The batch: {', '.join(map(str, names[:MOST_NAMES]))}{rest}."

@@ -1,8 +1,8 @@
-"""The loop of ``basicsr train``: BasicSR's builders, loaders and loggers, without what its own loop gets wrong.
+"""The loop of ``basicsr train``: BasicSR's builders, loaders and loggers, without the defects of BasicSR's own loop.
 
-Exactly ``total_iter`` iterations; an epoch is the whole batches of the data, however they divide; nothing of an earlier
-run is touched before everything is built; the last validation is that of the last iteration; a resumed run goes on
-where it was, in the data and in every random number.
+The loop makes exactly ``total_iter`` iterations. An epoch is all whole batches of the data set. Everything is built
+before any file of an earlier run is touched. The last validation has the number of the last iteration. A resumed run
+continues with the next batch and the next random numbers of the earlier run.
 """
 
 import datetime
@@ -40,7 +40,7 @@ from dfpg_plugin.training.summary import summarise
 
 @dataclass(frozen=True)
 class Run:
-    """A training that is built."""
+    """The parts of a training, built from its options."""
 
     options: RunOptions
     model: BaseModel
@@ -54,16 +54,17 @@ class Run:
 
 
 def train(options: RunOptions, dry_run: bool = False) -> None:
-    """Train what the options describe, to the end. Raises UserError and FloatingPointError.
+    """Train as the options say, up to ``total_iter``.
 
-    ``dry_run``: build everything and train one step, and leave no file and no folder.
+    ``dry_run``: build everything and train one step, and write no file and no folder. Raises UserError,
+    FloatingPointError, StoppedBySignalError after a signal, and LostProcessError if another process has ended.
     """
     set_random_seed(options.plain["manual_seed"] + options.rank)
     with run_log() as open_log, worker_signals() as signals:
         warn_of_idle_keys(options.plain, options.file)
         options, state = load_resume_state(options)
         run = build(options, state, signals)
-        torch.backends.cudnn.benchmark = True  # now, for a search of its own for one image takes seconds
+        torch.backends.cudnn.benchmark = True  # after the build: a search for the build's trial images takes seconds
         if dry_run:
             try_step(run)
             return
@@ -81,7 +82,7 @@ def train(options: RunOptions, dry_run: bool = False) -> None:
 
 
 def build(options: RunOptions, state: dict | None, signals: WorkerSignals) -> Run:
-    """Build data, metrics and model, and give the model its state, if any. Raises UserError."""
+    """Build the data sets and the model, try the metrics, and load ``state``, if any. Raises UserError."""
     opt = options.plain
     sampler, loader = build_train_loader(options, signals)
     val_loaders = build_loaders(opt, "val")
@@ -97,9 +98,10 @@ def build(options: RunOptions, state: dict | None, signals: WorkerSignals) -> Ru
 
 
 def try_validation(model: BaseModel, loaders: Sequence[DataLoader]) -> None:
-    """Restore the first image of each validation set, to say now what would fail at the first validation.
+    """Restore the first image of each validation set. Errors of the first validation thus show before the training.
 
-    Models of others may validate in their own ways: of theirs only the size of that image is looked at.
+    A model of another package may validate in its own way. For such a model, only the image's size is checked.
+    Raises UserError.
     """
     metrics = (model.opt["val"].get("metrics") or {}).values()
     for loader in loaders:
@@ -114,7 +116,7 @@ def try_validation(model: BaseModel, loaders: Sequence[DataLoader]) -> None:
 
 
 def try_step(run: Run) -> None:
-    """Train one step, and say what it took."""
+    """Train one step, and log its time and its losses."""
     model, logger = run.model, get_root_logger()
     run.sampler.set_position(0, 0)
     data = next(iter(batches(run)))
@@ -127,9 +129,9 @@ def try_step(run: Run) -> None:
 
 
 def iterate(run: Run, current_iter: int, requests: Requests, tb_logger: object) -> None:
-    """Iterate from ``current_iter`` to ``total_iter``, logging, validating and saving; then save and summarise.
+    """Train from ``current_iter`` to ``total_iter``, and log, validate and save meanwhile. Then save and summarise.
 
-    Raises StoppedBySignalError, after the iteration and a checkpoint, where that is asked for.
+    Raises StoppedBySignalError if a signal has asked for it. The iteration is then finished, and a checkpoint is saved.
     """
     logger, model, train = get_root_logger(), run.model, run.options.train
     often, val = run.options.sections.logger, run.options.sections.val
@@ -175,38 +177,38 @@ def iterate(run: Run, current_iter: int, requests: Requests, tb_logger: object) 
     save_checkpoint(model, LATEST, LATEST)
     if val_freq and current_iter % val_freq != 0:
         run.validate(current_iter, tb_logger)
-    stop_group()  # the others do not wait for the summary
+    stop_group()  # before the summary: the other processes need not wait for it
     if val_freq and run.options.rank == 0 and isinstance(model, MendedModel):
         summarise(model, run.val_loaders, run.options)
 
 
 def batches(run: Run) -> Iterator[dict]:
-    """Yield the batches of one epoch, copied ahead to the GPU where ``prefetch_mode: cuda`` asks for it."""
+    """Yield the remaining batches of the sampler's epoch. ``prefetch_mode: cuda``: copy each batch to the GPU ahead."""
     if run.options.sections.datasets["train"].prefetch_mode != "cuda":
         yield from run.loader
         return
     prefetcher = CUDAPrefetcher(run.loader, run.options.plain)
     while (batch := prefetcher.next()) is not None:
         for value in batch.values():
-            # copied in another stream, which may not write over it before it is read
+            # the batch is copied in another CUDA stream, which may reuse the memory only after this stream's work
             if isinstance(value, torch.Tensor):
                 value.record_stream(torch.cuda.current_stream())
         yield batch
 
 
 def build_train_loader(options: RunOptions, signals: WorkerSignals) -> tuple[EpochSampler, DataLoader]:
-    """Build the training set, its sampler and its loader. Raises UserError where it holds less than one batch."""
+    """Return the sampler and the loader of the training set. Raises UserError if the set is less than one batch."""
     opt, section = options.plain, options.sections.datasets["train"]
-    of_set = opt["datasets"]["train"]
+    dataset_opt = opt["datasets"]["train"]
     with explained(f"datasets:train: {section.type} can't be built with these options"):
-        dataset = build_dataset(of_set)
+        dataset = build_dataset(dataset_opt)
     sampler = EpochSampler(dataset, options.world_size, options.rank, section.dataset_enlarge_ratio)
     seeded = SeededDataset(dataset, opt["manual_seed"])
     with explained("datasets:train: torch's DataLoader can't be built with these options"):
-        loader = build_dataloader(seeded, of_set, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
+        loader = build_dataloader(seeded, dataset_opt, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
     loader.worker_init_fn = signals.start_worker
     keep_out_of_the_random_stream(loader)
-    sampler.batch_size = loader.batch_size  # several GPUs in one process share a larger one
+    sampler.batch_size = loader.batch_size  # several GPUs in one process share a batch of batch_size_per_gpu for each
     if len(loader) == 0:
         raise UserError(
             f"datasets:train: {sampler.num_samples} images an epoch are less than one batch of {loader.batch_size}. "

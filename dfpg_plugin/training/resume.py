@@ -24,22 +24,24 @@ from dfpg_plugin.runs.checkpoints import (
 
 
 def load_resume_state(options: RunOptions) -> tuple[RunOptions, dict | None]:
-    """Return the options and the state to go on from: see :func:`find_state`.
+    """Return the options and the training state to resume, which is None for a new run: see :func:`find_state`.
 
-    The options name the state and, under ``path:pretrain_network_*``, the networks saved with it.
+    The options then name the state's file and, under ``path:pretrain_network_*``, the networks saved with the state.
     """
     state, paths = find_state(options.plain)
     return (options if state is None else options.with_paths(paths)), state
 
 
 def find_state(opt: Options) -> tuple[dict | None, dict]:
-    """Return the training state that ``path:resume_state`` or ``--auto_resume`` asks for, or None for a new run.
+    """Return the training state to resume, and the section ``path`` of the options. The state is None for a new run.
 
-    Return the section ``path`` with the state's file and its networks, too, as BasicSR sets them. The state is loaded
-    to the CPU; BasicSR needs a GPU (train.py:85) and stops at any other file that ends in ``.state`` (train.py:75).
+    ``path:resume_state`` names the state's file. ``--auto_resume`` takes the newest state instead. The section names
+    the state's file and its networks, as BasicSR's does. The state is loaded to the CPU. BasicSR loads a state to a GPU
+    (train.py:85-86), and fails at a ``.state`` file whose name is no number (train.py:75).
 
-    With ``--auto_resume`` a set of which something is missing or damaged is skipped for an older one, and the log says
-    so. Raises UserError where there are sets and none is whole, and for a named state that is not whole.
+    A set is a state with its networks. ``--auto_resume`` skips a set with a missing or damaged file for an older set,
+    and the log says so. Raises UserError if there are sets and none is whole, if the named state or its set is not
+    whole, and if the state's iteration is above ``train:total_iter``.
     """
     if opt["auto_resume"]:
         return _newest_whole_set(opt)
@@ -52,7 +54,10 @@ def find_state(opt: Options) -> tuple[dict | None, dict]:
 
 
 def resume(model: BaseModel, state: dict) -> None:
-    """Give a model its state under the given options, and those of BasicSR the best metrics, which they forget."""
+    """Load a training state into a model. Options that were changed since then take effect.
+
+    BasicSR's own models forget the best metrics of the state. This function sets them.
+    """
     if not isinstance(model, MendedModel):
         state = with_given_options(model, state)
     model.resume_training(state)
@@ -61,16 +66,16 @@ def resume(model: BaseModel, state: dict) -> None:
 
 
 def set_aside_later(options: RunOptions, current_iter: int) -> None:
-    """Put the sets after ``current_iter`` aside and say where: the run has gone back, and they are not its own."""
+    """Move the checkpoints after ``current_iter`` to another folder: the run goes back and makes its own again."""
     if options.rank == 0 and (folder := set_aside(options.folder, current_iter)) is not None:
         get_root_logger().info(
-            f"Checkpoints after iteration {current_iter}, of an earlier course, are now in {folder}."
+            f"The run goes back to iteration {current_iter}. Its later checkpoints are now in {folder}."
         )
 
 
 def _newest_whole_set(opt: Options) -> tuple[dict | None, dict]:
     folder = Path(opt["path"]["training_states"]).parent
-    # not get_root_logger: called before BasicSR's own loop opens its log, it would leave that without one
+    # not get_root_logger: called here, before BasicSR's own loop opens its log, it would leave that loop without a log
     logger = logging.getLogger("basicsr")
     found, reasons = iterations_of(folder), []
     for current_iter in found:
@@ -78,21 +83,21 @@ def _newest_whole_set(opt: Options) -> tuple[dict | None, dict]:
             state = load_set(folder, current_iter)
             _check_networks(opt, folder, current_iter)
         except UserError as error:
-            logger.warning(f"Iteration {current_iter} is skipped for an older one: {error}")
+            logger.warning(f"The checkpoint of iteration {current_iter} is skipped for an older one: {error}")
             reasons.append(str(error))
             continue
         return state, _paths_of(opt, state, folder / STATES / f"{current_iter}.state")
     if found:
         raise UserError(
             f"--auto_resume: none of the {len(found)} states in {folder / STATES} is whole. The newest: {reasons[0]} "
-            "Restore one of them with its networks, or start without --auto_resume, which puts this run aside."
+            "Restore one of them with its networks, or start without --auto_resume: a new run renames this folder."
         )
-    logger.info(f"No state to resume in {folder / STATES}: a new run.")
+    logger.info(f"No state to resume in {folder / STATES}. A new run begins.")
     return None, opt["path"]
 
 
 def _check_networks(opt: Options, folder: Path, current_iter: int) -> None:
-    """Raise UserError where a set of BasicSR's own, which has no checksums, lacks a network of the options."""
+    """Raise UserError if a set without checksums lacks a network of the options. BasicSR's loop writes such sets."""
     if has_checksums(folder, current_iter):
         return
     for key in opt:
@@ -103,7 +108,10 @@ def _check_networks(opt: Options, folder: Path, current_iter: int) -> None:
 
 
 def _paths_of(opt: Options, state: dict, path: Path) -> dict:
-    """Return the section ``path`` that names a state and its networks."""
+    """Return the section ``path`` with the state's file and its networks.
+
+    Raises UserError if the state's iteration is above ``train:total_iter``.
+    """
     if (total_iter := int(opt["train"]["total_iter"])) < state["iter"]:
         raise UserError(
             f"train:total_iter: {total_iter} is below {state['iter']}, the iteration of {path}. Raise it, or name an "

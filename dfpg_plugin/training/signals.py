@@ -1,4 +1,4 @@
-"""What a running training does on a signal: SLURM's preemption, Ctrl-C, a wish for a checkpoint."""
+"""A training's reaction to signals: stop on SIGTERM (SLURM's preemption) or SIGINT (Ctrl-C), save on SIGUSR1."""
 
 import os
 import signal
@@ -15,12 +15,15 @@ from torch import distributed
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 SAVING = signal.SIGUSR1
-ONE_WISH = 5.0  # seconds; `timeout`, batch systems and terminals send a stopping signal more than once
+REPEAT_SECONDS = 5.0  # `timeout`, batch systems and terminals repeat a stopping signal within this time
 STANDARD_ERROR = 2
 
 
 class StoppedBySignalError(Exception):
-    """The training was asked to end, and has saved a checkpoint. ``status``: the exit status that shells give."""
+    """A signal has stopped the training, and a checkpoint is saved.
+
+    ``status``: the exit status that a shell gives for the signal, such as 143 for SIGTERM.
+    """
 
     def __init__(self, number: int, current_iter: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name} after iteration {current_iter}, which is saved")
@@ -28,53 +31,53 @@ class StoppedBySignalError(Exception):
 
 
 class Requests:
-    """What was asked for since the last iteration."""
+    """What signals have asked a training to do."""
 
     def __init__(self) -> None:
-        self.stop = 0  # the number of the signal after which all processes stop; set by `agree` alone
-        self.save = 0
-        self.wished_stop = self.wished_save = 0  # by signals to this process, which may come at any moment
-        self.asked: float | None = None  # when this process got its first stopping signal, by the monotonic clock
-        self.told = False
-        # gloo, for nobody has to wait for a GPU
+        self.stop = 0  # the number of the signal that stops all processes, or 0; set by `agree` alone
+        self.save = 0  # 1 if all processes save a checkpoint after this iteration
+        self.own_stop = self.own_save = 0  # the same for the signals to this process, which may come at any moment
+        self.asked: float | None = None  # time.monotonic() at this process's first stopping signal
+        self.told = False  # whether the log says that the training is about to stop
+        # gloo works on the CPU, so that no process waits for a GPU
         self.group: Any = distributed.new_group(backend="gloo") if distributed.is_initialized() else None
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal: the iteration is finished first.
+        """Note a signal. The training acts on it only after the iteration.
 
-        A stopping signal that comes within ONE_WISH seconds of the first one, of either kind, is the same wish. A later
-        one ends the process at once.
+        SIGTERM and SIGINT change nothing within REPEAT_SECONDS of the first of them. Later, each of them ends the
+        process at once.
         """
         del frame
         if number == SAVING:
-            self.wished_save = 1
+            self.own_save = 1
         elif self.asked is None:
-            self.wished_stop = number
+            self.own_stop = number
             self.asked = time.monotonic()
-            with suppress(OSError):  # a log record could interrupt another one, which Python's streams don't allow
+            with suppress(OSError):  # not the log: Python's streams can't write a record inside of another one
                 os.write(STANDARD_ERROR, f"basicsr: {explanation(number)}\n".encode())
-        elif time.monotonic() - self.asked > ONE_WISH:
+        elif time.monotonic() - self.asked > REPEAT_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
     def tell(self) -> None:
-        """Log once that the training is about to stop. Call it between iterations, where no record is being written."""
-        number = self.stop or self.wished_stop
+        """Log once that the training is about to stop. Call this where no other log record is being written."""
+        number = self.stop or self.own_stop
         if number and not self.told:
             self.told = True
             get_root_logger().info(explanation(number))
 
     def agree(self) -> None:
-        """Make the wishes of any process those of all: they have to save and stop after the same iteration.
+        """Share the requests of each process with all. All processes have to save and stop after the same iteration.
 
-        A signal that comes meanwhile counts at the next call.
+        A signal that comes during the call counts at the next call.
         """
-        stop, save = self.wished_stop, self.wished_save
-        self.wished_save = 0
+        stop, save = self.own_stop, self.own_save
+        self.own_save = 0
         if self.group is not None:
-            wishes = torch.tensor([stop, save])
-            distributed.all_reduce(wishes, distributed.ReduceOp.MAX, self.group)
-            stop, save = wishes.tolist()
+            requests = torch.tensor([stop, save])
+            distributed.all_reduce(requests, distributed.ReduceOp.MAX, self.group)
+            stop, save = requests.tolist()
         self.stop, self.save = stop, save
 
 
@@ -82,16 +85,16 @@ def explanation(number: int) -> str:
     """Return what a stopping signal does, in one line."""
     return (
         f"{signal.Signals(number).name}: the iteration is finished and saved, then the training ends. A second "
-        f"signal after {ONE_WISH:g} s ends it at once."
+        f"signal after {REPEAT_SECONDS:g} s ends it at once."
     )
 
 
 @contextmanager
 def listening() -> Iterator[Requests]:
-    """Note SIGTERM, SIGINT and SIGUSR1 instead of ending by them; put the earlier handlers back when it is left.
+    """Note SIGTERM, SIGINT and SIGUSR1 in the yielded requests. Put the earlier handlers back at the end.
 
-    After a stop they are ignored instead. The run is saved then and the process ends, and a signal may still be
-    repeated. Python takes its own handlers away while it ends, so that only ignored signals do not end it by force.
+    After a stop, the three signals are ignored instead. The run is saved then, and the process ends, but a signal may
+    be repeated. Python removes its own handlers while it ends, so a signal that is not ignored would kill the process.
     """
     requests = Requests()
     before = {number: signal.signal(number, requests.note) for number in (*STOPPING, SAVING)}
@@ -103,16 +106,17 @@ def listening() -> Iterator[Requests]:
 
 
 class WorkerSignals:
-    """What data workers do about signals, which reach every process: they leave them to the main one until it is over.
+    """How data workers treat signals: they ignore them until the training is over.
 
-    torch takes a worker that a signal ends for a failure of the training.
+    A signal can reach every process, but only the main process decides. A worker that a signal ends would look to
+    torch like a failure of the training.
     """
 
     def __init__(self) -> None:
-        self.over = RawValue("b", 0)  # shared with the workers
+        self.over = RawValue("b", 0)  # 1 after the training; shared with the workers
 
     def start_worker(self, worker: int) -> None:
-        """Start a data worker; its samples are seeded one by one."""
+        """Set the signal handlers of a new data worker. The worker needs no seed, since each sample has its own."""
         del worker
         signal.signal(SAVING, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -120,13 +124,13 @@ class WorkerSignals:
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if self.over.value:  # then it is Python, which waits for the workers at its exit
+        if self.over.value:  # then Python has sent SIGTERM: at its exit it ends the workers and waits for them
             os._exit(0)
 
 
 @contextmanager
 def worker_signals() -> Iterator[WorkerSignals]:
-    """Let the workers that are started inside end by SIGTERM only when it is left."""
+    """Yield the signal handling of data workers. SIGTERM ends these workers only after the context."""
     signals = WorkerSignals()
     try:
         yield signals

@@ -11,13 +11,14 @@ from dfpg_plugin import compat
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.options.completing import Arguments, RunOptions, convert_whole_numbers
 from dfpg_plugin.options.keys import warn_of_idle_keys
-from dfpg_plugin.options.reading import OptionFile, Options, force
+from dfpg_plugin.options.reading import Options, force
 from dfpg_plugin.runs.metric_trials import try_metrics
 from dfpg_plugin.training.resume import find_state
 
-# whole numbers that BasicSR takes as floats, such as 5e3, too
+# whole numbers that may be written as floats such as 5e3, because BasicSR takes floats there
 COUNTS = ("train:total_iter", "val:val_freq", "logger:print_freq", "logger:save_checkpoint_freq")
 NCCL = "nccl"
+# keys that BasicSR reads without a default
 NEEDED = ("num_gpu", "logger:print_freq", "logger:save_checkpoint_freq", "logger:use_tb_logger")
 ONLY_OURS = ("train:non_finite", "logger:keep_checkpoints", "dist_params:timeout")  # keys that BasicSR's loop ignores
 
@@ -25,8 +26,8 @@ ONLY_OURS = ("train:non_finite", "logger:keep_checkpoints", "dist_params:timeout
 def train_stock(options: RunOptions, args: Arguments) -> None:
     """Run BasicSR's training with the same arguments in the same folder.
 
-    BasicSR reads the YAML and ``--force_yml`` a second time, and would execute code in them. Our own safe reading has
-    refused code in the YAML before. Code in ``--force_yml`` is refused here. Raises UserError for such code, and for
+    BasicSR reads the YAML and ``--force_yml`` a second time, and would execute code in them. This package's reader has
+    already refused code in the YAML. Code in ``--force_yml`` is refused here. Raises UserError for such code, and for
     options that BasicSR's loop would refuse, ignore or misread.
     """
     file = options.file
@@ -34,8 +35,10 @@ def train_stock(options: RunOptions, args: Arguments) -> None:
         raise UserError(f"{file.path}: BasicSR reads numbers like 1e-4 as text. For --stock write 1.0e-4.")
     for entry in args.force_yml:
         _refuse_code(entry)
-    _refuse_missing_keys(file, args)
-    _refuse_whole_floats(file, args)
+    given = deepcopy(file.values)
+    force(given, args.force_yml)
+    _refuse_missing_keys(given)
+    _refuse_whole_floats(given)
     _refuse_persistent_workers(options.plain)
     _refuse_misread_options(options.plain, args)
     compat.mend_stock_resume(_load_resume_state)
@@ -51,31 +54,27 @@ def train_stock(options: RunOptions, args: Arguments) -> None:
 
 
 def _load_resume_state(opt: Options) -> dict | None:
-    """Return the state to resume, or None. Write the state's paths into ``opt``, BasicSR's own options.
+    """Return the training state to resume, or None for a new run.
 
-    BasicSR's ``load_resume_state`` does so, too.
+    Like BasicSR's ``load_resume_state``, write the paths of the state and its networks into ``opt``, BasicSR's options.
     """
     state, paths = find_state(opt)
     opt["path"].update(paths)
     return state
 
 
-def _refuse_missing_keys(file: OptionFile, args: Arguments) -> None:
-    """Raise UserError for a key without a value that BasicSR reads without a default."""
-    opt = deepcopy(file.values)
-    force(opt, args.force_yml)
+def _refuse_missing_keys(given: Options) -> None:
+    """Raise UserError if a key of NEEDED has no value. BasicSR has no default for such a key."""
     for key in NEEDED:
-        *above, name = key.split(":")
-        section = (opt.get(above[0]) or {}) if above else opt
-        if section.get(name) is None:
+        section, _, name = key.rpartition(":")
+        values = (given.get(section) or {}) if section else given
+        if values.get(name) is None:
             raise UserError(f"{key}: has no value, and BasicSR has no default for it. For --stock write one.")
 
 
-def _refuse_whole_floats(file: OptionFile, args: Arguments) -> None:
+def _refuse_whole_floats(given: Options) -> None:
     """Raise UserError for a whole number that is written as a float, such as 2.0, where BasicSR takes no float."""
-    opt = deepcopy(file.values)
-    force(opt, args.force_yml)
-    if refused := [key for key in convert_whole_numbers(opt) if key not in COUNTS]:
+    if refused := [key for key in convert_whole_numbers(given) if key not in COUNTS]:
         raise UserError(f"{refused[0]}: BasicSR takes no whole number written like 2.0. For --stock write 2.")
 
 
@@ -104,7 +103,10 @@ def _refuse_misread_options(opt: Options, args: Arguments) -> None:
     if "debug" in opt["name"] and not args.debug:
         raise UserError("name: BasicSR takes a name with 'debug' for a debugging run. For --stock change the name.")
     if any(entry.partition("=")[0].strip() == "manual_seed" for entry in args.force_yml):
-        raise UserError("--force_yml manual_seed: BasicSR draws numbers before. For --stock write it in the file.")
+        raise UserError(
+            "--force_yml manual_seed: BasicSR draws random numbers before it reads this. For --stock write manual_seed "
+            "in the file."
+        )
 
 
 def _refuse_code(entry: str) -> None:

@@ -1,4 +1,4 @@
-"""The order of the training data, and the randomness of each sample, as functions of seed, epoch and position."""
+"""The order of the training data depends on the epoch alone, a sample's random numbers on seed, epoch and index."""
 
 import math
 from collections.abc import Iterator, Sized
@@ -13,9 +13,10 @@ from dfpg_plugin.seeding import everything_seeded
 
 
 class EpochSampler(EnlargedSampler):
-    """BasicSR's sampler, in the same order, that tells each sample its epoch and step and can start inside an epoch.
+    """Yields indices in the order of BasicSR's sampler, each with its epoch and step. It can start inside an epoch.
 
-    ``batch_size`` is each process's; an epoch is its whole batches.
+    ``batch_size``: the images of a batch in one process. Only whole batches are steps: 10 images in batches of 4 make
+    2 steps an epoch.
     """
 
     start = 0
@@ -25,25 +26,29 @@ class EpochSampler(EnlargedSampler):
         self.batch_size = batch_size
 
     def set_position(self, epoch: int, start: int) -> None:
-        """Let the next iteration be ``epoch``, from the sample at ``start`` (of this rank) on."""
+        """Let the next iteration of this sampler yield ``epoch``, from this process's sample number ``start`` on."""
         self.set_epoch(epoch)
         self.start = start
 
     def __iter__(self) -> Iterator[EpochIndex]:
-        """Yield indices; one that comes several times in an enlarged epoch counts as of several epochs."""
+        """Yield the indices of this process.
+
+        With ``dataset_enlarge_ratio``, an index comes several times in an epoch. Each time it has another epoch number.
+        """
         size = len(self.dataset)
         repeats = math.ceil(self.total_size / size)
         first_step = self.epoch * (self.num_samples // self.batch_size)
         order = torch.randperm(self.total_size, generator=torch.Generator().manual_seed(self.epoch)).tolist()
         own = order[self.rank : self.total_size : self.num_replicas]
-        for position, v in enumerate(own[self.start :], start=self.start):
-            yield EpochIndex(v % size, self.epoch * repeats + v // size, first_step + position // self.batch_size)
+        for position, drawn in enumerate(own[self.start :], start=self.start):
+            step = first_step + position // self.batch_size
+            yield EpochIndex(drawn % size, self.epoch * repeats + drawn // size, step)
 
 
 class SeededDataset(Dataset):
-    """A data set whose samples draw from generators seeded by (seed, epoch, index), whichever worker reads them.
+    """A data set whose samples each draw from generators seeded by (seed, epoch, index), whichever worker reads them.
 
-    BasicSR seeds its workers alike in every epoch, so that crops and flips repeat (data/__init__.py:99).
+    BasicSR gives its workers the same seeds in every epoch, so that crops and flips repeat (data/__init__.py:99).
     """
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
@@ -55,7 +60,7 @@ class SeededDataset(Dataset):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: EpochIndex) -> object:
-        """Read the sample with Python's, NumPy's and torch's global generators seeded for it, and restored after it."""
-        state = np.random.SeedSequence([self.seed, index.epoch, index]).generate_state(1)[0]
-        with everything_seeded(int(state)):
+        """Return a sample. Python's, NumPy's and torch's generators are seeded for the sample, and restored then."""
+        sample_seed = np.random.SeedSequence([self.seed, index.epoch, index]).generate_state(1)[0]
+        with everything_seeded(int(sample_seed)):
             return self.dataset[index]

@@ -1,4 +1,4 @@
-"""What a training ends with: the metrics of restored and of blurred faces side by side, and a picture."""
+"""The summary at the end of a training: each metric before and after restoring, and a picture of some faces."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +19,16 @@ GAP = 4  # px between pictures
 
 
 def summarise(model: MendedModel, loaders: Sequence[DataLoader], options: RunOptions) -> None:
-    """Log, for every validation set with ground truth, each metric before and after, and save a picture of some faces.
+    """For every validation set with ground truth, log each metric before and after restoring, and save a picture.
 
-    The picture, ``comparison_<set>.png`` in the experiment's folder, shows blurred | restored | sharp.
+    The picture, ``comparison_<set>.png`` in the experiment's folder, shows up to six faces: blurred | restored | sharp.
     """
     for loader in loaders:
         name = loader.dataset.opt["name"]  # type: ignore[attr-defined]
         metrics = (options.plain["val"] or {}).get("metrics") or {}
         rows: list[Tensor] = []
         totals, count = {key: [0.0, 0.0] for key in metrics}, 0
+        # the numbers of the faces in the picture, evenly spread over the set
         shown = set(torch.linspace(0, len(loader) - 1, min(NUM_ROWS, len(loader))).int().tolist())
         for index, data in enumerate(loader):
             if "gt" not in data:
@@ -53,7 +54,7 @@ def _restore(model: MendedModel, data: dict) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _measure(image: Tensor, gt: Tensor, metric: dict) -> float:
-    # clones: tensor2img clamps what it is given in place
+    # clones, because tensor2img clamps its argument in place
     pair = {"img": tensor2img([image.clone()]), "img2": tensor2img([gt.clone()])}
     return float(calculate_metric(pair, metric))
 

@@ -164,7 +164,7 @@ def test_estimates_that_nothing_compares_are_said(options: dict, prior_stream: b
     options["train"]["estimated_prior"] = "restored"
     options["network_g"]["prior_stream"] = prior_stream
     build(options)
-    lines = [line for line in said if line.startswith("train:estimated_prior: restored, though DFPGNet estimates")]
+    lines = [line for line in said if line.startswith("train:estimated_prior: restored: DFPGNet estimates")]
     assert len(lines) == prior_stream
 
 

@@ -167,7 +167,7 @@ IGNORED = "BasicSR's own loop does not read it. For --stock remove it."
             1,
             {"force_yml": ["manual_seed=2"]},
             False,
-            "--force_yml manual_seed: BasicSR draws numbers before.",
+            "--force_yml manual_seed: BasicSR draws random numbers before it reads this.",
         ),
     ],
 )

@@ -338,7 +338,7 @@ def test_a_run_that_went_back_goes_on_from_there(command: Callable, option_file:
     assert command("train", "-opt", option_file) == 0
     back = ["train", "-opt", option_file, "--force_yml", f"path:resume_state={run}/training_states/2.state"]
     assert command(*back, "train:total_iter=3", "logger:save_checkpoint_freq=1", "logger:keep_checkpoints=1") == 0
-    assert re.search(r"Checkpoints after iteration 2, .* are now in .*small/abandoned_\d", capsys.readouterr().err)
+    assert re.search(r"to iteration 2\. Its later checkpoints are now in .*small/abandoned_\d", capsys.readouterr().err)
     assert [path.name for path in (run / "training_states").glob("*.state")] == ["3.state"]
     assert len(list(run.glob("abandoned_*/training_states/*.state"))) == 2
     assert command("train", "-opt", option_file, "--auto_resume", "--force_yml", "train:total_iter=4") == 0

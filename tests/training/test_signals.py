@@ -51,7 +51,7 @@ def test_repeats_of_either_signal_are_one_wish(number: int, handlers: None, capf
     told = capfd.readouterr().err.splitlines()
     assert len(told) == 1
     assert f"{signal.Signals(number).name}: the iteration is finished and saved" in told[0]
-    assert f"A second signal after {signals.ONE_WISH:g} s ends it at once." in told[0]
+    assert f"A second signal after {signals.REPEAT_SECONDS:g} s ends it at once." in told[0]
 
 
 def test_a_repeat_of_a_wish_that_another_process_told_does_not_end_this_one(handlers: None, monkeypatch) -> None:
@@ -154,7 +154,7 @@ def test_data_workers_outlive_every_signal_until_the_training_is_over() -> None:
 def test_a_deliberate_second_signal_ends_the_process_at_once(number: int) -> None:
     code = (
         "import os, sys, time; from dfpg_plugin.training import signals\n"
-        "signals.ONE_WISH = 0.05\n"
+        "signals.REPEAT_SECONDS = 0.05\n"
         "with signals.listening():\n"
         " for _ in range(2): os.kill(os.getpid(), int(sys.argv[1])); print('noted', flush=True); time.sleep(0.1)"
     )
