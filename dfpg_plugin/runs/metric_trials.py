@@ -1,7 +1,7 @@
 """Try the metrics of the options before a training or a test.
 
-Without a trial, a training would fail hours later, at the first validation. A test would fail only after
-images are restored.
+Without a trial, a training would fail hours later, at the first validation. A test would fail after it has restored
+images.
 """
 
 import inspect
@@ -23,7 +23,7 @@ TRIAL_SIZE = 192  # px of each side; MS-SSIM needs at least 176
 
 
 def check_metrics(opt: Options, dataset: object, name: str) -> None:
-    """Raise UserError if a metric needs the ground truth, and the data set ``dataset``, called ``name``, has none."""
+    """Raise UserError if ``dataset``, whose name is ``name``, has no ground truth and a metric needs one."""
     if getattr(dataset, "has_gt", not isinstance(dataset, SingleImageDataset)):
         return
     comparing = []
@@ -41,7 +41,7 @@ def check_metrics(opt: Options, dataset: object, name: str) -> None:
 
 
 def try_metrics(opt: Options) -> None:
-    """Measure noise by every metric that takes a ground truth. A mistake shows now, and not at a validation.
+    """Measure two images of noise by every metric that takes a ground truth, to find mistakes now.
 
     Raises UserError, naming the metric, if weights are missing or do not fit, or if an option's value is wrong.
     """
