@@ -34,7 +34,7 @@ def load_pytorch(path: str | Path) -> object:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if (damaged := archive.testzip()) is not None:
-                    raise zipfile.BadZipFile(f"the checksum of {damaged} is another")
+                    raise zipfile.BadZipFile(f"the checksum of {damaged} does not fit")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds of error for files that are not its own
         reason = str(error).strip().split("\n")[0][:120]

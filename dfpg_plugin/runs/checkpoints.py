@@ -63,9 +63,9 @@ def load_set(folder: Path, current_iter: int) -> dict:
         if not file.is_file():
             raise UserError(f"{file} is missing.")
         if sha256_of(file) != wanted:
-            raise UserError(f"{file} is damaged: its checksum is another.")
+            raise UserError(f"{file} is damaged: its checksum does not fit.")
     for network in sorted((folder / MODELS).glob(f"net_*_{current_iter}.pth")):
-        load_pytorch(network)  # a set that BasicSR wrote has no checksums
+        load_pytorch(network)  # for sets that BasicSR wrote: these have no checksums
     return load_state(path)
 
 
@@ -96,7 +96,7 @@ def remove_old(folder: Path, keep: int) -> None:
 
 
 def set_aside(folder: Path, current_iter: int) -> Path | None:
-    """Move the sets after ``current_iter`` into a folder ``abandoned_<time>``, and return the folder, or None.
+    """Move the sets after ``current_iter`` into a folder ``abandoned_<time>``. Return the folder, or None without sets.
 
     A run that goes back to an earlier iteration leaves such sets behind. Left in place, they would count as the newest
     of the run: ``keep_checkpoints`` would remove the new sets, and ``--auto_resume`` would load the old ones. The best

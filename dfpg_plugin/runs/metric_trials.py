@@ -56,7 +56,7 @@ def _metrics(opt: Options) -> Mapping[str, Mapping]:
 
 def _ground_truth_parameter(key: str, metric: Mapping) -> inspect.Parameter | None:
     function = look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric["type"])
-    return inspect.signature(function).parameters.get(GROUND_TRUTH)  # type: ignore[arg-type]
+    return inspect.signature(function).parameters.get(GROUND_TRUTH)
 
 
 def _noise() -> NDArray[np.uint8]:
