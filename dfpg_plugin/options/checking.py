@@ -123,7 +123,7 @@ def _check_phase(opt: Options, needs_network: bool) -> None:
 def _check_device(opt: Options, plugins: Sequence[str]) -> None:
     """Raise UserError if no GPU is used and the constructor of the model needs one, as those of Real-ESRGAN do."""
     model = look_up("model_type", MODEL_REGISTRY, opt["model_type"], plugins)
-    constructors = [vars(base)["__init__"] for base in inspect.getmro(model) if "__init__" in vars(base)]  # type: ignore[arg-type]
+    constructors = [vars(base)["__init__"] for base in inspect.getmro(model) if "__init__" in vars(base)]
     if opt["num_gpu"] == 0 and any(".cuda()" in source_of(constructor) for constructor in constructors):
         raise UserError(
             f"model_type: {opt['model_type']} needs a GPU, because its constructor calls .cuda(). No GPU is used here. "
@@ -183,7 +183,7 @@ def _check_direction(key: str, metric: object) -> None:
         raise UserError(
             f"val:metrics:{key}:better: has no value, and BasicSR takes this for {LOWER}. Write {HIGHER} or {LOWER}."
         )
-    own = inspect.signature(function).parameters.get("better")  # type: ignore[arg-type]
+    own = inspect.signature(function).parameters.get("better")
     if own is not None and own.default == LOWER and "better" not in metric:
         problem = f"better: is missing, and BasicSR then takes {HIGHER} values for better ones"
         raise UserError(f"val:metrics:{key}: {problem}. Add `better: {LOWER}`.")

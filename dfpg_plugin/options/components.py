@@ -1,7 +1,7 @@
 """Find components by their names, and compare the arguments in the options with a component's signature."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from basicsr.utils.registry import Registry
@@ -17,7 +17,7 @@ def find(registry: Registry, name: object) -> Any:  # noqa: ANN401 a class or a 
     return known.get(name, known.get(f"{name}{BASICSR_SUFFIX}")) if isinstance(name, str) else None
 
 
-def look_up(key: str, registry: Registry, name: object, plugins: Sequence[str] = ()) -> object:
+def look_up(key: str, registry: Registry, name: object, plugins: Sequence[str] = ()) -> Any:  # noqa: ANN401
     """Return the component that a registry holds under ``name``. Raises UserError, naming ``key``, if there is none.
 
     ``plugins``: the names of the loaded plugins, for the message.
@@ -34,14 +34,14 @@ def look_up(key: str, registry: Registry, name: object, plugins: Sequence[str] =
 
 
 def check_arguments(
-    key: str, component: object, arguments: dict, given: Sequence[str] = (), extra: Sequence[str] = ()
+    key: str, component: Callable, arguments: dict, given: Sequence[str] = (), extra: Sequence[str] = ()
 ) -> None:
     """Raise UserError if options name an argument that a component does not take, or lack one that it needs.
 
     ``given``: arguments that the caller passes later, so that options may not name them. ``extra``: further names that
     the options of a metric may have.
     """
-    parameters = dict(inspect.signature(component).parameters)  # type: ignore[arg-type]
+    parameters = dict(inspect.signature(component).parameters)
     keywords = [name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD]  # ["kwargs"], or nothing
     for name in keywords:
         del parameters[name]
@@ -54,15 +54,15 @@ def check_arguments(
             raise UserError(f"{key}: the key {name!r} is missing.")
 
 
-def _is_read(function: object, keywords: str) -> bool:
+def _is_read(function: Callable, keywords: str) -> bool:
     """Tell whether a metric reads its ``**kwargs``. BasicSR's metrics have them only to ignore the key ``better``."""
     source = source_of(function)
     return not source or source.count(keywords) > 1
 
 
-def source_of(function: object) -> str:
+def source_of(function: Callable) -> str:
     """Return the source of a function or class, or an empty string if there is no source to read."""
     try:
-        return inspect.getsource(function)  # type: ignore[arg-type]
+        return inspect.getsource(function)
     except (OSError, TypeError):
         return ""

@@ -40,8 +40,10 @@ class Expected:
         """Return pydantic's check of the type, with an error that says :attr:`text`."""
 
         def check(value: object, of_type: core_schema.ValidatorFunctionWrapHandler) -> object:
+            if int in _types_in(source):
+                value = as_whole_number(value)
             try:
-                return of_type(as_whole_number(value) if int in _types_in(source) else value)
+                return of_type(value)
             except ValidationError as error:
                 raise _mistake(self.text) from error
 
@@ -132,15 +134,15 @@ class Section(BaseModel):
         if not isinstance(given, Mapping):
             raise _mistake(SECTION)
         values = {str(key): value for key, value in given.items() if value is not None}
-        for key, value in values.items():
-            if is_by_name(cls.kind_of(key)) and isinstance(value, Mapping):
-                # as text, since YAML reads a name such as 1 as a number
-                values[key] = {str(name): part for name, part in value.items()}
         problems: list[InitErrorDetails] = []
         for key, value in values.items():
-            if key not in cls.model_fields and (kind := cls.kind_of(key)) is not None:
+            kind = cls.kind_of(key)
+            if is_by_name(kind) and isinstance(value, Mapping):
+                # as text, since YAML reads a name such as 1 as a number
+                values[key] = {str(name): part for name, part in value.items()}
+            if key not in cls.model_fields and kind is not None:
                 try:
-                    values[key] = _adapter(kind).validate_python(value)
+                    values[key] = _adapter(kind).validate_python(values[key])
                 except ValidationError as error:
                     problems += _details(error, key)
         try:
@@ -158,14 +160,14 @@ class Section(BaseModel):
         keys = described.get("properties", {})
         for name, key in keys.items():
             key.pop("read_by", None)
-            keys[name] = _or_nothing(key)
+            keys[name] = _or_null(key)
         for form, (kind, meaning) in cls.FORMS.items():
             key = {**handler(_adapter(kind).core_schema), "description": meaning}
-            described.setdefault("patternProperties", {})[f"^{form.replace('*', '.+')}$"] = _or_nothing(key)
+            described.setdefault("patternProperties", {})[f"^{form.replace('*', '.+')}$"] = _or_null(key)
         return described
 
 
-def _or_nothing(schema: dict) -> dict:
+def _or_null(schema: dict) -> dict:
     """Return a JSON schema that takes the same values, and null."""
     notes = {name: schema[name] for name in ("default", "description", "title") if name in schema}
     rest = {name: part for name, part in schema.items() if name not in notes}
@@ -200,8 +202,9 @@ def whole_numbers(section: type[Section], values: Mapping, prefix: str = "") -> 
         if inner is not None and isinstance(value, dict):
             sections = value if is_by_name(kind) else {"": value}
             for name, options in sections.items():
-                path = f"{prefix}{key}:{name}:" if name else f"{prefix}{key}:"
-                yield from whole_numbers(inner, options if isinstance(options, dict) else {}, path)
+                if isinstance(options, dict):
+                    path = f"{prefix}{key}:{name}:" if name else f"{prefix}{key}:"
+                    yield from whole_numbers(inner, options, path)
         elif isinstance(value, float) and value.is_integer() and int in _types_in(kind):
             yield f"{prefix}{key}", values, str(key), int(value)  # type: ignore[misc]
 
@@ -220,7 +223,7 @@ def inner_section(kind: object) -> type[Section] | None:
 
 
 def _types_in(kind: object) -> set:
-    """Return the innermost parts of a type, such as {int, None} of ``int | None``."""
+    """Return the innermost parts of a type, such as {int, NoneType} of ``int | None``."""
     parts = get_args(kind)
     return {kind} if not parts else set().union(*map(_types_in, parts))
 
