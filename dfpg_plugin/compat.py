@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -118,11 +119,6 @@ def mend_adam_betas() -> None:
     BaseModel.get_optimizer = with_floats
 
 
-def _adam_betas_are_mended() -> bool:
-    module = sys.modules.get("basicsr.models.base_model")
-    return module is not None and module.BaseModel.get_optimizer.__module__ == __name__
-
-
 def mend_jpeg_quality() -> None:
     """Let the data sets of BasicSR and GFPGAN draw a JPEG quality that is a fraction, which OpenCV refuses.
 
@@ -139,11 +135,6 @@ def mend_jpeg_quality() -> None:
         return add_jpg_compression(img, int(quality))
 
     degradations.add_jpg_compression = with_whole_quality
-
-
-def _jpeg_quality_is_mended() -> bool:
-    degradations = sys.modules.get("basicsr.data.degradations")
-    return degradations is not None and degradations.add_jpg_compression.__module__ == __name__
 
 
 def allow_numpy_numbers() -> None:
@@ -180,11 +171,6 @@ def mend_loading(load_network: Callable) -> None:
     BaseModel.load_network = load_network
 
 
-def _loading_is_mended() -> bool:
-    module = sys.modules.get("basicsr.models.base_model")
-    return module is not None and module.BaseModel.load_network.__module__ != module.__name__
-
-
 def mend_stock_resume(load_resume_state: Callable[[dict], dict | None]) -> None:
     """Let BasicSR's own ``train_pipeline`` resume where there is no GPU.
 
@@ -201,9 +187,10 @@ def mend_stock_resume(load_resume_state: Callable[[dict], dict | None]) -> None:
     basicsr.train.load_resume_state = load_resume_state
 
 
-def _stock_resume_is_mended() -> bool:
-    train = sys.modules.get("basicsr.train")
-    return train is not None and train.load_resume_state.__module__ != "basicsr.train"
+def _is_replaced(module: str, name: str) -> bool:
+    """Tell whether a module of BasicSR is imported, and has under ``name`` a function that another module defines."""
+    found = sys.modules.get(module)
+    return found is not None and attrgetter(name)(found).__module__ != module
 
 
 PATCHES = (
@@ -219,7 +206,7 @@ PATCHES = (
         defect="resuming under `train --stock` needs a GPU (train.py:85-86)",
         applies_to="basicsr <= 1.4.2 without CUDA, `basicsr train --stock` only",
         remove_when="basicsr loads the state with map_location='cpu'",
-        active=_stock_resume_is_mended,
+        active=lambda: _is_replaced("basicsr.train", "load_resume_state"),
     ),
     Patch(
         name="stylegan2_ops",
@@ -233,21 +220,21 @@ PATCHES = (
         defect="GFPGANModel can't be built: torch's Adam refuses its betas (0, 0.99) (models/base_model.py:105)",
         applies_to="basicsr <= 1.4.2 with torch >= 2.6",
         remove_when="gfpgan asks for (0.0, 0.99)",
-        active=_adam_betas_are_mended,
+        active=lambda: _is_replaced("basicsr.models.base_model", "BaseModel.get_optimizer"),
     ),
     Patch(
         name="jpeg_quality",
         defect="GFPGAN's data set fails: OpenCV takes only whole JPEG qualities (data/degradations.py:746)",
         applies_to="basicsr <= 1.4.2 with OpenCV 4.14 and 5",
         remove_when="basicsr rounds the quality",
-        active=_jpeg_quality_is_mended,
+        active=lambda: _is_replaced("basicsr.data.degradations", "add_jpg_compression"),
     ),
     Patch(
         name="loading",
         defect="weights of torch.compile or Lightning are refused; strict_load_g: false may load nothing",
         applies_to="basicsr <= 1.4.2",
         remove_when="basicsr removes such names, and refuses a file of which it loads nothing",
-        active=_loading_is_mended,
+        active=lambda: _is_replaced("basicsr.models.base_model", "BaseModel.load_network"),
     ),
     Patch(
         name="numpy_numbers",
