@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,6 @@ from dfpg_plugin.options.section import Section, mistakes_in
 
 GROUND_TRUTH = "img2"  # a metric's parameter for the ground truth, as BasicSR names it
 GIVEN = ("img", GROUND_TRUTH)  # the parameters of a metric that the model passes
-COPIED = {"seed": "manual_seed"}  # a data set's key: the key whose value complete() copies to it
 PHASES = {True: ("train", "val"), False: ("test", "val")}  # by opt["is_train"]
 
 
@@ -66,7 +66,7 @@ def check_options(
 def _wrong_values(opt: Options) -> Iterator[str]:
     """Yield a line for every value that the schema, or the ``Options`` of a data set's class, does not take.
 
-    A wrong value that :func:`complete` copied into a data set is reported once, under its own key.
+    :func:`complete` copies ``manual_seed`` into data sets. A wrong ``manual_seed`` is reported once.
     """
     problems = [*_mistakes_of(schema.Options, typed_part(opt))]
     if not opt["is_train"]:
@@ -75,11 +75,9 @@ def _wrong_values(opt: Options) -> Iterator[str]:
         is_known = key.split("_")[0] in PHASES[opt["is_train"]] and isinstance(options, dict)
         if is_known and (section := section_of_data_set(options.get("type"))) is not None:
             problems += _mistakes_of(section, options, "datasets", key)
-    wrong = {key_of(problem) for problem in problems}
+    manual_seed_is_wrong = any(key_of(problem) == "manual_seed" for problem in problems)
     for problem in problems:
-        key = key_of(problem)
-        copied_from = COPIED.get(key.rpartition(":")[2]) if key.startswith("datasets:") else None
-        if copied_from not in wrong:
+        if not (manual_seed_is_wrong and re.fullmatch("datasets:.*:seed", key_of(problem))):
             yield problem
 
 
@@ -102,7 +100,7 @@ def _checks(opt: Options, plugins: Sequence[str], needs_network: bool) -> Iterat
     """Yield functions. Each raises UserError if the options have a mistake of one kind."""
     for key, registry, section in _components(opt):
         yield partial(_check_component, key, registry, section, plugins)
-    for key, metric in _metrics(opt).items():
+    for key, metric in metrics_of(opt).items():
         yield partial(_check_direction, key, metric)
     for phase in opt["datasets"]:
         yield partial(check_choice, f"datasets:{phase}", phase.split("_")[0], PHASES[opt["is_train"]])
@@ -142,7 +140,7 @@ def _components(opt: Options) -> Iterator[tuple[str, Registry, object]]:
     for key, section in (opt.get("train") or {}).items():
         if key.endswith("_opt") and section is not None:
             yield from _with_inner_networks(f"train:{key}", LOSS_REGISTRY, section)
-    for key, section in _metrics(opt).items():
+    for key, section in metrics_of(opt).items():
         yield f"val:metrics:{key}", METRIC_REGISTRY, section
 
 
@@ -155,7 +153,8 @@ def _with_inner_networks(key: str, registry: Registry, section: object) -> Itera
             yield from _with_inner_networks(f"{key}:{name}", ARCH_REGISTRY, inner)
 
 
-def _metrics(opt: Options) -> dict:
+def metrics_of(opt: Options) -> dict:
+    """Return the options of each metric, by name. Without metrics, or for a value of another kind, return {}."""
     metrics = (opt.get("val") or {}).get("metrics")
     return metrics if isinstance(metrics, dict) else {}
 
@@ -185,8 +184,7 @@ def _check_direction(key: str, metric: object) -> None:
         )
     own = inspect.signature(function).parameters.get("better")
     if own is not None and own.default == LOWER and "better" not in metric:
-        problem = f"better: is missing, and BasicSR then takes {HIGHER} values for better ones"
-        raise UserError(f"val:metrics:{key}: {problem}. Add `better: {LOWER}`.")
+        raise UserError(f"val:metrics:{key}: better: is missing, so BasicSR assumes {HIGHER}. Add `better: {LOWER}`.")
 
 
 def _training_checks(opt: Options) -> Iterator[Callable[[], object]]:

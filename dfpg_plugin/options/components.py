@@ -24,10 +24,9 @@ def look_up(key: str, registry: Registry, name: object, plugins: Sequence[str] =
     """
     found = find(registry, name)
     if found is None:
-        kind = registry._name
         hint = close_names(str(name), (known.removesuffix(BASICSR_SUFFIX) for known, _ in registry))
         raise UserError(
-            f"{key}: no {kind} is called {name!r}.{hint} Plugins loaded: {', '.join(plugins)}. "
+            f"{key}: no {registry._name} is called {name!r}.{hint} Plugins loaded: {', '.join(plugins)}. "
             "`basicsr list` shows every name; a `plugins:` list in the YAML loads others."
         )
     return found

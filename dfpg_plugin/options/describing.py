@@ -115,5 +115,4 @@ def _expected(kind: Any) -> str:  # noqa: ANN401 any type
         return "options by name"
     if inner_section(kind) is not None:
         return "options"
-    in_words = filter(None, map(_expected, parts))
-    return next(in_words, "")
+    return next(filter(None, map(_expected, parts)), "")

@@ -138,7 +138,7 @@ class TrainingStep(Section):
     amp: Precision | None = Key(None, "The precision in which the generator computes. By default float32.", OURS)
     accumulate: From1 = Key(1, "The number of parts of a batch. Parts are computed in turn, in less memory.", OURS)
     compile: YesOrNo | None = Key(
-        None, "Whether torch.compile compiles the networks. By default those with compiled_parts, on a GPU.", OURS
+        None, "Whether torch.compile is used. By default on GPUs, for networks made for it.", OURS
     )
     cuda_graph: YesOrNo | None = Key(
         None, "Whether a GPU's kernels are recorded and launched together. By default if that is safe.", OURS
@@ -167,9 +167,7 @@ class Train(TrainingStep):
     warmup_iter: Whole = Key(-1, "The number of iterations in which the learning rate rises from 0. -1: none.")
     non_finite: NonFinite = Key(NonFinite(), "What to do about losses and gradients that are not finite.")
     scheduler: Scheduler | None = Key(None, "The schedule of the learning rates. For DFPGModel by default constant.")
-    net_d_iters: From1 | None = Key(
-        None, "SRGANModel of BasicSR updates G once in so many iterations, and D in each.", read_by=()
-    )
+    net_d_iters: From1 | None = Key(None, "SRGANModel updates D in each iteration, and G once in so many.", read_by=())
     net_d_init_iters: From0 | None = Key(None, "SRGANModel updates only D in so many iterations at first.", read_by=())
     ema_decay: Share = Key(0, "The decay of the weights' moving average at each iteration. 0: no average.", BASICSR)
 

@@ -15,7 +15,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from numpy.typing import NDArray
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.options.checking import GIVEN, GROUND_TRUTH
+from dfpg_plugin.options.checking import GIVEN, GROUND_TRUTH, metrics_of
 from dfpg_plugin.options.components import look_up
 from dfpg_plugin.options.reading import Options
 
@@ -27,7 +27,7 @@ def check_metrics(opt: Options, dataset: object, name: str) -> None:
     if getattr(dataset, "has_gt", not isinstance(dataset, SingleImageDataset)):
         return
     comparing = []
-    for key, metric in _metrics(opt).items():
+    for key, metric in metrics_of(opt).items():
         parameter = _ground_truth_parameter(key, metric)
         if parameter is not None and parameter.default is parameter.empty:
             comparing.append(key)
@@ -45,13 +45,9 @@ def try_metrics(opt: Options) -> None:
 
     Raises UserError, naming the metric, if weights are missing or do not fit, or if an option's value is wrong.
     """
-    for key, metric in _metrics(opt).items():
+    for key, metric in metrics_of(opt).items():
         if _ground_truth_parameter(key, metric) is not None:
             _try(key, metric, _noise())
-
-
-def _metrics(opt: Options) -> Mapping[str, Mapping]:
-    return (opt.get("val") or {}).get("metrics") or {}
 
 
 def _ground_truth_parameter(key: str, metric: Mapping) -> inspect.Parameter | None:
