@@ -1,7 +1,7 @@
 """Deep Feature Prior Guided Face Deblurring (DFPGNet, WACV 2022) as a plugin for BasicSR.
 
-Importing this package registers its components in BasicSR's registries. The names of ``__all__`` are its interface in
-Python; those of ``_LAZY`` are imported where they are first used, because they need more.
+Importing this package registers its components in BasicSR's registries. The names in ``__all__`` are the interface in
+Python. The names in ``_LAZY`` are imported at their first use, because their modules import more packages.
 """
 
 __version__ = "0.2.0"
@@ -35,13 +35,13 @@ from dfpg_plugin.metrics import (  # noqa: E402, F401
 from dfpg_plugin.metrics.ssim_3d import ssim_3d  # noqa: E402 - registers as well
 from dfpg_plugin.models import dfpg_model, loading  # noqa: E402, F401
 
-compat.provide_stylegan2_ops()  # these need basicsr
+compat.provide_stylegan2_ops()  # this patch and the next three change modules of basicsr
 compat.mend_adam_betas()
 compat.mend_jpeg_quality()
 compat.mend_loading(loading.load_network)
 compat.allow_numpy_numbers()
 
-_LAZY = {  # name: where it is
+_LAZY = {  # name: the module that defines it
     "DFPGRestorer": "dfpg_plugin.restoration.restorer",
     "Settings": "dfpg_plugin.restoration.settings",
     "load_network": "dfpg_plugin.restoration.network",
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Import a name of the interface where it is first used (PEP 562)."""
+        """Import a name of :data:`_LAZY` at its first use (PEP 562). Raises AttributeError for any other name."""
         if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         found = globals()[name] = getattr(import_module(_LAZY[name]), name)
@@ -64,7 +64,7 @@ else:
 
 
 def __dir__() -> list[str]:
-    """Return the names of the interface as well, imported or not."""
+    """Return the names in this module, and those of :data:`_LAZY` that are not imported yet."""
     return sorted({*globals(), *_LAZY})
 
 

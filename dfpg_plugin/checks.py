@@ -5,26 +5,26 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-LEAST_SIDES = {"calculate_ssim": 11}  # px, the window of a metric; BasicSR's SSIM does not check it
+LEAST_SIDES = {"calculate_ssim": 11}  # metric: the side of its window in px, which BasicSR's function does not check
 
 
 class UserError(ValueError):
-    """Something the user can mend. The message is one line: which file or key, what is wrong, what to do.
+    """A mistake that the user can mend. The message names the file or key, the mistake, and what to do.
 
-    The ``basicsr`` command prints it without a traceback and exits with status 2.
+    The ``basicsr`` command prints the message without a traceback and exits with status 2.
     """
 
 
 def where_raised(error: BaseException) -> str:
-    """Return the file and line that raised an error: the last call in a file that is not torch's."""
+    """Return where an error was raised, such as ``edsr_arch.py, line 52``: the last call outside torch's files."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "torch" not in Path(frame.filename).parts]
-    last = (own or frames)[-1]
+    outside_torch = [frame for frame in frames if "torch" not in Path(frame.filename).parts]
+    last = (outside_torch or frames)[-1]
     return f"{Path(last.filename).name}, line {last.lineno}"
 
 
 def close_names(name: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean A or B?"`` for the known names nearest to ``name``, or an empty string."""
+    """Return ``" Did you mean A or B?"`` with the known names nearest to ``name``, or an empty string."""
     known = sorted(known)
     lowered = {k.lower(): k for k in known}
     near = difflib.get_close_matches(str(name).lower(), lowered, n=3, cutoff=0.6)
@@ -32,7 +32,7 @@ def close_names(name: str, known: Iterable[str]) -> str:
 
 
 def check_choice(key: str, value: object, choices: Iterable[object]) -> None:
-    """Raise :class:`UserError`, with the nearest names, unless ``value`` is one of ``choices``."""
+    """Raise :class:`UserError`, with the choices nearest to ``value``, unless ``value`` is one of ``choices``."""
     choices = list(choices)
     if value not in choices:
         names = [str(choice) for choice in choices]
@@ -68,7 +68,7 @@ def check_folder(key: str, path: str | Path) -> Path:
 
 
 def make_folder(key: str, path: Path) -> None:
-    """Make a folder and those above it. Raises :class:`UserError` if that is impossible."""
+    """Make a folder and the folders above it. Raises :class:`UserError` if a folder can't be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -76,7 +76,7 @@ def make_folder(key: str, path: Path) -> None:
 
 
 def check_feature_maps(name: str, features: object) -> None:
-    """Raise :class:`UserError` unless an extractor of the class ``name`` returned a list of maps (B,C,H,W)."""
+    """Raise :class:`UserError` unless ``features``, from the class ``name``, are a list of maps (B,C,H,W)."""
     if not isinstance(features, Sequence) or not all(getattr(feature, "ndim", 0) == 4 for feature in features):
         raise UserError(
             f"network_prior: {name} returns no list of feature maps (B,C,H,W), but {type(features).__name__}. Use an "
@@ -97,7 +97,10 @@ def check_positive(key: str, value: object) -> None:
 
 
 def check_border(metric: Mapping, height: int, width: int) -> None:
-    """Raise :class:`UserError` if ``crop_border`` leaves too little of an image. BasicSR's metrics would give NaN."""
+    """Raise :class:`UserError` if a metric's ``crop_border`` leaves too little of an image (height x width, in px).
+
+    BasicSR's metrics would return NaN.
+    """
     border, least = metric.get("crop_border") or 0, LEAST_SIDES.get(str(metric["type"]), 1)
     if min(height, width) - 2 * border < least:
         raise UserError(

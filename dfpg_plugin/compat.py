@@ -1,9 +1,9 @@
-"""The only place that works around BasicSR 1.4.2 from outside.
+"""The only place that changes BasicSR 1.4.2, and other packages, from outside.
 
-What a subclass can mend is mended there (``models/mended_model.py``, ``data/``), what only an own loop can mend is
-mended in ``training/``. What is left stands here: each patch names its defect, the versions it applies to and the
-condition under which it can be removed, and does nothing where the defect is absent. ``docs/basicsr_defects.md`` lists
-every defect that is mended, wherever that is.
+A defect that a subclass can mend is mended there (``models/mended_model.py``, ``data/``). A defect that only another
+loop can mend is mended in ``training/``. All other defects are mended here, each by a patch. :data:`PATCHES` names each
+patch's defect, the versions that have the defect, and the condition for removing the patch.
+``docs/basicsr_defects.md`` lists every defect, and the place that mends it.
 """
 
 import functools
@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,25 +23,25 @@ if TYPE_CHECKING:
 
 FUNCTIONAL_TENSOR = "torchvision.transforms.functional_tensor"
 FUSED_ACT, UPFIRDN2D = "basicsr.ops.fused_act.fused_act", "basicsr.ops.upfirdn2d.upfirdn2d"
-EXTENSIONS = {FUSED_ACT: "fused_act_ext", UPFIRDN2D: "upfirdn2d_ext"}  # the name in each module
+EXTENSIONS = {FUSED_ACT: "fused_act_ext", UPFIRDN2D: "upfirdn2d_ext"}  # module: its name for its CUDA extension
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One workaround: what breaks without it, where, and whether it is in force in this process."""
+    """A change of another package."""
 
     name: str
-    defect: str
-    applies_to: str
-    remove_when: str
-    active: Callable[[], bool]
+    defect: str  # what fails without the patch, and the place as file:line
+    applies_to: str  # the versions that have the defect
+    remove_when: str  # the change in the other package that makes the patch needless
+    active: Callable[[], bool]  # tells whether the patch is in force in this process
 
 
 def provide_functional_tensor() -> None:
-    """Let ``import basicsr`` find the torchvision module that torchvision 0.17 removed.
+    """Let ``import basicsr`` find a module that torchvision 0.17 removed.
 
-    ``basicsr/data/degradations.py:8`` imports ``rgb_to_grayscale`` from it, and every submodule of basicsr imports that
-    file. Does nothing where torchvision still has the module or where another package provided it already.
+    ``basicsr/data/degradations.py:8`` imports ``rgb_to_grayscale`` from this module, and ``import basicsr`` imports
+    that file. Does nothing if torchvision still has the module, or if another package has provided the module.
     """
     if FUNCTIONAL_TENSOR in sys.modules or importlib.util.find_spec(FUNCTIONAL_TENSOR) is not None:
         return
@@ -52,11 +53,12 @@ def provide_functional_tensor() -> None:
 
 
 def provide_stylegan2_ops() -> None:
-    """Give the networks of StyleGAN2, and so of GFPGAN, what BasicSR's CUDA extensions compute, in plain torch.
+    """Compute in plain torch what BasicSR's CUDA extensions compute for the networks of StyleGAN2 and GFPGAN.
 
-    pip builds none of them. The activation then fails everywhere (``ops/fused_act/fused_act.py:65``), the resampling on
-    GPUs, for on CPUs BasicSR has one of its own (``ops/upfirdn2d/upfirdn2d.py:154``). The functions that call these
-    bring both derivatives along. Does nothing for an extension that is there.
+    pip does not build these extensions. Without them, the activation fails (``ops/fused_act/fused_act.py:65``). The
+    resampling fails on GPUs; on CPUs BasicSR uses another function (``ops/upfirdn2d/upfirdn2d.py:154``). The first and
+    second derivatives are BasicSR's: its autograd functions call the two functions below. An extension that was built
+    stays in use.
     """
     for function, (name, extension) in zip((fused_bias_act, upfirdn2d), EXTENSIONS.items(), strict=True):
         module = importlib.import_module(name)
@@ -68,10 +70,10 @@ def provide_stylegan2_ops() -> None:
 def fused_bias_act(
     input: "Tensor", bias: "Tensor", output: "Tensor", act: int, grad: int, slope: float, scale: float
 ) -> "Tensor":
-    """Return leaky_relu(input + bias) * scale for ``input`` (B,C,...) and ``bias`` (C), which may be empty.
+    """Return leaky_relu(input + bias) * scale for ``input`` (B,C,...) and ``bias``, which is (C) or empty.
 
-    With ``grad`` 1 it is the derivative in the direction of ``input`` where the activation has returned ``output``.
-    ``act`` is 3, leaky ReLU, wherever BasicSR calls it.
+    If ``grad`` is 1, ``input`` and ``bias`` are gradients. The sign of ``output``, the activation's former result,
+    then selects the slope: 1 or ``slope``. BasicSR passes only 3 as ``act``, which stands for leaky ReLU.
     """
     import torch
 
@@ -82,9 +84,10 @@ def fused_bias_act(
 
 
 def upfirdn2d(input: "Tensor", kernel: "Tensor", *up_down_pad: int) -> "Tensor":
-    """Return images (N,H,W,1) upsampled, padded, filtered and downsampled, by BasicSR's function for CPUs.
+    """Return images (N,H,W,1) upsampled, padded, filtered with ``kernel`` (h,w) and downsampled.
 
-    ``up_down_pad``: its arguments ``up_x``, ``up_y``, ``down_x``, ``down_y`` and the four paddings.
+    BasicSR's function for CPUs computes the result. ``up_down_pad``: its arguments ``up_x``, ``up_y``, ``down_x``,
+    ``down_y``, ``pad_x0``, ``pad_x1``, ``pad_y0`` and ``pad_y1``.
     """
     native = importlib.import_module(UPFIRDN2D).upfirdn2d_native
     return native(input[..., 0].unsqueeze(1), kernel, *up_down_pad).squeeze(1).unsqueeze(-1)
@@ -96,10 +99,10 @@ def _stylegan2_ops_are_provided() -> bool:
 
 
 def mend_adam_betas() -> None:
-    """Let BasicSR's models ask Adam for ``betas`` of a whole number and a fraction, which torch refuses since 2.6.
+    """Let BasicSR's models give Adam ``betas`` with a whole number in them, such as GFPGAN's (0, 0.99).
 
-    GFPGAN's model asks for (0, 0.99), some options do. ``BaseModel.get_optimizer`` (``models/base_model.py:105``) then
-    hands on floats; all else is as it was.
+    Since 2.6, torch refuses a pair of a whole number and a fraction. ``BaseModel.get_optimizer``
+    (``models/base_model.py:105``) then passes 0.0 for 0. Nothing else changes.
     """
     from basicsr.models.base_model import BaseModel
 
@@ -116,15 +119,10 @@ def mend_adam_betas() -> None:
     BaseModel.get_optimizer = with_floats
 
 
-def _adam_betas_are_mended() -> bool:
-    module = sys.modules.get("basicsr.models.base_model")
-    return module is not None and module.BaseModel.get_optimizer.__module__ == __name__
-
-
 def mend_jpeg_quality() -> None:
-    """Let BasicSR's, and so GFPGAN's, JPEG compression draw a quality that is no whole number, which OpenCV refuses.
+    """Let the data sets of BasicSR and GFPGAN draw a JPEG quality that is a fraction, which OpenCV refuses.
 
-    ``add_jpg_compression`` (``data/degradations.py:746``) then takes the whole number below.
+    ``add_jpg_compression`` (``data/degradations.py:746``) then rounds the quality down.
     """
     from basicsr.data import degradations
 
@@ -139,16 +137,11 @@ def mend_jpeg_quality() -> None:
     degradations.add_jpg_compression = with_whole_quality
 
 
-def _jpeg_quality_is_mended() -> bool:
-    degradations = sys.modules.get("basicsr.data.degradations")
-    return degradations is not None and degradations.add_jpg_compression.__module__ == __name__
-
-
 def allow_numpy_numbers() -> None:
-    """Let torch's safe load read NumPy's float64 numbers, which are plain data and execute nothing.
+    """Let torch's safe load read NumPy's float64 numbers. These are plain data and execute nothing.
 
-    GFPGAN's landmark files hold them (``gfpgan/data/ffhq_degradation_dataset.py:49``), and since torch 2.6 such a load
-    is the default.
+    GFPGAN's landmark files hold such numbers (``gfpgan/data/ffhq_degradation_dataset.py:49``). Since torch 2.6,
+    ``torch.load`` is safe by default.
     """
     import numpy as np
     import torch
@@ -167,27 +160,23 @@ def _numpy_numbers_are_allowed() -> bool:
 
 
 def mend_loading(load_network: Callable) -> None:
-    """Let BasicSR's models load what other trainings have saved, and say in one line what does not fit.
+    """Let BasicSR's models load weights that other trainings saved, and say in one line why a file does not fit.
 
-    ``BaseModel.load_network`` (``models/base_model.py:277``) takes off no wrapper but ``module.``, and without
-    ``strict_load`` it loads nothing without an error. ``load_network`` replaces that method.
+    ``BaseModel.load_network`` (``models/base_model.py:277``) removes no wrapper's name but ``module.``. If
+    ``strict_load_g`` is false, that method raises no error even if none of the weights fits. The argument
+    ``load_network`` replaces that method.
     """
     from basicsr.models.base_model import BaseModel
 
     BaseModel.load_network = load_network
 
 
-def _loading_is_mended() -> bool:
-    module = sys.modules.get("basicsr.models.base_model")
-    return module is not None and module.BaseModel.load_network.__module__ != module.__name__
-
-
 def mend_stock_resume(load_resume_state: Callable[[dict], dict | None]) -> None:
     """Let BasicSR's own ``train_pipeline`` resume where there is no GPU.
 
-    ``basicsr/train.py:85-86`` asks for the current CUDA device and moves the whole state there. Does nothing where CUDA
-    is available. ``load_resume_state`` replaces that function: it takes BasicSR's options and returns the state or
-    None.
+    ``load_resume_state`` in ``basicsr/train.py:85-86`` asks for the current CUDA device and loads the whole state to
+    that device. The argument replaces that function: it takes BasicSR's options and returns the state, or None for a
+    new run. Does nothing if CUDA is available.
     """
     import torch
 
@@ -198,9 +187,10 @@ def mend_stock_resume(load_resume_state: Callable[[dict], dict | None]) -> None:
     basicsr.train.load_resume_state = load_resume_state
 
 
-def _stock_resume_is_mended() -> bool:
-    train = sys.modules.get("basicsr.train")
-    return train is not None and train.load_resume_state.__module__ != "basicsr.train"
+def _is_replaced(module: str, name: str) -> bool:
+    """Tell whether a module of BasicSR is imported, and has under ``name`` a function that another module defines."""
+    found = sys.modules.get(module)
+    return found is not None and attrgetter(name)(found).__module__ != module
 
 
 PATCHES = (
@@ -216,7 +206,7 @@ PATCHES = (
         defect="resuming under `train --stock` needs a GPU (train.py:85-86)",
         applies_to="basicsr <= 1.4.2 without CUDA, `basicsr train --stock` only",
         remove_when="basicsr loads the state with map_location='cpu'",
-        active=_stock_resume_is_mended,
+        active=lambda: _is_replaced("basicsr.train", "load_resume_state"),
     ),
     Patch(
         name="stylegan2_ops",
@@ -230,21 +220,21 @@ PATCHES = (
         defect="GFPGANModel can't be built: torch's Adam refuses its betas (0, 0.99) (models/base_model.py:105)",
         applies_to="basicsr <= 1.4.2 with torch >= 2.6",
         remove_when="gfpgan asks for (0.0, 0.99)",
-        active=_adam_betas_are_mended,
+        active=lambda: _is_replaced("basicsr.models.base_model", "BaseModel.get_optimizer"),
     ),
     Patch(
         name="jpeg_quality",
         defect="GFPGAN's data set fails: OpenCV takes only whole JPEG qualities (data/degradations.py:746)",
         applies_to="basicsr <= 1.4.2 with OpenCV 4.14 and 5",
         remove_when="basicsr rounds the quality",
-        active=_jpeg_quality_is_mended,
+        active=lambda: _is_replaced("basicsr.data.degradations", "add_jpg_compression"),
     ),
     Patch(
         name="loading",
         defect="weights of torch.compile or Lightning are refused; strict_load_g: false may load nothing",
         applies_to="basicsr <= 1.4.2",
-        remove_when="basicsr takes such names off, and refuses a file of which it loads nothing",
-        active=_loading_is_mended,
+        remove_when="basicsr removes such names, and refuses a file of which it loads nothing",
+        active=lambda: _is_replaced("basicsr.models.base_model", "BaseModel.load_network"),
     ),
     Patch(
         name="numpy_numbers",

@@ -18,30 +18,31 @@ from torch import Tensor
 
 from dfpg_plugin.checks import UserError
 
-CONTAINERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")  # under which files keep weights
-UNFINISHED = re.compile(r"\..{0,50}\.[0-9a-f]{8}\.dfpg-tmp(\.\w+)?", re.DOTALL)  # a name while a file is written
-MOST_OF_A_NAME = 50  # characters of a file's name in that: file systems hold 255 bytes
+CONTAINERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")  # keys for the weights in a file
+# the name of a file that is being written, such as .net_g_8.0a1b2c3d.dfpg-tmp
+UNFINISHED = re.compile(r"\..{0,50}\.[0-9a-f]{8}\.dfpg-tmp(\.\w+)?", re.DOTALL)
+LONGEST_STEM = 50  # characters of the final name that such a name repeats: file systems hold names of 255 bytes
 
 
 def load_pytorch(path: str | Path) -> object:
-    """Load a PyTorch file to the CPU with ``weights_only``, so that nothing in it is executed.
+    """Load a PyTorch file to the CPU. Nothing in the file is executed (``weights_only``).
 
-    The checksums inside the file are compared, which torch does not do. Raises UserError, naming the file, if it is
-    missing, damaged or holds more than tensors and plain values.
+    The checksums inside the file are verified; torch does not verify them. Raises UserError, naming the file, if the
+    file is missing, is damaged, or holds more than tensors and plain values.
     """
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if (damaged := archive.testzip()) is not None:
-                    raise zipfile.BadZipFile(f"the checksum of {damaged} is another")
+                    raise zipfile.BadZipFile(f"the checksum of {damaged} does not fit")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds of error for other files than its own
+    except Exception as error:  # torch raises a dozen kinds of error for files that are not its own
         reason = str(error).strip().split("\n")[0][:120]
         raise UserError(f"{path} is not a readable PyTorch file ({type(error).__name__}: {reason}).") from error
 
 
 def state_dict_of(path: str | Path, content: object) -> dict[str, Tensor]:
-    """Return ``content`` as names and tensors. Raises UserError, saying what is there, if it holds anything else."""
+    """Return ``content`` as names and tensors. Raises UserError, saying what was found, for any other content."""
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
         found = type(content).__name__
         if isinstance(content, Mapping):
@@ -51,15 +52,16 @@ def state_dict_of(path: str | Path, content: object) -> dict[str, Tensor]:
 
 
 def load_weights(path: str | Path, keys: Sequence[str | None]) -> tuple[dict[str, Tensor], str | None]:
-    """Return the weights under the first of ``keys`` that a PyTorch file has, and this key: None for bare weights.
+    """Return the weights under the first of ``keys`` that a PyTorch file has, and that key.
 
-    Raises UserError, naming the file, if it holds no weights, or weights that are not finite real numbers.
+    Without such a key, return the whole file as weights, and None. Raises UserError, naming the file, if the file holds
+    no weights, or weights that are not finite real numbers.
     """
-    content = load_pytorch(path)
-    found = None
+    content, found = load_pytorch(path), None
     if isinstance(content, Mapping):
         found = next((key for key in keys if key is not None and isinstance(content.get(key), Mapping)), None)
-        content = content if found is None else content[found]
+        if found is not None:
+            content = content[found]
     state = state_dict_of(path, content)
     if bad := [name for name, value in state.items() if value.is_complex() or not torch.isfinite(value).all()]:
         raise UserError(f"{path}: {len(bad)} of its weights are not finite real numbers, {bad[0]} first.")
@@ -76,7 +78,7 @@ def sha256_of(path: str | Path) -> str:
 
 
 def save_whole(content: object, path: str | Path) -> None:
-    """``torch.save`` through :func:`whole_file`."""
+    """Write ``content`` by ``torch.save``, completely or not at all. Raises UserError as :func:`whole_file`."""
     with whole_file(path) as file:
         try:
             torch.save(content, file)
@@ -86,9 +88,9 @@ def save_whole(content: object, path: str | Path) -> None:
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Give a temporary file to write, then flush it and rename it to ``path``. ``path`` is whole at every moment.
+    """Give a temporary file to write, then flush and rename the file to ``path``. ``path`` is whole at every moment.
 
-    Raises UserError, naming the file, if it can't be written. ``path`` then keeps its former content.
+    Raises UserError, naming ``path``, if the file can't be written. ``path`` then keeps its former content.
     """
     try:
         with new_file_beside(path) as (temporary, number):
@@ -106,10 +108,10 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def new_file_beside(path: str | Path, suffix: str = "") -> Iterator[tuple[Path, int]]:
-    """Give an empty, hidden file of a name that nothing has in the folder of ``path``, and its open descriptor.
+    """Give a new, empty, hidden file in the folder of ``path``, and the open descriptor of this file.
 
-    The name ends in ``suffix``. Whoever wants to keep the file renames it before the end, where it is removed. What a
-    killed process has left in the folder is removed before. Raises OSError where no file can be made.
+    The file's name ends in ``suffix``. At the end the file is removed, unless the caller has renamed it. A process's
+    first call for a folder removes the files that killed processes left there. Raises OSError if no file can be made.
     """
     path = Path(path)
     _remove_unfinished(path.parent.absolute())
@@ -123,22 +125,22 @@ def new_file_beside(path: str | Path, suffix: str = "") -> Iterator[tuple[Path, 
 
 
 def _new_file(path: Path, suffix: str) -> tuple[Path, int]:
-    """Make a new file with the mode of any new file, and lock it, which tells others that somebody writes it."""
+    """Make a new file with the usual mode, and lock the file. The lock tells other processes that it is in use."""
     while True:
-        new = path.with_name(f".{path.stem[:MOST_OF_A_NAME]}.{secrets.token_hex(4)}.dfpg-tmp{suffix}")
+        new = path.with_name(f".{path.stem[:LONGEST_STEM]}.{secrets.token_hex(4)}.dfpg-tmp{suffix}")
         with suppress(FileExistsError):
             number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             with suppress(OSError):  # some file systems have no locks
                 fcntl.flock(number, fcntl.LOCK_EX)
-            if os.fstat(number).st_nlink:  # else another process has removed the file before it was locked
+            if os.fstat(number).st_nlink:  # 0: another process removed the file before the file was locked
                 return new, number
             os.close(number)
 
 
 @cache
 def _remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes were writing in a folder, once a process; what somebody still writes is locked."""
-    with suppress(OSError):  # writing says what is wrong with the folder
+    """Remove the files that killed processes left in a folder, once per process. Files in use are locked and stay."""
+    with suppress(OSError):  # the writing that follows says what is wrong with the folder
         for path in [path for path in folder.iterdir() if UNFINISHED.fullmatch(path.name)]:
             with suppress(OSError), path.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,7 +148,7 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Return the object in a JSON file. Raises UserError, naming the file, if it is damaged or holds anything else."""
+    """Return the object in a JSON file. Raises UserError, naming the file, if the file holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

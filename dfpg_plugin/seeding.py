@@ -1,4 +1,4 @@
-"""Draw random numbers from a seed, and leave everybody else's as they were."""
+"""Run code with a seed, and restore the random generators afterwards."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def keeping_random_numbers(device: torch.device | None = None) -> Iterator[None]:
-    """Put torch's generators back at the end: that of the CPU, and that of ``device`` where it is a GPU."""
+    """Restore torch's generators at the end: the CPU's, and that of ``device`` if ``device`` is a GPU."""
     gpus = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         yield
@@ -18,9 +18,9 @@ def keeping_random_numbers(device: torch.device | None = None) -> Iterator[None]
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Let torch draw from ``seed``, on the CPU and on ``device`` where it is a GPU; put the generators back at the end.
+    """Let torch draw from ``seed`` on the CPU, and on ``device`` if ``device`` is a GPU; restore the generators.
 
-    ``torch.manual_seed`` would seed every GPU, and nobody would put those back.
+    ``torch.manual_seed`` would seed every GPU, and only the generator of ``device`` is restored.
     """
     with keeping_random_numbers(device):
         torch.default_generator.manual_seed(seed)
@@ -32,7 +32,10 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 @contextmanager
 def everything_seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Let Python, NumPy and torch draw from ``seed``, which is below 2**32; put their generators back at the end."""
+    """Let Python, NumPy and torch draw from ``seed``, and restore their generators at the end.
+
+    ``seed`` is from 0 to 2**32 - 1: NumPy takes no other.
+    """
     of_python, of_numpy = random.getstate(), np.random.get_state()
     try:
         random.seed(seed)

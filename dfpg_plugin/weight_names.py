@@ -1,4 +1,4 @@
-"""The names of a file's weights: remove what a wrapper has put before them, and say which names do not fit."""
+"""The names of a file's weights: remove the names of wrappers, such as ``module.``, and say which names do not fit."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -9,15 +9,16 @@ from dfpg_plugin.checks import UserError
 
 # attributes that hold a network: in DDP and AveragedModel (module), in Lightning's modules and in other trainings
 WRAPPERS = ("module", "model", "net_g", "net_d", "netG", "netD", "generator", "discriminator", "net", "network")
-INSERTED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # by torch, at any depth
+INSERTED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # names that torch adds at any depth
 SHOWN = 3  # names in a message
 
 
 def load_into(net: nn.Module, state: Mapping[str, Tensor], source: object, strict: bool = True) -> list[str]:
-    """Load weights that :func:`with_fitting_names` has named. Return the names of the weights that the file lacks.
+    """Load weights into ``net``, and return the names of the weights that ``net`` did not get.
 
-    ``source``: the file, for messages. Without ``strict``, the weights that fit by name and shape are loaded, and a
-    warning says how many. Raises UserError, naming both sides, if weights do not fit, or if none fits at all.
+    ``state``: the weights as :func:`with_fitting_names` returns them. ``source``: the file, for messages. ``strict``:
+    all names and shapes have to fit. Otherwise the weights that fit are loaded, and a warning says how many. Raises
+    UserError, naming weights of both sides, if not all weights fit, or without ``strict`` if none fits.
     """
     if not strict:
         own = net.state_dict()
@@ -35,26 +36,30 @@ def load_into(net: nn.Module, state: Mapping[str, Tensor], source: object, stric
 
 
 def with_fitting_names(net: nn.Module, state: Mapping[str, Tensor], source: object) -> dict[str, Tensor]:
-    """Return a file's weights by the names under which ``net`` loads them.
+    """Return a file's weights under the names that ``net`` has for them.
 
-    The names of known wrappers, :data:`WRAPPERS` and :data:`INSERTED`, are removed where more weights fit without them.
-    Wrappers may be nested. The log says in one line what was removed, and which weights of other parts are left out.
+    The names of wrappers (:data:`WRAPPERS`, :data:`INSERTED`) are removed if more weights fit then. Wrappers may
+    be nested: ``model.net_g.conv.weight`` becomes ``conv.weight``. The log says which names were removed, and which
+    weights of other parts, such as ``net_d``, were left out.
     """
     own = net.state_dict()
     best: tuple[int, int] = (-1, -1)
-    for taken, candidate in _unwrapped(state):
+    for removed, candidate in _unwrapped(state):
         names = with_network_prefixes(net, candidate)
         common = names.keys() & own.keys()
         fits = (sum(names[name].shape == own[name].shape for name in common), len(common))
         if fits > best:
-            best, prefix, found, inner = fits, taken, names, candidate
+            best, prefix, found, inner = fits, removed, names, candidate
     if prefix:
         _log_removed(source, prefix, state, inner)
     return found
 
 
 def without_wrapper(state: Mapping[str, Tensor], source: object) -> dict[str, Tensor]:
-    """Return weights without the names of known wrappers that stand before every name. The log says so."""
+    """Return weights without the names of wrappers. The log says which names were removed.
+
+    A name of :data:`WRAPPERS` is removed where all weights' names begin with it, a name of :data:`INSERTED` anywhere.
+    """
     found, prefix = _without_inserted(state), ""
     while (first := _shared_wrapper(found)) is not None:
         found = {name.removeprefix(f"{first}."): value for name, value in found.items()}
@@ -65,7 +70,10 @@ def without_wrapper(state: Mapping[str, Tensor], source: object) -> dict[str, Te
 
 
 def describe_misfit(net: nn.Module, state: Mapping[str, Tensor], source: object, reason: str = "") -> str:
-    """Return one line on how a file's weights differ from a network's. ``reason``: torch's, if names and shapes fit."""
+    """Return a line that says how a file's weights differ from those of a network.
+
+    ``reason``: torch's own message, which is repeated if all names and shapes fit.
+    """
     own = net.state_dict()
     missing, others = [name for name in own if name not in state], [name for name in state if name not in own]
     shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
@@ -83,7 +91,10 @@ def describe_misfit(net: nn.Module, state: Mapping[str, Tensor], source: object,
 
 
 def with_network_prefixes(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights with ``network.`` in their names wherever a wrapper in ``net`` has it and the file does not."""
+    """Return weights under the names that ``net`` has for them, if ``net`` holds wrappers such as AdaptedNet.
+
+    A wrapper's network has ``network.`` in its names: ``conv.weight`` becomes ``network.conv.weight``.
+    """
     named = dict(state)
     for name, module in net.named_modules():
         if getattr(module, "takes_bare_weights", False):
@@ -92,23 +103,26 @@ def with_network_prefixes(net: nn.Module, state: Mapping[str, Tensor]) -> dict[s
 
 
 def add_network_prefix(wrapper: nn.Module, state: dict[str, Tensor], prefix: str, *others: object) -> None:
-    """Put ``network.`` behind ``prefix`` in the names of ``state``, unless one of them is the wrapper's own name."""
+    """Insert ``network.`` after ``prefix`` in the names of ``state``, unless ``state`` has a name of the wrapper's own.
+
+    Changes ``state``. torch passes ``others`` to such a hook of ``load_state_dict``.
+    """
     if not any(f"{prefix}{key}" in state for key in wrapper.state_dict()):
         for key in [key for key in state if key.startswith(prefix)]:
             state[f"{prefix}network.{key.removeprefix(prefix)}"] = state.pop(key)
 
 
-def _unwrapped(state: Mapping[str, Tensor], taken: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield the removed prefix and the remaining weights: first without any removal, then for every nesting."""
-    yield taken, dict(state)
+def _unwrapped(state: Mapping[str, Tensor], removed: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield (removed names, remaining weights): first all weights, then those in each wrapper, also in nested ones."""
+    yield removed, dict(state)
     for wrapper in (*INSERTED, *WRAPPERS):
         prefix = f"{wrapper}."
         inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         if inside:
-            yield from _unwrapped(inside, f"{taken}{prefix}")
+            yield from _unwrapped(inside, f"{removed}{prefix}")
     plain = _without_inserted(state)
     if plain.keys() != state.keys():
-        yield from _unwrapped(plain, taken or f"{INSERTED[0]}.")
+        yield from _unwrapped(plain, removed or f"{INSERTED[0]}.")
 
 
 def _without_inserted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -116,9 +130,11 @@ def _without_inserted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _shared_wrapper(state: Mapping[str, Tensor]) -> str | None:
-    """Return the known wrapper whose name stands before every name, if there is one."""
-    firsts = {name.partition(".")[0] if "." in name else "" for name in state}
-    return firsts.pop() if len(firsts) == 1 and firsts <= {*WRAPPERS} else None
+    """Return the name of the wrapper with which all weights' names begin, or None."""
+    for wrapper in WRAPPERS:
+        if state and all(name.startswith(f"{wrapper}.") for name in state):
+            return wrapper
+    return None
 
 
 def _log_removed(source: object, prefix: str, state: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:

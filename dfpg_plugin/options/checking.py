@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,18 +24,17 @@ from dfpg_plugin.options.completing import section_of_data_set, typed_part
 from dfpg_plugin.options.components import check_arguments, look_up, source_of
 from dfpg_plugin.options.curves import check_curves
 from dfpg_plugin.options.keys import unknown_keys
-from dfpg_plugin.options.reading import Options, with_line
+from dfpg_plugin.options.reading import Options, key_of, with_line
 from dfpg_plugin.options.schema import HIGHER, LOWER
 from dfpg_plugin.options.section import Section, mistakes_in
 
-GROUND_TRUTH = "img2"  # what BasicSR calls it in a metric's parameters
-GIVEN = ("img", GROUND_TRUTH)  # to metrics, by the model
-COPIED = {"seed": "manual_seed"}  # complete() copies this into the data sets
-PHASES = {True: ("train", "val"), False: ("test", "val")}
+GROUND_TRUTH = "img2"  # a metric's parameter for the ground truth, as BasicSR names it
+GIVEN = ("img", GROUND_TRUTH)  # the parameters of a metric that the model passes
+PHASES = {True: ("train", "val"), False: ("test", "val")}  # by opt["is_train"]
 
 
 class OptionsError(UserError):
-    """All mistakes of an option file, each in a line that names its key."""
+    """All mistakes in an option file, each on a line that names its key."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         head = "" if len(problems) == 1 else f"{len(problems)} mistakes in the options:\n  "
@@ -44,10 +44,10 @@ class OptionsError(UserError):
 def check_options(
     opt: Options, plugins: Sequence[str], needs_network: bool = True, lines: Mapping[str, int] | None = None
 ) -> None:
-    """Raise OptionsError for everything in completed options that would fail later, all of it at once.
+    """Raise OptionsError, with all mistakes at once, if completed options would fail later.
 
-    ``plugins`` are those loaded; ``needs_network``: whether a test has to have trained weights. ``lines``: those of the
-    option file, by key path, to be named in the error.
+    ``plugins``: the names of the loaded plugins, for messages. ``needs_network``: whether a test needs trained weights.
+    ``lines``: the line of each key in the option file, by key path. The error names the line of each mistake.
     """
     problems = [*_not_numbers(opt, ""), *_wrong_values(opt)]
     for check in _checks(opt, plugins, needs_network):
@@ -57,12 +57,17 @@ def check_options(
             problems.append(str(error))
     problems += unknown_keys(opt)
     if problems:
-        of_keys = {problem.split(": ")[0]: problem for problem in reversed(problems)}  # the first one of each key
-        raise OptionsError([with_line(problem, lines or {}) for problem in reversed(of_keys.values())])
+        first_of_key: dict[str, str] = {}
+        for problem in problems:
+            first_of_key.setdefault(key_of(problem), problem)
+        raise OptionsError([with_line(problem, lines or {}) for problem in first_of_key.values()])
 
 
 def _wrong_values(opt: Options) -> Iterator[str]:
-    """Yield a line for every value that the schema does not take, or the class of a data set in its ``Options``."""
+    """Yield a line for every value that the schema, or the ``Options`` of a data set's class, does not take.
+
+    :func:`complete` copies ``manual_seed`` into data sets. A wrong ``manual_seed`` is reported once.
+    """
     problems = [*_mistakes_of(schema.Options, typed_part(opt))]
     if not opt["is_train"]:
         problems += _mistakes_of(schema.TrainingStep, opt.get("train") or {}, "train")
@@ -70,11 +75,9 @@ def _wrong_values(opt: Options) -> Iterator[str]:
         is_known = key.split("_")[0] in PHASES[opt["is_train"]] and isinstance(options, dict)
         if is_known and (section := section_of_data_set(options.get("type"))) is not None:
             problems += _mistakes_of(section, options, "datasets", key)
-    wrong = {problem.split(": ")[0] for problem in problems}
+    manual_seed_is_wrong = any(key_of(problem) == "manual_seed" for problem in problems)
     for problem in problems:
-        key = problem.split(": ")[0]
-        copied_from = COPIED.get(key.rpartition(":")[2]) if key.startswith("datasets:") else None
-        if copied_from not in wrong:
+        if not (manual_seed_is_wrong and re.fullmatch("datasets:.*:seed", key_of(problem))):
             yield problem
 
 
@@ -94,9 +97,10 @@ def _not_numbers(section: Mapping, prefix: str) -> Iterator[str]:
 
 
 def _checks(opt: Options, plugins: Sequence[str], needs_network: bool) -> Iterator[Callable[[], object]]:
+    """Yield functions. Each raises UserError if the options have a mistake of one kind."""
     for key, registry, section in _components(opt):
         yield partial(_check_component, key, registry, section, plugins)
-    for key, metric in _metrics(opt).items():
+    for key, metric in metrics_of(opt).items():
         yield partial(_check_direction, key, metric)
     for phase in opt["datasets"]:
         yield partial(check_choice, f"datasets:{phase}", phase.split("_")[0], PHASES[opt["is_train"]])
@@ -115,18 +119,18 @@ def _check_phase(opt: Options, needs_network: bool) -> None:
 
 
 def _check_device(opt: Options, plugins: Sequence[str]) -> None:
-    """Refuse a model that asks for a GPU while it is built, as Real-ESRGAN's do, where none is used."""
+    """Raise UserError if no GPU is used and the constructor of the model needs one, as those of Real-ESRGAN do."""
     model = look_up("model_type", MODEL_REGISTRY, opt["model_type"], plugins)
-    constructors = [vars(base)["__init__"] for base in inspect.getmro(model) if "__init__" in vars(base)]  # type: ignore[arg-type]
+    constructors = [vars(base)["__init__"] for base in inspect.getmro(model) if "__init__" in vars(base)]
     if opt["num_gpu"] == 0 and any(".cuda()" in source_of(constructor) for constructor in constructors):
         raise UserError(
-            f"model_type: {opt['model_type']} needs a GPU, for its constructor calls .cuda(), and none is used here. "
+            f"model_type: {opt['model_type']} needs a GPU, because its constructor calls .cuda(). No GPU is used here. "
             "On a CPU its networks train under SRModel, SRGANModel or ESRGANModel, with pairs of images."
         )
 
 
 def _components(opt: Options) -> Iterator[tuple[str, Registry, object]]:
-    """Yield (key, registry, section) of every component that the options name."""
+    """Yield (key path, registry, section) of every component that the options name."""
     yield "model_type", MODEL_REGISTRY, {"type": opt["model_type"]}
     for key, section in opt["datasets"].items():
         yield f"datasets:{key}", DATASET_REGISTRY, section
@@ -136,19 +140,21 @@ def _components(opt: Options) -> Iterator[tuple[str, Registry, object]]:
     for key, section in (opt.get("train") or {}).items():
         if key.endswith("_opt") and section is not None:
             yield from _with_inner_networks(f"train:{key}", LOSS_REGISTRY, section)
-    for key, section in _metrics(opt).items():
+    for key, section in metrics_of(opt).items():
         yield f"val:metrics:{key}", METRIC_REGISTRY, section
 
 
 def _with_inner_networks(key: str, registry: Registry, section: object) -> Iterator[tuple[str, Registry, object]]:
-    """Yield a component, and the networks that its options name, as those of AdaptedNet do."""
+    """Yield a component, and the networks in its own options, such as ``network_g:network`` of AdaptedNet."""
     yield key, registry, section
-    for name, inner in section.items() if isinstance(section, dict) else ():
+    options = section if isinstance(section, dict) else {}
+    for name, inner in options.items():
         if str(name).startswith("network") and isinstance(inner, dict):
             yield from _with_inner_networks(f"{key}:{name}", ARCH_REGISTRY, inner)
 
 
-def _metrics(opt: Options) -> dict:
+def metrics_of(opt: Options) -> dict:
+    """Return the options of each metric, by name. Without metrics, or for a value of another kind, return {}."""
     metrics = (opt.get("val") or {}).get("metrics")
     return metrics if isinstance(metrics, dict) else {}
 
@@ -165,17 +171,20 @@ def _check_component(key: str, registry: Registry, section: object, plugins: Seq
 
 
 def _check_direction(key: str, metric: object) -> None:
-    """Refuse a metric that would be taken for better the wrong way: BasicSR reads all but `higher` as `lower`."""
+    """Raise UserError if BasicSR would keep the worst value of a metric as the best one.
+
+    BasicSR takes a missing ``better`` for ``higher``, and every value but ``higher`` for ``lower``.
+    """
     if not isinstance(metric, dict):
         return
     function = look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric.get("type"))
     if "better" in metric and metric["better"] is None:
         raise UserError(
-            f"val:metrics:{key}:better: has no value, which BasicSR takes for {LOWER}. Write {HIGHER} or {LOWER}."
+            f"val:metrics:{key}:better: has no value, and BasicSR takes this for {LOWER}. Write {HIGHER} or {LOWER}."
         )
-    own = inspect.signature(function).parameters.get("better")  # type: ignore[arg-type]
+    own = inspect.signature(function).parameters.get("better")
     if own is not None and own.default == LOWER and "better" not in metric:
-        raise UserError(f"val:metrics:{key}: better: is missing, which means {HIGHER}. Add `better: {LOWER}`.")
+        raise UserError(f"val:metrics:{key}: better: is missing, so BasicSR assumes {HIGHER}. Add `better: {LOWER}`.")
 
 
 def _training_checks(opt: Options) -> Iterator[Callable[[], object]]:
@@ -205,7 +214,7 @@ def _check_prefetch(opt: Options) -> None:
     prefetch_mode = opt["datasets"]["train"].get("prefetch_mode")
     if prefetch_mode == "cpu":
         raise UserError(
-            "datasets:train:prefetch_mode: BasicSR's cpu hangs on a damaged image. Write cuda, or remove it."
+            "datasets:train:prefetch_mode: BasicSR's mode cpu hangs at a damaged image. Write cuda, or remove it."
         )
     if prefetch_mode == "cuda" and opt["num_gpu"] == 0:
         raise UserError("datasets:train:prefetch_mode: cuda needs a GPU, and none is used here. Remove it.")
@@ -214,7 +223,8 @@ def _check_prefetch(opt: Options) -> None:
 def _check_workers(train_set: dict) -> None:
     if train_set.get("persistent_workers") and not train_set["num_worker_per_gpu"]:
         raise UserError(
-            "datasets:train:persistent_workers: needs workers, and num_worker_per_gpu is 0. Raise that, or remove this."
+            "datasets:train:persistent_workers: needs workers, and num_worker_per_gpu is 0. Raise num_worker_per_gpu, "
+            "or remove persistent_workers."
         )
 
 

@@ -1,4 +1,4 @@
-"""Complete options: once as the dictionary that BasicSR's classes read, once as typed sections."""
+"""Complete options, in two forms: the dictionary that BasicSR's classes read, and typed sections."""
 
 import random
 from collections.abc import Sequence
@@ -12,13 +12,15 @@ from basicsr.utils.registry import DATASET_REGISTRY
 
 from dfpg_plugin.checks import UserError, check_folder, close_names
 from dfpg_plugin.options import schema
+from dfpg_plugin.options.components import find
 from dfpg_plugin.options.reading import OptionFile, Options
 from dfpg_plugin.options.section import Section, whole_numbers
 
 SECTIONS = ("datasets", "path", "train", "val", "logger", "dist_params")
-OF_THE_LOGGER = ("print_freq", "save_checkpoint_freq", "use_tb_logger")  # BasicSR reads these without a default
-OF_VALIDATION = ("save_img", "suffix")
-DEBUG_PRINTS, DEBUG_SAVES = 1, 8  # BasicSR's frequencies with --debug
+# keys that BasicSR reads without a default
+LOGGER_KEYS = ("print_freq", "save_checkpoint_freq", "use_tb_logger")
+VALIDATION_KEYS = ("save_img", "suffix")
+DEBUG_PRINT_FREQ, DEBUG_SAVE_FREQ = 1, 8  # BasicSR's values with --debug
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Arguments:
     launcher: str = "none"  # none, pytorch, slurm
     auto_resume: bool = False
     debug: bool = False
-    local_rank: int = 0  # of torch.distributed.launch; LOCAL_RANK in the environment goes before it
+    local_rank: int = 0  # from torch.distributed.launch; LOCAL_RANK in the environment overrides this value
     force_yml: Sequence[str] = ()  # such as train:ema_decay=0.999
 
 
@@ -38,26 +40,26 @@ class RunOptions:
     """The checked options of a run. Nobody writes into them."""
 
     file: OptionFile
-    plain: Options  # what BasicSR's classes are given
-    sections: schema.Options  # the same, typed
+    plain: Options  # the dictionary for BasicSR's classes
+    sections: schema.Options  # the same options, typed
     rank: int  # of this process
-    world_size: int
+    world_size: int  # the number of processes
 
     @classmethod
     def of(cls, file: OptionFile, opt: Options) -> Self:
-        """Return completed and checked options, with this process's rank. Raises UserError."""
+        """Return completed options with this process's rank. Raises UserError if the schema does not take them."""
         rank, world_size = get_dist_info()
         plain = {**opt, "rank": rank, "world_size": world_size}
         return cls(file, plain, schema.Options.read(str(file.path), typed_part(opt)), rank, world_size)
 
     def with_paths(self, paths: dict) -> Self:
-        """Return the same options with other values under ``path``."""
+        """Return the same options with ``paths`` as the section ``path``."""
         plain = {**self.plain, "path": paths}
         return replace(self, plain=plain, sections=schema.Options.read(str(self.file.path), plain))
 
     @property
     def train(self) -> schema.Train:
-        """Return the section of the training. Raises UserError where there is none."""
+        """Return the section ``train``. Raises UserError if there is none."""
         if self.sections.train is None:
             raise UserError(f"{self.file.path}: the key 'train' is missing.")
         return self.sections.train
@@ -70,9 +72,9 @@ class RunOptions:
 
 
 def convert_whole_numbers(opt: Options) -> list[str]:
-    """Replace whole numbers that are written like fractions, ``2.0`` or ``1e3``, in place; return their key paths.
+    """Replace whole numbers that are written like fractions, such as ``2.0`` or ``1e3``. Return their key paths.
 
-    Python takes none of these where it counts.
+    Changes ``opt``. Python takes such a number neither as a size nor as a count.
     """
     found = [*whole_numbers(schema.Options, opt)]
     for _, options, key, number in found:
@@ -81,28 +83,35 @@ def convert_whole_numbers(opt: Options) -> list[str]:
 
 
 def section_of_data_set(name: object) -> type[schema.DataSetKeys] | None:
-    """Return the keys that a registered data set describes in its ``Options``; None for those of others."""
-    found = getattr(dict(iter(DATASET_REGISTRY)).get(name), "Options", None) if isinstance(name, str) else None
+    """Return the class ``Options`` of the data set that is registered as ``name``, or None if it has none."""
+    found = getattr(find(DATASET_REGISTRY, name), "Options", None)
     return found if isinstance(found, type) and issubclass(found, schema.DataSetKeys) else None
 
 
 def typed_part(opt: Options) -> Options:
-    """Return what :class:`schema.Options` describes of completed options: a test has no training to be complete."""
+    """Return the part of completed options that :class:`schema.Options` checks: all, but no ``train`` in a test.
+
+    A test's section ``train`` may be incomplete.
+    """
     return opt if opt["is_train"] else {key: value for key, value in opt.items() if key != "train"}
 
 
 def output_root(opt: Options) -> Path:
-    """Return the folder that a run writes below: ``path:root``, or the working directory. Raises UserError."""
+    """Return the folder below which a run writes: ``path:root``, or the working directory.
+
+    Raises UserError if ``path:root`` is no folder.
+    """
     path = opt.get("path")
     given = path.get("root") if isinstance(path, dict) else None
     return check_folder("path:root", given) if isinstance(given, str) else Path()
 
 
 def complete(opt: Options, args: Arguments, root: Path, is_train: bool) -> Options:
-    """Add what BasicSR's parser adds: phase, seed, device count, output paths under ``root``, debug mode, defaults.
+    """Complete ``opt`` in place as BasicSR's parser does, and return it.
 
-    Unlike BasicSR's, the seed of ``--force_yml`` counts, and optional keys may be left out. Raises UserError for keys
-    that are missing.
+    The parser adds phases, a seed, the number of GPUs, output paths below ``root``, and the settings of ``--debug``.
+    Unlike BasicSR, this function takes a seed from ``--force_yml``, and adds the defaults of optional keys. Raises
+    UserError if a needed key is missing.
     """
     _check_outline(opt, args.opt)
     opt.update(is_train=is_train, auto_resume=args.auto_resume, dist=args.launcher != "none", root_path=str(root))
@@ -117,13 +126,16 @@ def complete(opt: Options, args: Arguments, root: Path, is_train: bool) -> Optio
         _complete_dataset(opt, name, dataset)
     opt["path"] = _complete_paths(opt.get("path") or {})
     if opt.get("val") is not None:
-        _set_defaults(opt["val"], schema.Val, OF_VALIDATION)
-    (_complete_training if is_train else _complete_test)(opt, root)
+        _set_defaults(opt["val"], schema.Val, VALIDATION_KEYS)
+    if is_train:
+        _complete_training(opt, root)
+    else:
+        _complete_test(opt, root)
     return opt
 
 
 def _check_outline(opt: Options, source: str) -> None:
-    """Raise UserError where the keys are missing, or sections are none, without which nothing else can be looked at."""
+    """Raise UserError if a section is no mapping, or a key is missing without which nothing else can be checked."""
     for key in ("name", "model_type", "datasets"):
         if not opt.get(key):
             raise UserError(f"{source}: the key {key!r} is missing.{close_names(key, opt)}")
@@ -135,7 +147,7 @@ def _check_outline(opt: Options, source: str) -> None:
 
 
 def _set_defaults(values: dict, section: type[Section], keys: Sequence[str]) -> None:
-    """Write the schema's defaults for keys that BasicSR reads without one."""
+    """Write the schema's defaults for ``keys`` that have no value."""
     for key in keys:
         if values.get(key) is None:
             values[key] = section.model_fields[key].default
@@ -176,14 +188,14 @@ def _complete_training(opt: Options, root: Path) -> None:
         visualization=str(folder / "visualization"),
     )
     if "ema_decay" in opt["train"]:
-        _set_defaults(opt["train"], schema.Train, ("ema_decay",))  # BasicSR compares it with 0
+        _set_defaults(opt["train"], schema.Train, ("ema_decay",))  # BasicSR compares the value with 0
     logger = opt["logger"] = opt.get("logger") or {}
-    _set_defaults(logger, schema.Logger, OF_THE_LOGGER)
+    _set_defaults(logger, schema.Logger, LOGGER_KEYS)
     _set_defaults(opt["datasets"]["train"], schema.DataSet, ("num_worker_per_gpu",))
-    if opt["debug"]:  # not by the name, as in BasicSR, for which "undebugged" is one
-        logger.update(print_freq=DEBUG_PRINTS, save_checkpoint_freq=DEBUG_SAVES)
+    if opt["debug"]:  # not by the name: for BasicSR, a run called "undebugged" is a debugging run
+        logger.update(print_freq=DEBUG_PRINT_FREQ, save_checkpoint_freq=DEBUG_SAVE_FREQ)
         if opt.get("val") is not None:
-            opt["val"]["val_freq"] = DEBUG_SAVES
+            opt["val"]["val_freq"] = DEBUG_SAVE_FREQ
 
 
 def _complete_test(opt: Options, root: Path) -> None:

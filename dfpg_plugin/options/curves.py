@@ -1,4 +1,4 @@
-"""Whether a training writes for TensorBoard and wandb, and whether it can."""
+"""Whether a training writes curves for TensorBoard and wandb, and whether it can."""
 
 import importlib
 
@@ -7,14 +7,14 @@ from dfpg_plugin.options.reading import Options
 
 
 def has_curves(opt: Options) -> bool:
-    """Tell whether a training writes for TensorBoard; with ``--debug`` none does."""
+    """Tell whether a training writes curves for TensorBoard. With ``--debug`` no training does."""
     return bool(opt["logger"]["use_tb_logger"]) and not opt["debug"]
 
 
 def check_curves(opt: Options) -> None:
-    """Raise UserError where TensorBoard or wandb is asked for and can't be used."""
+    """Raise UserError if the options ask for TensorBoard or wandb, and it can't be used."""
     if wandb_project(opt) is not None and not opt["logger"]["use_tb_logger"]:
-        raise UserError("logger:wandb: is sent what TensorBoard gets. Set use_tb_logger: true, or remove wandb.")
+        raise UserError("logger:wandb: wandb gets the curves of TensorBoard. Set use_tb_logger: true, or remove wandb.")
     if not has_curves(opt):
         return
     _check_import("logger:use_tb_logger", "tensorboard", "torch.utils.tensorboard", "SummaryWriter")
@@ -23,14 +23,15 @@ def check_curves(opt: Options) -> None:
 
 
 def wandb_project(opt: Options) -> object:
-    """Return the name of the project on wandb; None where nothing is sent there."""
+    """Return the name of the project on wandb, or None if nothing is sent to wandb."""
     wandb = opt["logger"].get("wandb")
     return wandb.get("project") if isinstance(wandb, dict) else None
 
 
 def _check_import(key: str, package: str, module: str, name: str) -> None:
     try:
-        found = hasattr(importlib.import_module(module), name)  # wandb leaves a folder of its name where it ran
+        # the name tells the package from the folder `wandb` that wandb leaves where it ran: Python imports that, too
+        found = hasattr(importlib.import_module(module), name)
     except ImportError:
         found = False
     if not found:

@@ -1,4 +1,4 @@
-"""What ``basicsr options`` prints: every key of an option file with its type, default and meaning."""
+"""Describe every key of an option file with its type, default and meaning. ``basicsr options`` prints the result."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,6 +11,8 @@ from pydantic_core import PydanticUndefined
 from dfpg_plugin.options import schema
 from dfpg_plugin.options.section import Expected, Section, inner_section, is_by_name, readers_of
 
+NEEDED = "needed"  # stands for the default of a key that has to be given
+
 
 @dataclass(frozen=True)
 class KeyDescription:
@@ -18,7 +20,7 @@ class KeyDescription:
 
     name: str  # such as optim_*
     expected: str  # such as "a whole number from 1"
-    default: str  # as YAML; "needed" for a key without one, empty where nothing is the default
+    default: str  # as in YAML; "needed" if the key has to be given; empty if the default is no value, [] or a section
     meaning: str
 
 
@@ -32,7 +34,7 @@ class SectionDescription:
 
 
 def describe(own: Mapping[str, type[Section]]) -> Iterator[SectionDescription]:
-    """Yield the sections of an option file in their order, then ``own``: those of components, by path."""
+    """Yield the sections of an option file in their order, then ``own``: sections of components, by key path."""
     yield from _sections("", schema.Options)
     for path, section in own.items():
         yield _section(path, section)
@@ -44,7 +46,9 @@ def to_text(sections: Iterator[SectionDescription]) -> str:
     for section in sections:
         lines += ["", f"{section.path or 'option file'} - {section.meaning}"]
         for key in section.keys:
-            default = f", {key.default}" if key.default == "needed" else f" ({key.default})" if key.default else ""
+            default = f" ({key.default})" if key.default else ""
+            if key.default == NEEDED:
+                default = f", {NEEDED}"
             lines += [f"  {key.name}: {key.expected}{default}", f"      {key.meaning}"]
     return "\n".join(lines[1:])
 
@@ -56,13 +60,13 @@ def to_markdown(sections: Iterator[SectionDescription]) -> str:
         lines += ["", f"## {f'`{section.path}`' if section.path else 'The option file'}", "", section.meaning, ""]
         lines += ["| key | takes | default | meaning |", "|---|---|---|---|"]
         for key in section.keys:
-            default = f"`{key.default}`" if key.default not in ("", "needed") else key.default
+            default = f"`{key.default}`" if key.default not in ("", NEEDED) else key.default
             lines.append(f"| `{key.name}` | {key.expected} | {default} | {key.meaning} |")
     return "\n".join(lines)
 
 
 def json_schema() -> str:
-    """Return the JSON schema of an option file, with which editors complete and check keys."""
+    """Return the JSON schema of an option file. Editors complete and check keys with this schema."""
     return json.dumps(schema.Options.model_json_schema(), indent=1)
 
 
@@ -95,17 +99,20 @@ def _key(name: str, field: FieldInfo) -> KeyDescription:
 
 def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
-        return "needed"
+        return NEEDED
     if field.default is None or isinstance(field.default, Section) or field.default in ([], {}):
         return ""
-    return json.dumps(list(field.default) if isinstance(field.default, tuple) else field.default).strip('"')
+    return json.dumps(field.default).strip('"')
 
 
 def _expected(kind: Any) -> str:  # noqa: ANN401 any type
-    """Return in words what a type takes."""
-    for part in (*getattr(kind, "__metadata__", ()), *get_args(kind)):
+    """Return what a type takes, in words, such as "a whole number from 1"; empty if the type does not say."""
+    parts = get_args(kind)
+    for part in (*getattr(kind, "__metadata__", ()), *parts):
         if isinstance(part, Expected):
             return part.text
-    if inner_section(kind) is not None or is_by_name(kind):
-        return "options by name" if is_by_name(kind) else "options"
-    return next((text for part in get_args(kind) if (text := _expected(part))), "")
+    if is_by_name(kind):
+        return "options by name"
+    if inner_section(kind) is not None:
+        return "options"
+    return next(filter(None, map(_expected, parts)), "")

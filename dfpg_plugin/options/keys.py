@@ -1,7 +1,8 @@
-"""Which keys options may have: those of the schema, and those in the sources of the components.
+"""Which keys options may have: those in the schema, and those in the sources of the components.
 
-A model or data set of another package reads what it likes from its options. So a key counts as unread only where it
-stands neither in the schema nor, as a string or a field, in a file that defines the component or one of its bases.
+A model or data set of another package may read any key from its options. So a source is searched, too: the files that
+define the component and its bases. A key counts as unread if it is not in the schema, and if these files have it
+neither as a string nor as a field.
 """
 
 import ast
@@ -13,52 +14,54 @@ from functools import cache
 
 import torch
 from basicsr.models import lr_scheduler
-from basicsr.utils.registry import DATASET_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY, Registry
+from basicsr.utils.registry import DATASET_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from dfpg_plugin.checks import close_names
 from dfpg_plugin.options import schema
 from dfpg_plugin.options.completing import section_of_data_set
+from dfpg_plugin.options.components import find
 from dfpg_plugin.options.reading import OptionFile, Options, with_line
 from dfpg_plugin.options.section import Section
 
-# what BasicSR's parser and complete() add to an option file
+# keys that BasicSR's parser, complete() and RunOptions add to the options
 ADDED = {"is_train", "auto_resume", "debug", "dist", "root_path", "rank", "world_size"}
+# key path of a section: the schema of the section. A model may read keys of these sections that are not in the schema.
 READ_BY_THE_MODEL: dict[str, type[Section]] = {
     "": schema.Options,
     "train": schema.Train,
     "val": schema.Val,
     "path": schema.PathSection,
 }
-CLOSED_SECTIONS: dict[str, type[Section]] = {
+CLOSED_SECTIONS: dict[str, type[Section]] = {  # sections whose keys are all in the schema
     "logger": schema.Logger,
     "logger:wandb": schema.Wandb,
     "dist_params": schema.DistParams,
     "train:non_finite": schema.NonFinite,
 }
-OF_A_NETWORK = ("pretrain_network_{}", "param_key_{}", "strict_load_{}")  # in `path`
-NOT_READERS = ("torch", "abc", "typing")
+KEYS_OF_A_NETWORK = ("pretrain_network_{}", "param_key_{}", "strict_load_{}")  # in the section `path`
+NOT_READERS = ("torch", "abc", "typing")  # packages whose classes read no options
 
 
 class Unread(Enum):
-    """What a key means that nothing reads."""
+    """The meaning of a key that nothing reads."""
 
-    MISTAKE = "an error: the key is misspelt, or what it asks for would be missed"
-    IDLE = "a warning: the key changes nothing, or its reader can't be seen"
+    MISTAKE = "an error: the key is misspelt, or the user expects something that will not happen"
+    IDLE = "a warning: the key changes nothing, or a source that is not searched reads the key"
 
 
 def unknown_keys(opt: Options) -> Iterator[str]:
-    """Yield a line for every key that nothing reads and that is a mistake, with the names nearest to it."""
+    """Yield a line for every unread key that is a mistake, with the known names nearest to the key."""
     for path, hint, _ in _unread_keys(opt, Unread.MISTAKE):
         yield f"{path}: unknown key.{hint}"
     for path, section in CLOSED_SECTIONS.items():
-        yield from _unknown(path, _section(opt, path), section.model_fields)
+        yield from _unknown(path, _section_at(opt, path), section.model_fields)
     for key, options in (opt.get("train") or {}).items():
         yield from _unknown_to_torch(key, options)
 
 
 def warn_of_idle_keys(opt: Options, file: OptionFile) -> None:
-    """Log every key that the model or data set it is meant for does not read, with its line in the option file."""
-    # not get_root_logger: called before BasicSR's own loop opens its log, it would leave that without one
+    """Log a warning for every idle key, with the key's line in the option file."""
+    # not get_root_logger: a call of it before BasicSR's own loop opens its log would leave this loop without a log file
     logger = logging.getLogger("basicsr")
     for path, hint, component in _unread_keys(opt, Unread.IDLE):
         text = f"{path}: not read by {component.__name__}, as far as its source tells.{hint}"
@@ -66,20 +69,20 @@ def warn_of_idle_keys(opt: Options, file: OptionFile) -> None:
 
 
 def _unread_keys(opt: Options, meaning: Unread) -> Iterator[tuple[str, str, type]]:
-    """Yield (key path, nearest names, component) of every key that nothing reads and that has this meaning."""
-    for section, options, component, known in _of_components(opt):
-        for key, hint in _unread(options, known):
+    """Yield (key path, nearest names, component) of every unread key that has this meaning."""
+    for section, options, component, known in _sections_of_components(opt):
+        for key, hint in _not_in(known, options):
             if _meaning(key, options[key], component) is meaning:
                 yield _path(section, key), hint, component
 
 
 def _meaning(key: object, value: object, component: type) -> Unread:
-    """Decide what an unread key means.
+    """Return what an unread key means, by the package of the component.
 
-    - For a component of this package it is a mistake.
-    - For one of BasicSR it is idle if others of BasicSR read the key: BasicSR's own option files hold such keys. A
-      section is a mistake all the same, since a network, loss or optimizer that nothing builds is missed.
-    - For one of another package it is idle: that package may read keys in files that do not define the component.
+    - This package: a mistake.
+    - BasicSR: idle if another component of BasicSR reads the key, since BasicSR's own option files hold such keys. A
+      key that holds a section is a mistake: the user expects its network, loss or optimizer to be built.
+    - Another package: idle. That package may read the key in a file that does not define the component.
     """
     package = component.__module__.split(".")[0]
     if package == "basicsr":
@@ -89,30 +92,30 @@ def _meaning(key: object, value: object, component: type) -> Unread:
     return Unread.IDLE if is_idle else Unread.MISTAKE
 
 
-def _of_components(opt: Options) -> Iterator[tuple[str, Mapping, type, set[str]]]:
-    """Yield (section, its options, the component that reads them, the keys known there) where there is a source."""
-    model = _find(MODEL_REGISTRY, opt["model_type"])
+def _sections_of_components(opt: Options) -> Iterator[tuple[str, Mapping, type, set[str]]]:
+    """Yield (key path, options, component that reads them, known keys) of each section whose component has a source."""
+    model = find(MODEL_REGISTRY, opt["model_type"])
     if model is not None and (by_model := keys_read_by(model)) is not None:
         for path, section in READ_BY_THE_MODEL.items():
-            options = _section(opt, path)
+            options = _section_at(opt, path)
             if isinstance(options, Mapping):
-                yield path, options, model, section.known_to(model) | by_model | _of_this_file(opt, path)
+                yield path, options, model, section.known_to(model) | by_model | _not_in_the_schema(opt, path)
     for phase, options in opt["datasets"].items():
-        dataset = _find(DATASET_REGISTRY, options.get("type"))
+        dataset = find(DATASET_REGISTRY, options.get("type"))
         if dataset is not None and (by_dataset := keys_read_by(dataset)) is not None:
             own = section_of_data_set(options.get("type"))
             described = set() if own is None else set(own.model_fields)
             yield f"datasets:{phase}", options, dataset, schema.DataSet.known_to(dataset) | described | by_dataset
 
 
-def _of_this_file(opt: Options, path: str) -> set[str]:
-    """Return the keys that stand in no schema: those that were added, and those of the networks of these options."""
+def _not_in_the_schema(opt: Options, path: str) -> set[str]:
+    """Return the known keys that no schema has: added keys at the top, keys of the file's networks in ``path``."""
     networks = [key.removeprefix("network_") for key in opt if key.startswith("network_")]
-    names = {form.format(network) for form in OF_A_NETWORK for network in networks}
+    names = {form.format(network) for form in KEYS_OF_A_NETWORK for network in networks}
     return {"": ADDED, "path": names}.get(path, set())
 
 
-def _section(opt: Options, path: str) -> object:
+def _section_at(opt: Options, path: str) -> object:
     found: object = opt
     for key in path.split(":") if path else ():
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -132,7 +135,7 @@ def _keys_read_in_basicsr() -> frozenset[str]:
 
 @cache
 def keys_read_by(component: type | None) -> frozenset[str] | None:
-    """Return the strings and fields in the sources of a class and its bases; None where there is no source to read."""
+    """Return the strings and fields in the sources of a class and its bases, or None if a source can't be read."""
     bases = [base for base in getattr(component, "__mro__", ()) if base is not object]
     found: set[str] = set()
     for module in {inspect.getmodule(base) for base in bases if base.__module__.split(".")[0] not in NOT_READERS}:
@@ -148,18 +151,14 @@ def keys_read_by(component: type | None) -> frozenset[str] | None:
     return frozenset(found) if bases else None
 
 
-def _find(registry: Registry, name: object) -> type | None:
-    known = dict(iter(registry))
-    return known.get(name, known.get(f"{name}_basicsr")) if isinstance(name, str) else None
-
-
 def _unknown(section: str, options: object, known: Iterable[str]) -> Iterator[str]:
-    for key, hint in _unread(options, known) if isinstance(options, Mapping) else ():
-        yield f"{_path(section, key)}: unknown key.{hint}"
+    if isinstance(options, Mapping):
+        for key, hint in _not_in(known, options):
+            yield f"{_path(section, key)}: unknown key.{hint}"
 
 
-def _unread(options: Mapping, known: Iterable[str]) -> Iterator[tuple[object, str]]:
-    """Yield every key that is not known, and the names nearest to it."""
+def _not_in(known: Iterable[str], options: Mapping) -> Iterator[tuple[object, str]]:
+    """Yield every key of the options that is not known, and a hint with the known names nearest to the key."""
     known = set(known)
     for key in options:
         if key not in known:
@@ -171,7 +170,7 @@ def _path(section: str, key: object) -> str:
 
 
 def _unknown_to_torch(key: str, options: object) -> Iterator[str]:
-    """Check the arguments of an optimizer or a scheduler; its own type is checked where it is built."""
+    """Yield a line for every argument that an optimizer or scheduler does not take. Its type is not checked here."""
     if not isinstance(options, Mapping) or not isinstance(options.get("type"), str):
         return
     name = options["type"]
@@ -179,7 +178,7 @@ def _unknown_to_torch(key: str, options: object) -> Iterator[str]:
         component = getattr(torch.optim, name, None)
     elif key == "scheduler":
         component = getattr(lr_scheduler, name, None) or getattr(torch.optim.lr_scheduler, name, None)
-        if name == "MultiStepLR":  # BasicSR builds its own for it
+        if name == "MultiStepLR":  # BasicSR builds its own class for this name
             component = lr_scheduler.MultiStepRestartLR
     else:
         return

@@ -1,4 +1,4 @@
-"""Packages that register components in BasicSR's registries: installed ones by entry point, others by name."""
+"""Plugins: packages that register components in BasicSR's registries, found by entry point or named in the options."""
 
 import importlib
 from collections.abc import Sequence
@@ -10,9 +10,10 @@ GROUP = "basicsr.plugins"
 
 
 def load_plugins(names: Sequence[str] = ()) -> list[str]:
-    """Import every plugin of the entry-point group ``basicsr.plugins``, then the named packages; return their names.
+    """Import every plugin of the entry-point group ``basicsr.plugins``, then the named packages. Return all names.
 
-    Loading one twice, or in another order, changes nothing. Raises UserError, naming the plugin, where an import fails.
+    A plugin can be loaded twice, or in another order, without harm. Raises UserError, naming the plugin, if an import
+    fails.
     """
     modules = [entry.module for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)]
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):

@@ -1,4 +1,4 @@
-"""Read an option YAML once, without executing anything: its text, its values, and the line of each key."""
+"""Read an option YAML once: its text, its values, and the line of each key. Nothing in the file is executed."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ import yaml
 from dfpg_plugin.checks import UserError, check_file, close_names
 
 Options = dict
-MOST_VALUES = 100_000
+MOST_VALUES = 100_000  # keys and values in a file, with its aliases written out
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader for which ``1e-4`` is a number, as in YAML 1.2."""
+    """A safe loader that reads ``1e-4`` as a number, as YAML 1.2 does."""
 
 
 _Loader.add_implicit_resolver(
@@ -23,7 +23,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str, source: str) -> object:
-    """Parse YAML; raise UserError, naming ``source`` and the line, for what is not plain data."""
+    """Return the values of a YAML text. Raises UserError, naming ``source`` and the line, unless it is plain data."""
     try:
         return yaml.load(text, _Loader)
     except RecursionError as error:
@@ -42,14 +42,18 @@ class OptionFile:
     path: Path
     text: str
     values: Options
-    lines: Mapping[str, int]  # of every key, by key paths such as train:optim_g:lr
+    lines: Mapping[str, int]  # the line of each key, such as {"train:optim_g:lr": 85}
 
 
 def open_option_file(path: str) -> OptionFile:
     """Read an option YAML.
 
-    Raises UserError where the file is missing or is no mapping, for a key that stands twice in a section, of which YAML
-    would silently take the last, and for aliases that repeat more than :data:`MOST_VALUES` values, or themselves.
+    Raises UserError in these cases:
+
+    - The file is missing, is no text in UTF-8, or holds no mapping of plain data.
+    - A key stands twice in a section. YAML would silently take the last value.
+    - With its aliases written out, the file holds more than :data:`MOST_VALUES` keys and values.
+    - An alias contains itself.
     """
     file = check_file("-opt", path)
     try:
@@ -77,22 +81,30 @@ def _key_lines(text: str, file: str) -> dict[str, int]:
     pending: list[tuple[str, yaml.Node]] = [("", root)]
     while pending:
         prefix, node = pending.pop()
-        own: set[str] = set()
+        seen: set[str] = set()
         for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
             name, line = f"{prefix}{key.value}", key.start_mark.line + 1
-            if name in own and key.value != "<<":
+            if name in seen and key.value != "<<":  # "<<", which merges mappings, may stand twice
                 raise UserError(
                     f"{file}, line {line}: {name} stands in line {lines[name]} already. Remove one of them."
                 )
-            own.add(name)
+            seen.add(name)
             lines[name] = line
             pending.append((f"{name}:", value))
     return lines
 
 
+def key_of(problem: str) -> str:
+    """Return the key path at the start of a problem: ``train:optim_g:lr`` of ``train:optim_g:lr: is missing.``."""
+    return problem.split(": ")[0]
+
+
 def with_line(problem: str, lines: Mapping[str, int]) -> str:
-    """Put the line of the deepest key of the file before a problem that starts with a key path."""
-    parts = problem.split(": ")[0].split(":")
+    """Return a problem with the line of its key before it: ``line 85: train:optim_g:lr: is missing.``.
+
+    If the file lacks the key, the line is that of the deepest section above the key. Without any, none is added.
+    """
+    parts = key_of(problem).split(":")
     for length in range(len(parts), 0, -1):
         if (line := lines.get(":".join(parts[:length]))) is not None:
             return f"line {line}: {problem}"
@@ -100,14 +112,18 @@ def with_line(problem: str, lines: Mapping[str, int]) -> str:
 
 
 def _expanded_size(node: yaml.Node, sizes: dict[int, int], file: str) -> int:
-    """Return how many values a node stands for; raise UserError for one that holds itself."""
+    """Return how many keys and values a node stands for, with its aliases written out.
+
+    ``sizes``: the numbers for the nodes met so far, by id; 0 stands for a node that is still being counted. Raises
+    UserError for a node that contains itself.
+    """
     if id(node) in sizes:
         if sizes[id(node)] == 0:
             raise UserError(
-                f"{file}, line {node.start_mark.line + 1}: an alias holds itself. Write options without it."
+                f"{file}, line {node.start_mark.line + 1}: an alias contains itself. Write options without it."
             )
         return sizes[id(node)]
-    sizes[id(node)] = 0  # not known yet
+    sizes[id(node)] = 0
     children: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
         children = [child for pair in node.value for child in pair]
@@ -118,9 +134,9 @@ def _expanded_size(node: yaml.Node, sizes: dict[int, int], file: str) -> int:
 
 
 def force(opt: Options, entries: Sequence[str]) -> None:
-    """Apply ``--force_yml`` entries such as ``train:optim_g:lr=1e-4`` to ``opt``; values are read as YAML.
+    """Write ``--force_yml`` entries such as ``train:optim_g:lr=1e-4`` into ``opt``. Values are read as YAML.
 
-    Raises UserError for an entry without ``=``, and for a section that is not there.
+    Raises UserError for an entry that is not ``key:subkey=value``, and for a section that ``opt`` lacks.
     """
     for entry in entries:
         keys, equals, value = entry.partition("=")

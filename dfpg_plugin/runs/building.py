@@ -1,4 +1,4 @@
-"""Build what trainings and tests share, by BasicSR's builders, and say in one line what keeps a component from it."""
+"""Build the data sets and loaders of trainings and tests. Say in one line why a component can't be built."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +13,19 @@ from dfpg_plugin.checks import UserError, where_raised
 from dfpg_plugin.options.reading import Options
 from dfpg_plugin.runs.metric_trials import check_metrics
 
+# errors that components raise for arguments, files and states that they do not accept; NotImplementedError is one, too
 REFUSALS = (
-    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NotImplementedError, OSError),
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError),
     *(RuntimeError, TypeError, ValueError),
-)  # what components raise for arguments, files and states that they do not accept
+)
 
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn what a component of any package raises while it is built into a UserError of one line."""
+    """Turn an error that a component of any package raises into a UserError of one line, which begins with ``what``.
+
+    ``what``: what failed, such as "SRModel can't be built with these options".
+    """
     try:
         yield
     except (UserError, torch.OutOfMemoryError):
@@ -32,14 +36,14 @@ def explained(what: str) -> Iterator[None]:
 
 
 def build_loaders(opt: Options, phase: str) -> list[DataLoader]:
-    """Build the loaders of every data set of a phase, ``val`` or ``test``.
+    """Build a loader for every data set of a phase, ``val`` or ``test``.
 
-    Raises UserError where a metric needs a ground truth that a set does not have.
+    Raises UserError if a data set can't be built, or if a metric needs a ground truth that a data set does not have.
     """
     loaders = []
     for key, options in sorted(opt["datasets"].items()):
         if key.split("_")[0] == phase:
-            # BasicSR's loader has no workers here and refuses persistent ones
+            # BasicSR loads these sets without workers, and torch refuses persistent workers then
             options = {**options, "persistent_workers": False}
             with explained(f"datasets:{key}: {options['type']} can't be built with these options"):
                 dataset = build_dataset(options)
@@ -52,14 +56,14 @@ def build_loaders(opt: Options, phase: str) -> list[DataLoader]:
 
 
 def keep_out_of_the_random_stream(loader: DataLoader) -> None:
-    """Let a loader draw its workers' seeds elsewhere than from the stream of numbers that networks draw from.
+    """Let a loader draw its workers' seed from a generator of its own, and not from the numbers that networks draw.
 
-    It draws them whenever an epoch is begun, which a resumed run does once more.
+    A loader draws a seed at the beginning of an epoch. A resumed run begins its epoch once more than an unbroken run.
     """
     loader.generator = torch.Generator().manual_seed(0)
 
 
 def validate(opt: Options, model: BaseModel, loaders: list[DataLoader], current_iter: int, tb_logger: object) -> None:
-    """Validate on every validation set, by the model's own method."""
+    """Validate on every data set of ``loaders``, by the model's own method."""
     for loader in loaders:
         model.validation(loader, current_iter, tb_logger, opt["val"]["save_img"])

@@ -1,8 +1,12 @@
-"""Checkpoints: the networks and the training state of an iteration, together and whole, or not there at all.
+"""Checkpoints: sets of files that are complete, or not there at all.
 
-A set is what BasicSR writes, ``models/net_*_{iter}.pth`` and ``training_states/{iter}.state``, and
-``training_states/{iter}.sha256``, which ``sha256sum --check`` reads in the experiment's folder. Whatever model writes
-them, they are written beside the run, looked through, and moved to their places, the state after its networks.
+A set holds the networks and the training state of one iteration, such as 5000:
+
+- ``models/net_g_5000.pth`` and the other networks, and ``training_states/5000.state``, as BasicSR's models write them;
+- ``training_states/5000.sha256``, the checksums. ``sha256sum --check`` reads this file in the experiment's folder.
+
+A model first writes into the folder ``.saving``. The files are then read again, and moved to their places: first the
+networks, then the state, then the checksums.
 """
 
 import os
@@ -20,28 +24,28 @@ from dfpg_plugin.files import load_pytorch, save_whole, sha256_of, whole_file
 from dfpg_plugin.models.resuming import TYPES, types_of
 from dfpg_plugin.runs.randomness import random_states
 
-STAGING = ".saving"
+STAGING = ".saving"  # the folder for files that are not complete yet
 MODELS, STATES = "models", "training_states"
 CHECKSUM = re.compile(rf"([0-9a-f]{{64}})  ((?:{MODELS}|{STATES})/[\w.-]+)")
-LATEST = -1  # BasicSR's number for the networks at the end, which have no state
-NEEDED = {"iter", "optimizers", "schedulers"}
+LATEST = -1  # BasicSR's number for the networks at the end of a training; they have no state
+NEEDED = {"iter", "optimizers", "schedulers"}  # keys of a training state
 
 
 def save_checkpoint(model: BaseModel, epoch: int, current_iter: int, keep: int | None = None) -> None:
-    """Save the set of an iteration, or for :data:`LATEST` the networks alone; every process has to call it.
+    """Save the set of an iteration, or for :data:`LATEST` only the networks. Every process has to call this function.
 
-    Afterwards no more than ``keep`` sets are left, of BasicSR's too; the best and the latest networks always are.
-    Raises UserError where the files can't be written: what was there before is then still there.
+    ``keep``: how many of the newest sets are kept; None keeps all. The best and the latest networks are always kept.
+    Raises UserError if the files can't be written. Earlier checkpoints then stay as they were.
     """
     rank, folder = model.opt["rank"], Path(model.opt["path"]["experiments_root"])
-    states = random_states()
+    of_random_numbers = random_states()
     with _beside_the_run(model, folder) as staging:
         model.save(epoch, current_iter)
         if rank != 0:
             return
-        state = _look_through(staging, folder, current_iter)
+        state = _read_again(staging, folder, current_iter)
         if current_iter != LATEST:
-            _complete_state(staging / STATES / f"{current_iter}.state", state, model, states)
+            _complete_state(staging / STATES / f"{current_iter}.state", state, model, of_random_numbers)
             _write_checksums(staging, current_iter)
         _move(staging, folder)
     if keep is not None and current_iter != LATEST:
@@ -49,21 +53,24 @@ def save_checkpoint(model: BaseModel, epoch: int, current_iter: int, keep: int |
 
 
 def load_set(folder: Path, current_iter: int) -> dict:
-    """Return the training state of a set below ``folder``; raise UserError, saying which file is not as it was."""
+    """Return the training state of a set below ``folder``.
+
+    Raises UserError, naming the file, if a file of the set is missing or damaged.
+    """
     path = folder / STATES / f"{current_iter}.state"
     for name, wanted in _read_checksums(folder, current_iter).items():
         file = folder / name
         if not file.is_file():
             raise UserError(f"{file} is missing.")
         if sha256_of(file) != wanted:
-            raise UserError(f"{file} is damaged: its checksum is another.")
+            raise UserError(f"{file} is damaged: its checksum does not fit.")
     for network in sorted((folder / MODELS).glob(f"net_*_{current_iter}.pth")):
-        load_pytorch(network)  # of a set without checksums, that is, of BasicSR's
+        load_pytorch(network)  # for sets that BasicSR wrote: these have no checksums
     return load_state(path)
 
 
 def load_state(path: Path) -> dict:
-    """Read a training state; raise UserError, naming the file, for anything else."""
+    """Return the training state in a file. Raises UserError, naming the file, if it holds anything else."""
     state = load_pytorch(path)
     if not isinstance(state, dict) or not state.keys() >= NEEDED:
         raise UserError(f"{path} is not a training state: expected {', '.join(sorted(NEEDED))}.")
@@ -71,34 +78,35 @@ def load_state(path: Path) -> dict:
 
 
 def has_checksums(folder: Path, current_iter: int) -> bool:
-    """Tell whether a set was written here, and so names its files itself."""
+    """Tell whether a set has checksums. They name the files of the set. BasicSR writes no checksums."""
     return (folder / STATES / f"{current_iter}.sha256").is_file()
 
 
 def iterations_of(folder: Path) -> list[int]:
-    """Return the iterations of which there is a state, whole or not, the newest first."""
+    """Return the iterations that have a state, the newest first. Nothing is read: a state may be damaged."""
     found = [path.stem for path in (folder / STATES).glob("*.state") if re.fullmatch(r"\d+", path.stem)]
     return sorted(map(int, found), reverse=True)
 
 
 def remove_old(folder: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` sets, the state before its networks."""
+    """Remove all sets but the newest ``keep``. Of each set, the state is removed before the networks."""
     for current_iter in iterations_of(folder)[keep:]:
         for path in _files_of(folder, current_iter):
             path.unlink(missing_ok=True)
 
 
 def set_aside(folder: Path, current_iter: int) -> Path | None:
-    """Move the sets of later iterations, which a run that goes back leaves behind, and a later best, to a folder.
+    """Move the sets after ``current_iter`` into a folder ``abandoned_<time>``. Return the folder, or None without sets.
 
-    Return it, or None where there are none. Left where they were, they would count as the newest of this run:
-    ``keep_checkpoints`` would remove what it saves, and ``--auto_resume`` go on from them.
+    A run that goes back to an earlier iteration leaves such sets behind. Left in place, they would count as the newest
+    of the run: ``keep_checkpoints`` would remove the new sets, and ``--auto_resume`` would load the old ones. The best
+    networks are moved, too, if they were saved after the state of ``current_iter``.
     """
     later = [iteration for iteration in iterations_of(folder) if iteration > current_iter]
     if not later:
         return None
     aside = folder / f"abandoned_{get_time_str()}"
-    with _explained(folder):
+    with _write_errors_explained(folder):
         for key in (MODELS, STATES):
             (aside / key).mkdir(parents=True, exist_ok=True)
         files = [path for iteration in later for path in _files_of(folder, iteration)]
@@ -108,22 +116,22 @@ def set_aside(folder: Path, current_iter: int) -> Path | None:
 
 
 def _later_best(folder: Path, current_iter: int) -> list[Path]:
-    """Return the best networks, if they were kept after a state, which then does not know their metric."""
+    """Return the best networks that were saved after a state. The state does not hold their metrics."""
     state = folder / STATES / f"{current_iter}.state"
-    if not state.exists():  # it was saved in another folder
+    if not state.exists():  # the state was saved in another folder
         return []
     written = state.stat().st_mtime_ns
     return [best for best in (folder / MODELS).glob("net_*_best.pth") if best.stat().st_mtime_ns > written]
 
 
 def _files_of(folder: Path, current_iter: int) -> list[Path]:
-    """Return the files of a set that are there, its state before its networks."""
+    """Return the existing files of a set: checksums, state, networks."""
     states = [folder / STATES / f"{current_iter}.{suffix}" for suffix in ("sha256", "state")]
     return [*(path for path in states if path.exists()), *(folder / MODELS).glob(f"net_*_{current_iter}.pth")]
 
 
-def settle(folder: Path) -> None:
-    """Finish the move that a killed process had begun, and remove what it had not finished writing."""
+def finish_killed_save(folder: Path) -> None:
+    """Finish the save of a killed process: move a complete set to its place, and remove an incomplete one."""
     staging = folder / STAGING
     if _is_complete(staging):
         _move(staging, folder)
@@ -132,7 +140,7 @@ def settle(folder: Path) -> None:
 
 @contextmanager
 def _beside_the_run(model: BaseModel, folder: Path) -> Iterator[Path]:
-    """Let the model write into an empty folder within its own, on the same disk."""
+    """Let a model write into the empty folder :data:`STAGING`, which lies on the disk of the run's folder."""
     staging, opt = folder / STAGING, model.opt
     try:
         if opt["rank"] == 0:
@@ -146,7 +154,7 @@ def _beside_the_run(model: BaseModel, folder: Path) -> Iterator[Path]:
 
 
 def _is_complete(staging: Path) -> bool:
-    """Tell whether a set was written: its checksums are, last of all, and are the last to be moved."""
+    """Tell whether a set is complete. The checksums are written last, and moved last."""
     try:
         return any((staging / STATES).glob("*.sha256"))
     except OSError:
@@ -155,15 +163,15 @@ def _is_complete(staging: Path) -> bool:
 
 def _make_empty(staging: Path) -> None:
     shutil.rmtree(staging, ignore_errors=True)
-    with _explained(staging):
+    with _write_errors_explained(staging):
         for key in (MODELS, STATES):
             (staging / key).mkdir(parents=True)
 
 
-def _look_through(staging: Path, folder: Path, current_iter: int) -> dict:
-    """Return the training state, of :data:`LATEST` an empty one.
+def _read_again(staging: Path, folder: Path, current_iter: int) -> dict:
+    """Return the training state that was written, or for :data:`LATEST` an empty dictionary.
 
-    Raises UserError unless all can be read: BasicSR's models go on where they can't write (base_model.py:225).
+    Raises UserError unless all files can be read. BasicSR's models go on if they can't write (base_model.py:225).
     """
     networks = list((staging / MODELS).iterdir())
     try:
@@ -179,17 +187,17 @@ def _look_through(staging: Path, folder: Path, current_iter: int) -> dict:
         ) from error
 
 
-def _complete_state(path: Path, state: dict, model: BaseModel, states: list[dict]) -> None:
-    """Write ``state`` with what BasicSR's models forget: all random states, the best metrics, the optimizers' types."""
+def _complete_state(path: Path, state: dict, model: BaseModel, of_random_numbers: list[dict]) -> None:
+    """Write ``state``, and what BasicSR's models leave out: random states, best metrics, types of the optimizers."""
     best = getattr(model, "best_metric_results", {})
-    added = {"random": states, TYPES: types_of(model)}
-    save_whole({"best_metric_results": _plain(best), **state, **added}, path)
+    added = {"random": of_random_numbers, TYPES: types_of(model)}
+    save_whole({"best_metric_results": _without_numpy(best), **state, **added}, path)
 
 
-def _plain(value: object) -> object:
-    """Return records without NumPy's numbers, which a safe load refuses."""
+def _without_numpy(value: object) -> object:
+    """Return records of best metrics with Python's numbers. A safe load refuses NumPy's."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(v) for key, v in value.items()}
+        return {str(key): _without_numpy(v) for key, v in value.items()}
     return value if isinstance(value, str | int | None) else float(value)  # type: ignore[arg-type]
 
 
@@ -212,10 +220,10 @@ def _read_checksums(folder: Path, current_iter: int) -> dict[str, str]:
 
 
 def _move(staging: Path, folder: Path) -> None:
-    """Move everything to its place: networks, the state, its checksums, so that a state has its networks."""
+    """Move all files to their places: networks, state, checksums. A state in its place then has its networks."""
     order = sorted((staging / MODELS).glob("*"))
     order += sorted((staging / STATES).glob("*"), key=lambda path: path.suffix == ".sha256")
-    with _explained(folder):
+    with _write_errors_explained(folder):
         for path in order:
             _flush(path)
         for path in order:
@@ -227,7 +235,7 @@ def _move(staging: Path, folder: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Write a file's, or a folder's, content to the disk."""
+    """Write the content of a file or a folder to the disk now."""
     number = os.open(path, os.O_RDONLY)
     try:
         with suppress(OSError):  # some file systems can't flush a folder
@@ -237,7 +245,7 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _write_errors_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Start the processes' group: nccl on GPUs, gloo on CPUs, by LOCAL_RANK."""
+"""Start the group of processes that train together: by nccl on GPUs, by gloo on CPUs."""
 
 import os
 import re
@@ -13,17 +13,18 @@ from torch import distributed
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.options.completing import Arguments
 
-DEFAULT_PORT = 29500  # torch.distributed's
-LOST = r"connection (closed|reset)|broken pipe|timed out|timeout"
+DEFAULT_PORT = 29500  # as in torch.distributed
+LOST = r"connection (closed|reset)|broken pipe|timed out|timeout"  # in errors of torch's backends
 DEFAULT_TIMEOUT = 1800  # seconds
 
 
 def start_group(args: Arguments, dist_params: dict | None, num_gpu: int) -> None:
-    """Join the group that ``args.launcher`` started, by nccl if ``num_gpu`` is not 0; does nothing for ``none``.
+    """Join the group of processes that ``args.launcher`` started. Does nothing for the launcher ``none``.
 
-    BasicSR needs a GPU and nccl for this, and ignores LOCAL_RANK (utils/dist_util.py:22-24). Raises UserError where the
-    launcher's environment is not there. ``dist_params: timeout``: seconds after which a process that waits for another
-    gives up and ends the run; longer than a process's share of a validation.
+    A process uses the GPU with the number LOCAL_RANK, and the backend in ``dist_params`` (default nccl). Without GPUs,
+    gloo replaces nccl. BasicSR needs a GPU and ignores LOCAL_RANK (utils/dist_util.py:22-24). ``timeout`` in
+    ``dist_params``: a process gives up after waiting so many seconds for another process. The timeout must be longer
+    than a process's share of a validation. Raises UserError if the launcher's environment variables are not set.
     """
     if args.launcher == "none":
         return
@@ -41,12 +42,12 @@ def start_group(args: Arguments, dist_params: dict | None, num_gpu: int) -> None
 
 
 class LostProcessError(RuntimeError):
-    """Another process of the group has ended, or does not answer."""
+    """Another process of the group has ended or does not answer."""
 
 
 @contextmanager
 def telling_lost_processes() -> Iterator[None]:
-    """Raise LostProcessError for what torch's backends raise where another process does not take part any more."""
+    """Raise LostProcessError for an error of torch's backends that says that another process is lost."""
     try:
         yield
     except RuntimeError as error:
@@ -60,7 +61,7 @@ def telling_lost_processes() -> Iterator[None]:
 
 
 def stop_group() -> None:
-    """Wait for the other processes and leave the group, where there is one."""
+    """Wait for the other processes, then leave the group. Does nothing without a group."""
     if distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()

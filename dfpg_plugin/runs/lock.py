@@ -1,4 +1,4 @@
-"""One process at a time writes into a run's folder."""
+"""A lock that lets only one process at a time write into a run's folder."""
 
 import fcntl
 import os
@@ -11,10 +11,10 @@ from dfpg_plugin.checks import UserError, make_folder
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock ``.<name>.lock``. The system frees the lock if this process is killed.
+    """Hold a lock on the file ``.<name>.lock`` beside ``folder``. The system frees the lock if this process is killed.
 
-    The lock's file lies beside ``folder``, because ``folder`` may be renamed while the lock is held. Raises UserError
-    if another process holds the lock, or if the file can't be written.
+    The file lies beside ``folder``, because ``folder`` may be renamed while the lock is held. Raises UserError if
+    another process holds the lock, or if the file can't be written.
     """
     make_folder("path", folder.parent)
     file = folder.parent / f".{folder.name}.lock"

@@ -1,7 +1,7 @@
 """Try the metrics of the options before a training or a test.
 
-Without a trial, a training would fail hours later, at the first validation. A test would fail only after
-images are restored.
+Without a trial, a training would fail hours later, at the first validation. A test would fail after it has restored
+images.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from numpy.typing import NDArray
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.options.checking import GIVEN, GROUND_TRUTH
+from dfpg_plugin.options.checking import GIVEN, GROUND_TRUTH, metrics_of
 from dfpg_plugin.options.components import look_up
 from dfpg_plugin.options.reading import Options
 
@@ -23,11 +23,11 @@ TRIAL_SIZE = 192  # px of each side; MS-SSIM needs at least 176
 
 
 def check_metrics(opt: Options, dataset: object, name: str) -> None:
-    """Raise UserError if a metric needs the ground truth, and the data set ``dataset``, called ``name``, has none."""
+    """Raise UserError if ``dataset``, whose name is ``name``, has no ground truth and a metric needs one."""
     if getattr(dataset, "has_gt", not isinstance(dataset, SingleImageDataset)):
         return
     comparing = []
-    for key, metric in _metrics(opt).items():
+    for key, metric in metrics_of(opt).items():
         parameter = _ground_truth_parameter(key, metric)
         if parameter is not None and parameter.default is parameter.empty:
             comparing.append(key)
@@ -41,22 +41,18 @@ def check_metrics(opt: Options, dataset: object, name: str) -> None:
 
 
 def try_metrics(opt: Options) -> None:
-    """Measure noise by every metric that takes a ground truth. A mistake shows now, and not at a validation.
+    """Measure two images of noise by every metric that takes a ground truth, to find mistakes now.
 
     Raises UserError, naming the metric, if weights are missing or do not fit, or if an option's value is wrong.
     """
-    for key, metric in _metrics(opt).items():
+    for key, metric in metrics_of(opt).items():
         if _ground_truth_parameter(key, metric) is not None:
             _try(key, metric, _noise())
 
 
-def _metrics(opt: Options) -> Mapping[str, Mapping]:
-    return (opt.get("val") or {}).get("metrics") or {}
-
-
 def _ground_truth_parameter(key: str, metric: Mapping) -> inspect.Parameter | None:
     function = look_up(f"val:metrics:{key}:type", METRIC_REGISTRY, metric["type"])
-    return inspect.signature(function).parameters.get(GROUND_TRUTH)  # type: ignore[arg-type]
+    return inspect.signature(function).parameters.get(GROUND_TRUTH)
 
 
 def _noise() -> NDArray[np.uint8]:

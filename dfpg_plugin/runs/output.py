@@ -16,7 +16,7 @@ from basicsr.utils.options import dict2str
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.options.completing import RunOptions
 from dfpg_plugin.options.curves import has_curves
-from dfpg_plugin.runs.checkpoints import settle
+from dfpg_plugin.runs.checkpoints import finish_killed_save
 from dfpg_plugin.runs.lock import locked
 
 LOG_FORMAT = "%(asctime)s %(levelname)s: %(message)s"  # BasicSR's
@@ -25,17 +25,18 @@ FOLDERS = ("experiments_root", "results_root", "models", "training_states", "log
 
 @contextmanager
 def run_log() -> Iterator[Callable[[Path], None]]:
-    """Hold BasicSR's log records back until the run is built; give a function that opens the log file and lets them go.
+    """Hold back the records of BasicSR's logger, and give a function that opens a log file and releases the records.
 
-    So a mistake in the options is answered by its one line, not below hundreds, and a failed start leaves no file or
-    folder (docs/basicsr_defects.md#a-start-that-fails-puts-the-earlier-run-aside). Each run has a log file of its own
+    The function is called when the run is built. A mistake in the options then shows as one line, without hundreds of
+    lines of log above it. A failed start leaves no file and no folder
+    (docs/basicsr_defects.md#a-start-that-fails-puts-the-earlier-run-aside). Each run has a log file of its own
     (docs/basicsr_defects.md#a-second-run-of-a-process-logs-into-the-first-ones-file).
     """
     logger = get_root_logger()
     screens = list(logger.handlers)
     held = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
 
-    def log_to(handlers: list[logging.Handler]) -> None:
+    def release_to(handlers: list[logging.Handler]) -> None:
         records, held.buffer = held.buffer, []
         logger.handlers = handlers
         for record in records:
@@ -44,7 +45,7 @@ def run_log() -> Iterator[Callable[[Path], None]]:
     def open_file(path: Path) -> None:
         file = logging.FileHandler(path, encoding="utf-8")
         file.setFormatter(logging.Formatter(LOG_FORMAT))
-        log_to([*screens, file])
+        release_to([*screens, file])
 
     if get_dist_info()[0] == 0:
         logger.setLevel(logging.INFO)
@@ -59,14 +60,14 @@ def run_log() -> Iterator[Callable[[Path], None]]:
         _keep_cause(logger, error)
         raise
     finally:
-        others = set(logger.handlers) - set(screens)
-        log_to(screens)
-        for handler in others:
+        opened = set(logger.handlers) - set(screens)
+        release_to(screens)
+        for handler in opened:
             handler.close()
 
 
 def _keep_cause(logger: logging.Logger, error: Exception) -> None:
-    """Write an error's traceback into the log file alone: the screen shows one line of it."""
+    """Write an error's traceback into the log file only. The screen shows one line."""
     record = logger.makeRecord(
         logger.name, logging.ERROR, __file__, 0, "%s", (error,), (type(error), error, error.__traceback__)
     )
@@ -77,20 +78,23 @@ def _keep_cause(logger: logging.Logger, error: Exception) -> None:
 
 @contextmanager
 def lock_run(options: RunOptions) -> Iterator[None]:
-    """Keep other processes out of the run's folder, and remove what a killed one left half done.
+    """Keep other processes out of the run's folder, and finish or remove what a killed process left unfinished there.
 
-    Raises UserError where another run is writing into it.
+    Raises UserError if another process is writing into the folder.
     """
     if options.rank != 0:
         yield
         return
     with locked(options.folder):
-        settle(options.folder)
+        finish_killed_save(options.folder)
         yield
 
 
 def prepare_output(options: RunOptions, open_log: Callable[[Path], None], new: bool) -> None:
-    """Make the run's folders, renaming an earlier run of that name as BasicSR does; copy the YAML; open the log."""
+    """Make the run's folders if the run is ``new``, copy the YAML into its folder, and open its log.
+
+    As in BasicSR, an earlier run of this name is renamed: ``small`` becomes ``small_archived_20260102_030405``.
+    """
     if options.rank != 0:
         return
     opt = options.plain

@@ -10,7 +10,7 @@ from torch import distributed
 
 
 def random_states() -> list[dict]:
-    """Return the states of Python's, NumPy's and torch's global generators of every process, in the order of ranks."""
+    """Return the states of the global generators of Python, NumPy and torch: one dictionary for each rank, in order."""
     own = _own_state()
     if not distributed.is_initialized():
         return [own]
@@ -20,7 +20,11 @@ def random_states() -> list[dict]:
 
 
 def restore_random_state(states: Sequence[dict] | None, rank: int, world_size: int) -> None:
-    """Set this process's generators to their states; leave them, and say so, where there are none for so many ranks."""
+    """Set this process's generators to the states of its rank.
+
+    ``states``: those of :func:`random_states`, or None. If there are none for ``world_size`` processes, the generators
+    stay as they are, and the log warns.
+    """
     if not states or len(states) != world_size:
         found = f"of {len(states)} processes, not {world_size}" if states else "missing"
         get_root_logger().warning(f"Random states: {found}; what the network draws differs from an unbroken run.")

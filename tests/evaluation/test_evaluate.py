@@ -343,7 +343,7 @@ def test_the_way_that_is_better_is_the_metrics_own(small_set: Callable) -> None:
     manifest = read_run(files.run()).manifest
     assert manifest["metrics"]["psnr"]["better"] == "higher"
     metric = "{type: calculate_vggface_distance, weights: stand-in, layer: relu3_3, input: pm1}"
-    with pytest.raises(UserError, match="val:metrics:d_vgg: better: is missing, which means higher"):
+    with pytest.raises(UserError, match="val:metrics:d_vgg: better: is missing, so BasicSR assumes higher"):
         files.run(f"val:metrics:d_vgg={metric}")
     with pytest.raises(UserError, match="val:metrics:psnr:better: expected higher or lower, got 'Higher'"):
         files.run("val:metrics:psnr:better=Higher")

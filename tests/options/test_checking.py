@@ -387,7 +387,7 @@ def test_a_model_whose_constructor_needs_a_gpu_is_refused_without_one(
     demo_options: dict, tmp_path: Path, name: str
 ) -> None:
     demo_options.update(model_type=name, num_gpu=0)
-    with pytest.raises(UserError, match=f"model_type: {name} needs a GPU, for its constructor calls .cuda"):
+    with pytest.raises(UserError, match=f"model_type: {name} needs a GPU, because its constructor calls .cuda"):
         check(demo_options, tmp_path)
     demo_options["num_gpu"] = 1
     with pytest.raises(UserError) as caught:  # for other reasons

@@ -77,7 +77,7 @@ def test_editors_see_mistakes(key: tuple, value: object) -> None:
 def test_the_command_prints_type_default_and_meaning(capsys: pytest.CaptureFixture) -> None:
     assert main(["options"]) == 0
     out = capsys.readouterr().out
-    assert "\nlogger - What is written down while a training runs.\n" in out
+    assert "\nlogger - The log, the curves and the checkpoints of a training.\n" in out
     assert "  print_freq: a whole number from 1 (100)\n      Iterations between two lines of the log.\n" in out
     assert "  total_iter: a whole number from 1, needed\n" in out
     assert "\ndatasets:* with type: FaceBlurDataset - " in out

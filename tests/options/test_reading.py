@@ -149,7 +149,7 @@ def test_missing_sections_are_named(tmp_path: Path, demo_options: dict, key: str
     ("text", "message"),
     [
         ("a: 1\nb:\n  c: 1\n  c: 2\n", r"line 4: b:c stands in line 3 already"),
-        ("a: &x [1, *x]\n", r"line 1: an alias holds itself"),
+        ("a: &x [1, *x]\n", r"line 1: an alias contains itself"),
         (
             "a0: &a0 [1,1]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 30)),
             "repeat more than",

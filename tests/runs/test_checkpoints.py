@@ -18,12 +18,12 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.runs.checkpoints import (
     LATEST,
     STAGING,
+    finish_killed_save,
     iterations_of,
     load_set,
     remove_old,
     save_checkpoint,
     set_aside,
-    settle,
 )
 
 
@@ -218,7 +218,7 @@ def test_a_move_that_a_kill_broke_off_is_finished(tmp_path: Path, moved: int) ->
     process.start()
     process.join(60)
     assert process.exitcode == (9 if moved < 3 else 0)
-    settle(tmp_path)
+    finish_killed_save(tmp_path)
     assert names(tmp_path) == [
         *("models/net_g_8.pth", "models/net_g_9.pth", "training_states/8.sha256", "training_states/8.state"),
         *("training_states/9.sha256", "training_states/9.state"),
@@ -245,7 +245,7 @@ def test_what_a_kill_left_half_written_is_removed_and_nothing_else(tmp_path: Pat
     wanted = names(tmp_path)
     (tmp_path / STAGING / "models").mkdir(parents=True)
     (tmp_path / STAGING / "models" / "net_g_10.pth").write_bytes(b"half")
-    settle(tmp_path)
+    finish_killed_save(tmp_path)
     assert names(tmp_path) == wanted
     assert not (tmp_path / STAGING).exists()
 

@@ -42,7 +42,7 @@ def test_curves_are_written_unless_debug_is_asked_for(tmp_path: Path, name: str,
             "logger:use_tb_logger: tensorboard is not installed. Run `pip install t",
         ),
         ({**TENSORBOARD, **WANDB}, "wandb", "logger:wandb: wandb is not installed. Run `pip install wandb`, or turn"),
-        ({"use_tb_logger": False, **WANDB}, "", "logger:wandb: is sent what TensorBoard gets. Set use_tb_logger: true"),
+        ({"use_tb_logger": False, **WANDB}, "", "logger:wandb: wandb gets the curves of TensorBoard. Set use_tb"),
     ],
 )
 def test_what_is_not_installed_is_said_before_anything_is_built(
