@@ -23,15 +23,7 @@ from dfpg_plugin.metrics.recognisers import (
     load_facexlib_network,
 )
 from dfpg_plugin.metrics.weights import best_device
-from dfpg_plugin.restoration.faces import (
-    Colours,
-    Face,
-    face_from_landmarks,
-    shrink,
-    to_bgr,
-    to_uint8,
-    without_doubles,
-)
+from dfpg_plugin.restoration.faces import Colours, Face, face_from_landmarks, shrink, to_uint8, without_doubles
 from dfpg_plugin.seeding import seeded
 
 CENTERFACE, DLIB, FACEXLIB = DETECTORS = ("centerface", "dlib", "facexlib")
@@ -172,7 +164,8 @@ def _retinaface(weights: str | None) -> Find:
     @torch.no_grad()
     def find(picture: Colours, least: float) -> list[Face]:
         faces = []
-        for row in network.detect_faces(to_bgr(picture), conf_threshold=least):
+        bgr = to_uint8(picture[..., ::-1])
+        for row in network.detect_faces(bgr, conf_threshold=least):
             left, top, right, bottom, score = map(float, row[:5])
             landmarks = np.asarray(row[5:15], np.float64).reshape(5, 2)
             faces.append(Face((left, top, right, bottom), score, landmarks))

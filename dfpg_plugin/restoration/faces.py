@@ -141,7 +141,7 @@ def to_bgr(picture: Colours) -> NDArray[np.uint8]:
 
 
 def _smooth(picture: Colours, scale: float) -> Colours:
-    """Blur a picture that is about to be scaled by ``scale``. The blur keeps fine patterns from making moire."""
+    """Blur a picture before it is scaled down by ``scale``, against aliasing. From scale 1 on, do nothing."""
     if scale >= 1:
         return picture
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.5 * (1 / scale - 1) + 1e-3), np.float32)

@@ -118,9 +118,9 @@ def read_options_of(option_file: str | Path, network: str) -> dict:
 
 def _options_of(path: Path, about: Mapping[str, str]) -> dict:
     try:
-        options = json.loads(about[OPTIONS])
-    except (KeyError, ValueError):
-        raise UserError(f"{path} does not say what network it holds. Name its option file with -opt.") from None
+        options = json.loads(about.get(OPTIONS, "null"))
+    except ValueError:
+        options = None
     if not isinstance(options, dict):
         raise UserError(f"{path} does not say what network it holds. Name its option file with -opt.")
     return options
