@@ -1,4 +1,4 @@
-"""The parser of all commands, and the flags of BasicSR, which ``basicsr train`` and ``basicsr test`` share."""
+"""The parser of all commands, and BasicSR's flags, which ``basicsr train`` and ``basicsr test`` share."""
 
 import argparse
 import sys
@@ -6,32 +6,33 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-RENAMED = {"--output": "--out"}
-SINGULAR = {"boxes": "box"}
+RENAMED = {"--output": "--out"}  # an option's earlier name, which is still accepted, and its name now
+SINGULAR = {"boxes": "box"}  # the parsed arguments hold the values of --box under `boxes`
+DETECTOR_WEIGHTS = "folder of facexlib's network, if facexlib does not keep it itself"  # help of --detector-weights
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of the ``basicsr`` command: one spelling of options in its help, the earlier ones accepted.
+    """A parser of the ``basicsr`` command, which accepts several spellings of an option.
 
-    Options may be written with hyphens or underscores, whichever of them is declared, and by the names of
-    :data:`RENAMED`. Every command has ``--traceback``.
+    The help shows one spelling. Hyphens and underscores are equal: ``--per_size`` means ``--per-size``. The earlier
+    names in :data:`RENAMED` are accepted. Every command has ``--traceback``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 argparse's own
         super().__init__(*args, **kwargs)
         self.output: str | None = None
-        # no default, for that of a subcommand would replace what is given before its name
-        text = "show the cause of an error"
+        # without a default: a subcommand's default would replace a --traceback before the subcommand's name
+        text = "show the Python traceback of an error"
         self.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=text)
 
     def add_output(self, name: str, metavar: str, help: str) -> None:
-        """Add ``-o`` and ``--out``; what they name may stand alone as well, as it had to before."""
+        """Add ``-o`` and ``--out``. The path is also accepted without a flag, as in earlier versions."""
         self.output = name
         self.add_argument("-o", "--out", dest=name, type=Path, metavar=metavar, help=help)
         self.add_argument(f"{name}_alone", nargs="?", type=Path, metavar=metavar, help=argparse.SUPPRESS)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401 argparse's own
-        """Parse arguments in whatever spelling; exit where an output is missing or named twice."""
+        """Parse arguments in any accepted spelling. Exit with status 2 if the output is missing or named twice."""
         given = list(sys.argv[1:] if args is None else args)
         end = given.index("--") if "--" in given else len(given)
         given[:end] = map(self._declared, given[:end])
@@ -41,32 +42,36 @@ class Parser(argparse.ArgumentParser):
         return found, rest
 
     def _declared(self, argument: str) -> str:
-        """Return an argument with the spelling of the option's name that is declared."""
+        """Return an argument in the declared spelling: ``--per-size=3`` for ``--per_size=3``."""
         name, equals, value = argument.partition("=")
         known = self._option_string_actions
         if not name.startswith("--") or name in known:
             return argument
-        spellings = (name.replace("_", "-"), "--" + name[2:].replace("-", "_"), RENAMED.get(name, name))
-        fits = [spelling for spelling in spellings if any(option.startswith(spelling) for option in known)]
-        return f"{fits[0]}{equals}{value}" if fits else argument
+        for spelling in (name.replace("_", "-"), "--" + name[2:].replace("-", "_"), RENAMED.get(name, name)):
+            if any(option.startswith(spelling) for option in known):  # argparse accepts the beginning of an option
+                return f"{spelling}{equals}{value}"
+        return argument
 
     def _settle_output(self, found: argparse.Namespace, rest: list[str]) -> None:
+        """Put the output, with or without its flag, under one name. Exit unless it is named once."""
         name = str(self.output)
-        alone = vars(found).pop(f"{name}_alone")
-        if alone is None and rest and not rest[0].startswith("-"):  # argparse takes none behind an option
+        alone, flagged = vars(found).pop(f"{name}_alone"), getattr(found, name)
+        if alone is None and rest and not rest[0].startswith("-"):  # argparse skips an optional path behind an option
             alone = Path(rest.pop(0))
-        if (alone is None) == (getattr(found, name) is None):
-            self.error("name the output once, with -o/--out" if alone else "what to write is missing: -o/--out")
-        vars(found)[name] = alone or getattr(found, name)
+        if alone is not None and flagged is not None:
+            self.error("name the output once, with -o/--out")
+        if alone is None and flagged is None:
+            self.error("the output is missing. Name it with -o/--out")
+        vars(found)[name] = alone or flagged
 
 
 def flag_of(name: str) -> str:
-    """Return the option whose value the parsed arguments hold under ``name``."""
+    """Return the option whose value the parsed arguments hold under ``name``: ``--face-size`` for ``face_size``."""
     return f"--{SINGULAR.get(name, name).replace('_', '-')}"
 
 
 def refuse(args: argparse.Namespace, names: Iterable[str], where: str) -> None:
-    """Raise UserError for the first option of ``names`` that is given; ``where``, as ``on films``, it has no effect."""
+    """Raise UserError for the first given option of ``names``. ``where`` tells when it has no effect: ``on films``."""
     from dfpg_plugin.checks import UserError
 
     for name in names:
@@ -93,9 +98,12 @@ def _whole(text: str, least: int) -> int:
 def add_basicsr_arguments(parser: argparse.ArgumentParser) -> None:
     """Add BasicSR's flags, under BasicSR's names."""
     parser.add_argument("-opt", "--opt", required=True, metavar="YAML", help="the option file")
-    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="job launcher")
-    parser.add_argument("--auto_resume", action="store_true", help="go on from the newest state of the run, if any")
-    parser.add_argument("--debug", action="store_true", help="log every iteration, save every 8, as debug_<name>")
+    text = "what starts the processes of a run on several GPUs: torchrun (pytorch) or srun (slurm) (default: none)"
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help=text)
+    text = "go on from the run's newest saved state, if there is one"
+    parser.add_argument("--auto_resume", action="store_true", help=text)
+    text = "name the run debug_<name>, log every iteration, and save and validate every 8"
+    parser.add_argument("--debug", action="store_true", help=text)
     parser.add_argument("--local_rank", type=int, default=0, help="set by torch.distributed.launch")
-    text = "options that replace those of the YAML"
+    text = "values that replace those of the option file: train:total_iter=1000"
     parser.add_argument("--force_yml", nargs="+", action="extend", default=[], metavar="KEY:SUBKEY=VALUE", help=text)

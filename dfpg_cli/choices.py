@@ -1,4 +1,4 @@
-"""What some options can be. These are copies, because importing the package that knows them takes seconds."""
+"""The values that some options accept. These are copies, because importing ``dfpg_plugin`` takes seconds."""
 
 SPLITS = ("train", "val", "test")
 KERNEL_METHODS = ("chakrabarti", "boracchi-foi")

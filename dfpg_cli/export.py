@@ -1,4 +1,4 @@
-"""``basicsr export``: write a trained network as ONNX, TorchScript or safetensors, and check what was written."""
+"""``basicsr export``: write a trained network as ONNX, TorchScript or safetensors, and check the written file."""
 
 import argparse
 import sys
@@ -10,20 +10,19 @@ from dfpg_cli.arguments import from_1
 def add_parser(commands: "argparse._SubParsersAction") -> None:
     """Add the subcommand."""
     parser = commands.add_parser("export", help="write a network for use elsewhere", description=__doc__)
-    parser.add_output("file", "FILE", ".onnx, .pt (TorchScript), .safetensors, or .pth for a training")
-    parser.add_argument(
-        "--weights", metavar="FILE", help="a training's .pth, or a .safetensors (default: this package's own)"
-    )
-    parser.add_argument("-opt", "--opt", metavar="YAML", help="the training's options, where the weights don't tell")
-    parser.add_argument("--grey", action="store_true", help="it was trained on grey pictures: colours are left alone")
-    parser.add_argument(
-        "--half",
-        action="store_true",
-        help="round the weights to half precision: a .safetensors or .onnx half as large",
-    )
-    parser.add_argument("--opset", type=from_1, metavar="N", help="of a .onnx (default: 18)")
-    parser.add_argument("--discriminator", metavar="FILE", help="whose channel attention goes into a .safetensors")
-    parser.add_argument("--overwrite", action="store_true", help="write over a file that is there")
+    parser.add_output("file", "FILE", "the file to write: .onnx, .pt (TorchScript), .safetensors, or .pth (PyTorch)")
+    text = "the network: a training's .pth, or a .safetensors of this command (default: this package's own)"
+    parser.add_argument("--weights", metavar="FILE", help=text)
+    text = "the training's option file, if it is not in the folder of the training"
+    parser.add_argument("-opt", "--opt", metavar="YAML", help=text)
+    text = "mark the network as trained on grey pictures: `basicsr restore` then keeps the colours of a picture"
+    parser.add_argument("--grey", action="store_true", help=text)
+    text = "round the weights to half precision, which halves the size of a .safetensors or .onnx"
+    parser.add_argument("--half", action="store_true", help=text)
+    parser.add_argument("--opset", type=from_1, metavar="N", help="ONNX's opset of a .onnx, 18 to 23 (default: 18)")
+    text = "a discriminator's .pth; its channel attention is added to a .safetensors, for `basicsr demo`"
+    parser.add_argument("--discriminator", metavar="FILE", help=text)
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     parser.set_defaults(run=run)
 
 
@@ -44,18 +43,18 @@ def run(args: argparse.Namespace) -> None:
     make_folder("FILE", file.parent)
     if file.suffix == ".pth":
         to_training(network, file)
-        print(f"{file}: for path:pretrain_network_g", file=sys.stderr)
+        print(f"{file}: written for path:pretrain_network_g of a training", file=sys.stderr)
         return
     rows = export(network, about, file, args.opset or OPSET)
     if args.discriminator is not None:
         add_attention(file, args.discriminator, read_options_of(args.opt, ATTENTION))
     for row in rows:
         shape = f"{row.batch} x 3 x {row.height} x {row.width}"
-        print(f"{file}: {shape}: at most {row.largest_difference:.1e} from PyTorch", file=sys.stderr)
+        print(f"{file}: {shape}: differs by at most {row.largest_difference:.1e} from PyTorch", file=sys.stderr)
 
 
 def _check(args: argparse.Namespace, file: Path) -> None:
-    """Raise UserError for a file that is there, and for options that its kind does not have."""
+    """Raise UserError for a file that exists or is an input, and for options without effect on the kind of file."""
     from dfpg_plugin.checks import UserError
 
     try:
@@ -67,10 +66,10 @@ def _check(args: argparse.Namespace, file: Path) -> None:
         if given is not None and file.resolve() == Path(given).expanduser().resolve():
             raise UserError(f"{file} is the file of {flag}, an input. Choose another name.")
     if args.grey and file.suffix == ".pth":
-        raise UserError("--grey: a .pth for a training does not keep it. Remove it.")
+        raise UserError("--grey: has no effect on a .pth, which holds weights only. Remove it.")
     if args.opset is not None and file.suffix != ".onnx":
-        raise UserError("--opset: needs a .onnx to write. Remove it.")
+        raise UserError("--opset: has an effect on a .onnx only. Remove it.")
     if args.half and file.suffix not in (".safetensors", ".onnx"):
-        raise UserError("--half: needs a .safetensors or .onnx to write; the other kinds keep single precision.")
+        raise UserError("--half: has an effect on a .safetensors or .onnx only. Remove it.")
     if args.discriminator is not None and (args.opt is None or file.suffix != ".safetensors"):
-        raise UserError("--discriminator: needs a .safetensors to write, and its options with -opt.")
+        raise UserError("--discriminator: needs a .safetensors to write, and the training's option file with -opt.")

@@ -1,4 +1,4 @@
-"""SIGTERM, which batch systems and `kill` send, ends a command as Ctrl-C does."""
+"""Let SIGTERM end a command as Ctrl-C does. Batch systems and `kill` send SIGTERM."""
 
 import signal
 import time
@@ -10,12 +10,12 @@ from dfpg_plugin.training.signals import REPEAT_SECONDS
 
 
 class TerminatedError(KeyboardInterrupt):
-    """SIGTERM has come: whoever ends well by Ctrl-C ends well by it too."""
+    """SIGTERM was received. Code that handles Ctrl-C handles this error too, because it is a KeyboardInterrupt."""
 
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Raise TerminatedError at SIGTERM; put the earlier handler back when it is left.
+    """Raise TerminatedError at SIGTERM inside the ``with`` block. Put the earlier handler back at its end.
 
     A signal within REPEAT_SECONDS of the first one changes nothing, and does not disturb what is written at the end.
     """

@@ -1,4 +1,4 @@
-"""``basicsr list``: what every registry holds, and which package put it there."""
+"""``basicsr list``: print the components of every registry, and the package of each component."""
 
 import argparse
 
@@ -13,7 +13,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print a line for each component: registry, name, package."""
+    """Print a line for each component: ``arch     DFPGNet     dfpg_plugin``."""
     from basicsr.utils import registry
 
     from dfpg_plugin.options.plugins import load_plugins

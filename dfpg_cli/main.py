@@ -1,4 +1,4 @@
-"""The ``basicsr`` command: parse first, import what a command needs afterwards."""
+"""The ``basicsr`` command. It parses the arguments first, and imports what the command needs afterwards."""
 
 import argparse
 import os
@@ -23,7 +23,7 @@ from dfpg_cli import (
 )
 from dfpg_cli.arguments import Parser
 
-if current_process().name != "MainProcess":  # a spawned one imports this file, and then basicsr, which needs our patch
+if current_process().name != "MainProcess":  # a spawned process imports this file, then basicsr, which needs our patch
     import dfpg_plugin  # noqa: F401
 
 
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status: 2 for what the user can mend, 1 for a training that failed."""
+    """Run the command; return its exit status, as :func:`dfpg_cli.running.run_command` does."""
     parser = build_parser()
     _complete(parser)
     args = parser.parse_args(argv)
@@ -48,13 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _version() -> str:
-    """Return the package's version as setup.py finds it: by reading, not by importing."""
+    """Return the package's version. The version is read from the file, because an import would take seconds."""
     text = (Path(__file__).parents[1] / "dfpg_plugin" / "__init__.py").read_text(encoding="utf-8")
     return re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE)[0]
 
 
 def _complete(parser: argparse.ArgumentParser) -> None:
-    """Answer a shell that completes a line, and exit, where the package argcomplete is installed."""
+    """Complete a line for a shell, and exit. Does nothing unless argcomplete's shell function asks."""
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete
 

@@ -5,15 +5,16 @@ import argparse
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:
     """Add the subcommand."""
-    parser = commands.add_parser("options", help="print what an option file may hold", description=__doc__)
+    parser = commands.add_parser("options", help="print the keys that an option file may hold", description=__doc__)
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json-schema", action="store_true", help="for editors that complete and check YAML by it")
-    form.add_argument("--markdown", action="store_true", help="as a page")
+    text = "print a JSON schema, with which editors complete and check an option file"
+    form.add_argument("--json-schema", action="store_true", help=text)
+    form.add_argument("--markdown", action="store_true", help="print the page docs/options.md")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print."""
+    """Print the keys as text, Markdown or a JSON schema."""
     from basicsr.utils.registry import DATASET_REGISTRY
 
     from dfpg_plugin.evaluation.set_metrics import SET_METRICS

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dfpg_cli.arguments import flag_of, from_1
+from dfpg_cli.arguments import DETECTOR_WEIGHTS, flag_of, from_1
 
 if TYPE_CHECKING:
     from dfpg_plugin.restoration.files import FileReport
@@ -17,50 +17,52 @@ SOME_FAILED = 1
 def add_parser(commands: "argparse._SubParsersAction") -> None:
     """Add the subcommand."""
     parser = commands.add_parser("restore", help="restore faces in photographs and videos", description=__doc__)
-    parser.add_argument("inputs", nargs="+", metavar="FILE", help="pictures, videos, folders or patterns")
-    parser.add_argument("-o", "--out", default="results/restored", metavar="DIR", help="default: results/restored")
+    text = "pictures, videos, folders, or patterns such as 'in/*.jpg'"
+    parser.add_argument("inputs", nargs="+", metavar="FILE", help=text)
+    text = "the folder of the results (default: %(default)s)"
+    parser.add_argument("-o", "--out", default="results/restored", metavar="DIR", help=text)
     add_network_arguments(parser)
-    parser.add_argument(
-        "--mode", choices=("photo", "aligned"), default="photo", help="find the faces (default), or each picture is one"
-    )
-    parser.add_argument("--detector", choices=("centerface", "dlib", "facexlib"), help="default: centerface")
-    parser.add_argument("--detector-weights", metavar="DIR", help="of facexlib's network, where it is not in its place")
-    parser.add_argument(
-        "--box", dest="boxes", type=_box, action="append", metavar="L,T,R,B", help="a face by hand (px), several times"
-    )
-    parser.add_argument(
-        "--threshold", type=float, metavar="SCORE", help="a face from this score on: lower finds more (centerface: 0.5)"
-    )
-    text = "of detection: 2 (default) looks again at faces just below the threshold when they are restored, 1 does not"
+    text = "photo (default): find the faces; aligned: each picture is one face"
+    parser.add_argument("--mode", choices=("photo", "aligned"), default="photo", help=text)
+    text = "the detector that finds the faces (default: centerface)"
+    parser.add_argument("--detector", choices=("centerface", "dlib", "facexlib"), help=text)
+    parser.add_argument("--detector-weights", metavar="DIR", help=DETECTOR_WEIGHTS)
+    text = "restore the face in this box (px), and search no other faces; can be given several times"
+    parser.add_argument("--box", dest="boxes", type=_box, action="append", metavar="L,T,R,B", help=text)
+    text = "the least score of a face; a lower one finds more faces (default: centerface 0.5, dlib 0, facexlib 0.8)"
+    parser.add_argument("--threshold", type=float, metavar="SCORE", help=text)
+    text = "2 (default): restore faces just below the threshold and search these again; 1: leave these faces out"
     parser.add_argument("--passes", type=int, choices=(1, 2), help=text)
-    parser.add_argument(
-        "--strength", type=float, default=1.0, metavar="0..1", help="the part of the change that is applied (1)"
-    )
-    parser.add_argument("--face-size", type=from_1, metavar="PX", help="of the square that is restored (128)")
-    parser.add_argument(
-        "--ext", choices=("png", "jpg", "tif", "webp", "bmp"), help="of the results (default: lossless)"
-    )
-    parser.add_argument("--side-by-side", action="store_true", help="before and after in one picture")
+    text = "the part of the change that is applied; 0 leaves a picture as it is (default: 1)"
+    parser.add_argument("--strength", type=float, default=1.0, metavar="0..1", help=text)
+    text = "side of the square in which a face is restored (default: 128)"
+    parser.add_argument("--face-size", type=from_1, metavar="PX", help=text)
+    text = "kind of the resulting pictures (default: PNG; PNG, TIFF and BMP stay as they are)"
+    parser.add_argument("--ext", choices=("png", "jpg", "tif", "webp", "bmp"), help=text)
+    text = "also write a picture that shows before and after"
+    parser.add_argument("--side-by-side", action="store_true", help=text)
     parser.add_argument("--no-identity", action="store_true", help="do not measure how much the identity changes")
     existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--overwrite", action="store_true", help="write over results of an earlier run")
-    existing.add_argument(
-        "--skip-existing", action="store_true", help="keep them, and go on with what an interrupted run has not reached"
-    )
+    existing.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
+    text = "keep the results of an earlier run, and restore the other files"
+    existing.add_argument("--skip-existing", action="store_true", help=text)
     parser.set_defaults(run=run)
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add which network to restore with, and how."""
-    parser.add_argument("--weights", metavar="FILE", help="a .safetensors of `basicsr export`, or a training's .pth")
-    parser.add_argument("-opt", "--opt", metavar="YAML", help="the training's options, where the weights don't tell")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--batch-size", type=from_1, help="faces at a time (default: 8)")
-    parser.add_argument("--amp", choices=("bfloat16", "float16"), help="compute in lower precision")
+    """Add the options of the network and its device, which ``restore`` and ``demo`` share."""
+    text = "a .safetensors of `basicsr export`, or a training's .pth (default: this package's own network)"
+    parser.add_argument("--weights", metavar="FILE", help=text)
+    text = "the training's option file, if it is not in the folder of the training"
+    parser.add_argument("-opt", "--opt", metavar="YAML", help=text)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument("--batch-size", type=from_1, help="faces that are restored at a time (default: 8)")
+    text = "compute in lower precision (default: single precision)"
+    parser.add_argument("--amp", choices=("bfloat16", "float16"), help=text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Restore; return 1 where a face or a file could not be."""
+    """Restore the files and write a report. Return 1 if a face or a file could not be restored."""
     from dfpg_cli.interruption import sigterm_interrupts
     from dfpg_plugin.checks import UserError
     from dfpg_plugin.restoration.files import Account, restore_files, write_report
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite, skip_existing=args.skip_existing, side_by_side=args.side_by_side,
         )  # fmt: skip
     except OSError as error:
-        raise UserError(f"{error.filename}: can't be looked at ({error.strerror}).") from error
+        raise UserError(f"{error.filename}: can't be read ({error.strerror}).") from error
     restorer = DFPGRestorer(args.weights, args.opt, settings)
     print(f"Restoring with {restorer.about['weights']} on {restorer.device}.", file=sys.stderr)
     account = Account(inputs, jobs)
@@ -88,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             for report in restore_files(restorer, jobs):
                 account.done.append(report)
                 _tell(report, is_alone=len(account.files) == 1)
-        finally:  # of what was done before Ctrl-C or SIGTERM as well
+        finally:  # Ctrl-C and SIGTERM leave a report too
             worth_a_report = account.totals.written or len(account.files) > 1
             where = f", see {write_report(folder, restorer, account, args.overwrite)}" if worth_a_report else ""
             print(f"{account.totals}{where}", file=sys.stderr)
@@ -96,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> "Settings":
-    """Return the settings that the options mean; raise UserError for one that has no effect beside another."""
+    """Return the settings that the options ask for. Raise UserError for an option without effect beside another."""
     from dfpg_plugin.checks import UserError
     from dfpg_plugin.restoration.settings import OF_PHOTOS, Settings, first_idle
 
@@ -112,7 +114,7 @@ def _settings(args: argparse.Namespace) -> "Settings":
 
 
 def _tell(report: "FileReport", is_alone: bool) -> None:
-    """Print what went wrong with a file; raise UserError where it was the only one."""
+    """Print the errors and notes of a file. Raise UserError if the only file has an error."""
     from dfpg_plugin.checks import UserError
 
     if is_alone and report.error is not None:

@@ -1,4 +1,4 @@
-"""The options of a run, ``basicsr train`` or ``basicsr test``: the YAML, completed and checked."""
+"""Read the option file of ``basicsr train`` or ``basicsr test``, complete the options and check them."""
 
 import argparse
 from copy import deepcopy
@@ -11,22 +11,22 @@ from dfpg_plugin.runs.distribution import start_group
 
 
 def to_arguments(args: argparse.Namespace) -> Arguments:
-    """Return what :func:`dfpg_cli.arguments.add_basicsr_arguments` parsed."""
+    """Return the values of the flags of :func:`dfpg_cli.arguments.add_basicsr_arguments`."""
     return Arguments(args.opt, args.launcher, args.auto_resume, args.debug, args.local_rank, tuple(args.force_yml))
 
 
 def read_options(args: Arguments, is_train: bool, join_group: bool = True, needs_network: bool = True) -> RunOptions:
-    """Read, complete and check the options; join the processes' group.
+    """Read, complete and check the options. With ``join_group``, join the group of processes of the launcher.
 
-    Outputs go below ``path:root``, by default the working directory. Without ``needs_network`` it does not matter
-    whether the trained weights are there.
+    Outputs go below ``path:root``, by default the working directory. Without ``needs_network`` the trained weights may
+    be missing. Raises UserError for a file that can't be read, and for all wrong options at once.
     """
     file = open_option_file(args.opt)
     opt = deepcopy(file.values)
     force(opt, args.force_yml)
     convert_whole_numbers(opt)
     if not needs_network and isinstance(opt.get("path"), dict):
-        opt["path"] = {key: v for key, v in opt["path"].items() if not key.startswith("pretrain_network_")}
+        opt["path"] = {key: value for key, value in opt["path"].items() if not key.startswith("pretrain_network_")}
     plugins = load_plugins(opt.get("plugins") or [])
     complete(opt, args, output_root(opt).resolve(), is_train)
     check_options(opt, plugins, needs_network, file.lines)

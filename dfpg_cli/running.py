@@ -1,4 +1,4 @@
-"""Run a command that is parsed, and turn what it raises into a line and an exit status."""
+"""Run a parsed command. Turn an error into one line and an exit status."""
 
 import argparse
 import sys
@@ -19,11 +19,15 @@ from dfpg_plugin.training.signals import StoppedBySignalError
 
 USER_ERROR = 2
 FAILURE = 1
-INTERRUPTED, TERMINATED = 130, 143  # as shells have it: 128 and the signal's number
+INTERRUPTED, TERMINATED = 130, 143  # 128 plus the number of the signal, as in shells
 
 
 def run_command(args: argparse.Namespace) -> int:
-    """Run a parsed command; return its exit status: 2 for what the user can mend, 1 for a training that failed."""
+    """Run a parsed command; return its exit status.
+
+    0: done. 1: a training failed, or ``restore`` left out faces or files. 2: an error that the user can mend. 130:
+    Ctrl-C. 143: SIGTERM.
+    """
     try:
         status = args.run(args)
         stop_group()
@@ -55,7 +59,7 @@ def _show_cause(args: argparse.Namespace, error: Exception) -> None:
 
 def _fail(error: Exception, status: int) -> int:
     message = str(error).strip()
-    if not isinstance(error, OptionsError):  # from a data worker it comes with the worker's traceback before it
+    if not isinstance(error, OptionsError):  # an error from a data worker has the worker's traceback before the message
         message = message.split("\n")[-1].split("UserError: ")[-1]
     rank, world_size = get_dist_info()
     print(f"basicsr: error: {f'process {rank}: ' if world_size > 1 else ''}{message}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""``basicsr test``: restore and measure the test sets of an option file, image by image, into results/<name>."""
+"""``basicsr test``: restore and measure the test sets of an option file. The results are in results/<name>."""
 
 import argparse
 
@@ -13,24 +13,23 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         "--images",
         default="restored",
         metavar="WHAT",
-        help="measure the network's images (restored, the default), the test sets' own (blurred or sharp), or those of "
-        "a folder: of another method's results, named as the blurred ones, in a folder for each set or in one",
+        help="the images to measure. restored (default): the network's. blurred, sharp: the test sets' own. A folder: "
+        "another method's results, named like the blurred images, in one folder or in a folder for each set",
     )
-    parser.add_argument(
-        "--workers", type=from_0, metavar="N", help="processes besides this one (default: one for each CPU)"
-    )
+    text = "processes besides this one (default: one for each CPU, at most 4 for each GPU in use)"
+    parser.add_argument("--workers", type=from_0, metavar="N", help=text)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Test."""
+    """Test the networks, or measure the images of another method."""
     from dfpg_cli.run_options import read_options, to_arguments
     from dfpg_plugin.checks import UserError
     from dfpg_plugin.evaluation.evaluate import evaluate
     from dfpg_plugin.evaluation.image_sources import RESTORED
 
     if args.auto_resume:
-        raise UserError("--auto_resume: has no effect on a test, which always goes on where it stopped. Remove it.")
+        raise UserError("--auto_resume: has no effect on a test. A test always goes on where it stopped. Remove it.")
     arguments = to_arguments(args)
     options = read_options(arguments, is_train=False, needs_network=args.images == RESTORED)
     evaluate(options, args.images, args.workers)

@@ -1,4 +1,4 @@
-"""``basicsr train``: train what an option file describes."""
+"""``basicsr train``: train the model that an option file describes."""
 
 import argparse
 
@@ -9,7 +9,8 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     """Add the subcommand."""
     parser = commands.add_parser("train", help="train a model", description=__doc__)
     add_basicsr_arguments(parser)
-    parser.add_argument("--stock", action="store_true", help="use BasicSR's own training loop, unmodified")
+    text = "use BasicSR's own training loop; without a GPU, its loading of a saved state is mended"
+    parser.add_argument("--stock", action="store_true", help=text)
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -19,7 +20,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train."""
+    """Train the model."""
     from dfpg_cli.run_options import read_options, to_arguments
     from dfpg_plugin.checks import UserError
     from dfpg_plugin.training.loop import train
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     arguments = to_arguments(args)
     options = read_options(arguments, is_train=True, join_group=not args.stock)
     if args.stock and args.dry_run:
-        raise UserError("--dry-run: BasicSR's own loop has none. Leave --stock out.")
+        raise UserError("--dry-run: has no effect with --stock, BasicSR's own loop. Remove one of them.")
     if args.stock:
         train_stock(options, arguments)
     else:

@@ -1,4 +1,4 @@
-"""A page to try a network in the browser: a photograph of one's own, or a sharp face that is blurred there."""
+"""A page in the browser to try a network on a photograph of one's own, or on a sharp face that the page blurs."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.data.kernels import synthesise_kernels
 from dfpg_plugin.media.pictures import Picture, encode_picture
 from dfpg_plugin.media.reading import decode_picture
-from dfpg_plugin.restoration.faces import Colours, Face, crop, shrink
+from dfpg_plugin.restoration.faces import Colours, Face, crop, shrink, to_bgr, to_uint8
 from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.settings import ALIGNED, PHOTO, FaceReport
 
@@ -27,32 +27,33 @@ if TYPE_CHECKING:
     import gradio
 
 MOST_BYTES = 20 * 2**20  # of an upload
-MOST_MEGAPIXELS = 24
-SHOWN_CHANNELS = 4  # of each layer of the prior
-SHOWN_SIZE = 128  # px, of its pictures
-SAMPLES = ("s33/1.pgm", "s34/3.pgm", "s35/2.pgm", "s36/5.pgm")  # people that the demo was not trained on
-LINE = (0, 255, 0)  # of a box, RGB
+MOST_MEGAPIXELS = 24  # of an upload
+SHOWN_CHANNELS = 4  # channels that are shown of each layer of the prior
+SHOWN_SIZE = 128  # px, side of a channel's picture
+SAMPLES = ("s33/1.pgm", "s34/3.pgm", "s35/2.pgm", "s36/5.pgm")  # ORL faces of people that no training of the demo saw
+BOX_COLOUR = (0, 255, 0)  # RGB
 TITLE = "DFPG: face deblurring guided by a deep feature prior"
-HONEST = (
-    "Unless another one was named, this network has learnt from 11,854 photographs of 5,164 people how faces lose a "
-    "motion blur. What a network restores may differ from the person's real face: it must not be used to recognise "
-    "anybody, nor as evidence."
+WARNING = (
+    "The package's own network has learnt from 11,854 photographs of 5,164 people to remove motion blur from faces. "
+    "A restored face may differ from the person's real face. Do not use restored faces to recognise anybody, or as "
+    "evidence."
 )
 Picture8 = NDArray[np.uint8]  # RGB (H,W,3)
 Answer = tuple[tuple[Picture8, Picture8], Picture8, list, str, Picture]
 
 
 class Page:
-    """What the page does, without the page: each method answers one of its buttons."""
+    """The actions behind the page's buttons, without Gradio."""
 
     def __init__(self, restorer: DFPGRestorer) -> None:
         self.restorer = restorer
 
     def restore_upload(self, path: str | None, mode: str, strength: float = 1.0) -> Answer:
-        """Restore an uploaded file; return (before, after), boxes, the prior's pictures, an account, and the result.
+        """Restore an uploaded file.
 
-        ``strength``, from 0 to 1, is the part of the change that is applied. Raises UserError for what is no picture
-        or too large.
+        Return (before, after), the picture with the faces' boxes, the prior's pictures, a text about the faces, and the
+        result for the download. ``strength``, from 0 to 1, is the part of the change that is applied. Raises UserError
+        if there is no file, if the file is no picture, or if the file is too large.
         """
         if path is None:
             raise UserError("Choose a photograph first.")
@@ -63,28 +64,32 @@ class Page:
         return self.restore_picture(picture, mode, strength)
 
     def restore_sample(self, name: str, size: int, seed: int, strength: float = 1.0) -> Answer:
-        """Blur a sharp face by a kernel of ``size`` px and restore it; return as :meth:`restore_upload` does."""
+        """Blur the face ``name`` of SAMPLES by a kernel of ``size`` px, and restore the blurred face.
+
+        Size 1 leaves the face sharp. Return what :meth:`restore_upload` returns.
+        """
         sharp = orl_faces("val").read(name)[..., ::-1].astype(np.float32) / 255
         if size > 1:
             (kernel,) = synthesise_kernels(int(size) | 1, 1, np.random.default_rng(int(seed)))
             sharp = blur(np.ascontiguousarray(sharp), kernel)
-        return self.restore_picture(Picture(_to_bytes(sharp.astype(np.float32))[..., ::-1]), ALIGNED, strength)
+        return self.restore_picture(Picture(to_bgr(sharp.astype(np.float32))), ALIGNED, strength)
 
     def restore_picture(self, picture: Picture, mode: str, strength: float) -> Answer:
-        """Restore a picture; return as :meth:`restore_upload` does. The result is the picture with the changes."""
+        """Restore a picture. Return what :meth:`restore_upload` returns."""
         restorer, seen = self.restorer, picture.colours()
         change, where, reports = restorer.restore_colours(seen, mode, strength)
         restored = seen + change
-        boxes = _to_bytes(seen).copy()
+        boxes = to_uint8(seen)
         for report in reports:
             left, top, right, bottom = (round(v) for v in report.box)
-            cv2.rectangle(boxes, (left, top), (right, bottom), LINE, max(1, round(max(seen.shape) / 400)))
+            cv2.rectangle(boxes, (left, top), (right, bottom), BOX_COLOUR, max(1, round(max(seen.shape) / 400)))
         square = self._first_square(seen, reports, mode)
         account = "\n\n".join([_account(reports, str(restorer.device)), *(f"The file: {n}." for n in picture.notes)])
         result = picture.with_changes(change, where) if where.any() else picture
-        return (_to_bytes(seen), _to_bytes(restored)), boxes, self._prior(square), account, result
+        return (to_uint8(seen), to_uint8(restored)), boxes, self._prior(square), account, result
 
     def _first_square(self, seen: Colours, reports: Sequence[FaceReport], mode: str) -> Colours | None:
+        """Return the square of the first face that was restored; None if there is none."""
         size = self.restorer.settings.face_size
         if mode == ALIGNED:
             return shrink(seen, 2 * size / max(seen.shape))
@@ -96,7 +101,11 @@ class Page:
 
     @torch.no_grad()
     def _prior(self, square: Colours | None) -> list[tuple[Picture8, str]]:
-        """Return pictures of the prior that the network has estimated for a face: means and strongest channels."""
+        """Return pictures of the prior that the network estimates for a face, each with a label.
+
+        Each layer gives the mean of all channels, ``P1 mean``, and the most important channels, ``P1 #12: 0.87``. The
+        list is empty without a face, and for a network that estimates no prior.
+        """
         network = self.restorer.network
         if square is None or not self.restorer.estimates_priors:
             return []
@@ -114,15 +123,18 @@ class Page:
 
 
 def serve(restorer: DFPGRestorer, host: str, port: int) -> None:
-    """Serve the page until Ctrl-C; nothing that was uploaded or made outlives it. Raises UserError without Gradio."""
+    """Serve the page until Ctrl-C or SIGTERM. All uploads and results are removed then.
+
+    Raises UserError if Gradio is not installed, or if the port is taken.
+    """
     if find_spec("gradio") is None:
         raise UserError("basicsr demo: needs Gradio. Run: pip install gradio")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the folder is removed
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM acts like Ctrl-C, so the folder is removed
     with TemporaryDirectory(prefix="dfpg-demo-") as folder:
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=folder, HF_HUB_OFFLINE="1")
         import gradio
 
-        # fonts of the machine, not from outside
+        # the machine's own fonts, because Gradio's default fonts are fetched from outside
         theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
         try:
             build_page(Page(restorer), Path(folder)).launch(
@@ -134,7 +146,7 @@ def serve(restorer: DFPGRestorer, host: str, port: int) -> None:
 
 
 def build_page(page: Page, folder: Path) -> "gradio.Blocks":
-    """Return the page; ``folder`` takes the results until they are fetched."""
+    """Return the page. The files for the download are written into ``folder``."""
     import gradio
 
     def answering(method):  # noqa: ANN001, ANN202
@@ -148,17 +160,18 @@ def build_page(page: Page, folder: Path) -> "gradio.Blocks":
         return answer
 
     with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 600)) as blocks:
-        gradio.Markdown(f"# {TITLE}\n\n{HONEST}")
+        gradio.Markdown(f"# {TITLE}\n\n{WARNING}")
         with gradio.Row():
             with gradio.Column():
                 with gradio.Tab("A photograph"):
                     upload = gradio.File(label="Drop a photograph", type="filepath", elem_id="upload")
-                    mode = gradio.Radio([PHOTO, ALIGNED], value=PHOTO, label="Find the faces, or the picture is one")
+                    label = f"{PHOTO}: find the faces; {ALIGNED}: the whole picture is one face"
+                    mode = gradio.Radio([PHOTO, ALIGNED], value=PHOTO, label=label)
                     restore = gradio.Button("Restore", variant="primary", elem_id="restore")
                 with gradio.Tab("Blur a sharp face"):
-                    name = gradio.Radio(list(SAMPLES), value=SAMPLES[0], label="Not among those it was trained on")
+                    name = gradio.Radio(list(SAMPLES), value=SAMPLES[0], label="Face (not used in training)")
                     size = gradio.Slider(1, 27, value=13, step=2, label="Size of the blur, px")
-                    seed = gradio.Slider(0, 99, value=0, step=1, label="Which blur")
+                    seed = gradio.Slider(0, 99, value=0, step=1, label="Number of the blur kernel")
                     sample = gradio.Button("Blur and restore", variant="primary", elem_id="sample")
                 strength = gradio.Slider(
                     0, 1, value=1, step=0.05, label="Strength: the part of the change that is applied"
@@ -169,9 +182,8 @@ def build_page(page: Page, folder: Path) -> "gradio.Blocks":
                 saved = gradio.File(label="Download", elem_id="saved")
         with gradio.Row():
             boxes = gradio.Image(label="Where faces were found", elem_id="boxes", format="png")
-            prior = gradio.Gallery(
-                label="Estimated prior: channel means, most attended channels", columns=5, elem_id="prior", format="png"
-            )
+            label = "Estimated prior: the mean and the most important channels of each layer"
+            prior = gradio.Gallery(label=label, columns=5, elem_id="prior", format="png")
         shown = [compared, boxes, prior, account, saved]
         restore.click(answering(page.restore_upload), [upload, mode, strength], shown, api_name=False)
         sample.click(answering(page.restore_sample), [name, size, seed, strength], shown, api_name=False)
@@ -179,9 +191,9 @@ def build_page(page: Page, folder: Path) -> "gradio.Blocks":
 
 
 def _account(reports: Sequence[FaceReport], device: str) -> str:
-    """Say what was done, in Markdown."""
+    """Return a text in Markdown about each face."""
     if not reports:
-        return "No face was found: nothing was changed."
+        return "No face was found, so nothing was changed."
     lines = [f"{len(reports)} {'face' if len(reports) == 1 else 'faces'} on {device}."]
     for i, report in enumerate(reports, start=1):
         parts = [f"{report.seconds:.2f} s"]
@@ -196,18 +208,14 @@ def _account(reports: Sequence[FaceReport], device: str) -> str:
 
 
 def _keep(folder: Path, result: Picture) -> str:
-    """Write a result for its download, as deep and transparent as it is, and with its profile."""
+    """Write a result as PNG, with its depth, transparency and profile, for the download. Return the path."""
     path = Path(mkdtemp(dir=folder)) / "restored.png"
     path.write_bytes(encode_picture(result, ".png"))
     return str(path)
 
 
-def _to_bytes(image: Colours) -> Picture8:
-    return np.rint(255 * image.clip(0, 1)).astype(np.uint8)
-
-
 def _heat(feature: torch.Tensor) -> Picture8:
-    """Return a feature (H,W) in colours, its least value dark and its greatest bright."""
+    """Return a feature (H,W) as a picture. The least value is dark, and the greatest value is bright."""
     span = (feature.max() - feature.min()).clamp(min=1e-8)
     grey = (255 * (feature - feature.min()) / span).numpy().astype(np.uint8)
     large = cv2.resize(grey, (SHOWN_SIZE, SHOWN_SIZE), interpolation=cv2.INTER_NEAREST)

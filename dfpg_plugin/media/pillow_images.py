@@ -11,6 +11,7 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.media.colour_profiles import Notes, profile_of, to_srgb
 from dfpg_plugin.media.pictures import ORIENTATION, TURNS, Picture, swap_red_and_blue
 
+# for some modes of Pillow: a mode that holds the same picture
 SIMPLER = {"1": "L", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "I;16B": "I;16", "I;16L": "I;16", "I;16N": "I;16"}
 OTHER_COLOURS = ("CMYK", "LAB", "YCbCr", "HSV")
 ICC = int(cv2.IMAGE_METADATA_ICCP)
@@ -47,8 +48,9 @@ def restore_image(image: PillowImage.Image, restore: Callable[[Picture], Picture
     """Return the restored image. The modes L, LA, RGB, RGBA, I;16 and I stay the same.
 
     Other modes can't hold the result and change: 1 to L; P and PA to RGB, or to RGBA if they are transparent; CMYK,
-    LAB, YCbCr and HSV to RGB by their profile. EXIF's orientation, a profile that still fits and the rest of ``info``
-    are kept. Raises UserError as :func:`simplified` does.
+    LAB, YCbCr and HSV to RGB, by their profile if they have one. L and RGB with one transparent colour become LA and
+    RGBA. EXIF's orientation, a profile that still fits and the rest of ``info`` are kept. Raises UserError as
+    :func:`simplified` does.
     """
     image.load()
     shown, _ = simplified(image)

@@ -19,10 +19,11 @@ from dfpg_plugin.media.video_frames import (
 if TYPE_CHECKING:
     import av
 
-QUALITY = {"crf": "16"}
+QUALITY = {"crf": "16"}  # the encoders' quality; a lower number loses less
 H264, H264_RGB, HEVC, VP9, AV1 = "libx264", "libx264rgb", "libx265", "libvpx-vp9", "libsvtav1"
 EVEN_ONLY = (H264, HEVC)  # need even sizes if one colour is stored for 2x2 px
 HDR = {16: "PQ", 18: "HLG"}  # FFmpeg's numbers of transfer curves
+# pixel formats that are never chosen: with transparency, or with several kinds of values in a plane
 LEFT_OUT = ("nv12", "nv16", "nv20le", "nv21", "yuva420p", "yuva422p", "yuva444p", "yuva420p10le", "gbrap", "bgr0")
 LOST = {  # side data of a frame, by FFmpeg's names, that no encoder here writes
     "DYNAMIC_HDR_PLUS": "HDR10+'s dynamic metadata",
@@ -154,14 +155,13 @@ def _formats(encoder: str, first: "av.VideoFrame") -> list[str]:
 
 
 def _is_finer(pixel_format: str, first: "av.VideoFrame") -> bool:
-    """Return whether a format has more numbers of colour than a frame of this size."""
+    """Tell whether a format stores the colour of a frame of this size in more places than the frame's own format."""
     import av
 
-    width, height = first.width, first.height
-    of = av.VideoFormat(pixel_format)
-    return of.chroma_width(width) * of.chroma_height(height) > (
-        first.format.chroma_width(width) * first.format.chroma_height(height)
-    )
+    def places(video_format: "av.VideoFormat") -> int:
+        return video_format.chroma_width(first.width) * video_format.chroma_height(first.height)
+
+    return places(av.VideoFormat(pixel_format)) > places(first.format)
 
 
 def _has_alpha(video: "av.VideoStream", first: "av.VideoFrame") -> bool:

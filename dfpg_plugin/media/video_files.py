@@ -26,7 +26,7 @@ def is_video(path: Path) -> bool:
 
 
 def is_companion(path: Path) -> bool:
-    """Tell whether a file is one that macOS writes beside another, ``._clip.mp4``: no video and no picture."""
+    """Tell whether macOS wrote a file about another file: ``._clip.mp4`` beside ``clip.mp4``. No picture, no video."""
     if not path.name.startswith("._"):
         return False
     start = _start(path)

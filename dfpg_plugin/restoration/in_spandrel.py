@@ -1,4 +1,4 @@
-"""Let spandrel load DFPGNet: programs that load their networks by it, as chaiNNer does, can then use its weights."""
+"""Let spandrel load DFPGNet. Programs that load networks with spandrel, such as chaiNNer, can then use DFPGNet."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from spandrel import ArchSupport, ImageModelDescriptor
 
 ID = "DFPGNet"
-KEYS = (  # by which a file is known; every DFPGNet has them, with or without a prior stream
+KEYS = (  # a file with these weights is a DFPGNet; every DFPGNet has them, with or without a prior stream
     "encoder.head.weight",
     "encoder.scale2.0.weight",
     "encoder.middle.blocks.0.body.3.attention.1.weight",
@@ -23,13 +23,15 @@ KEYS = (  # by which a file is known; every DFPGNet has them, with or without a 
 
 
 def register_in_spandrel(*, ignore_duplicates: bool = False) -> "list[ArchSupport]":
-    """Add DFPGNet to spandrel's main registry; return what was added. Files then load by ``spandrel.ModelLoader``.
+    """Add DFPGNet to spandrel's main registry; return what was added.
 
-    What loads: a .safetensors of ``basicsr export``, a training's .pth, and the package's own file. The sizes are read
-    from the weights, since spandrel does not hand on what a file says of itself. Weights in half precision become
-    single precision. The network computes in single precision only. It maps RGB (B,3,H,W) in [0,1] to the same, and an
-    image is one face. ``ignore_duplicates`` is spandrel's: a second call returns an empty list instead of raising
-    ``DuplicateArchitectureError``. Raises UserError where spandrel is not installed.
+    ``spandrel.ModelLoader`` then loads the package's own file, a .safetensors of ``basicsr export`` and a training's
+    .pth. The network's options are computed from the shapes of the weights, because spandrel does not pass a file's
+    metadata on. Weights in half precision become single precision, and the network computes in single precision only.
+    The network maps RGB (B,3,H,W) in [0,1] to the same shape and range. An image is one face.
+
+    ``ignore_duplicates`` is spandrel's option: True makes a second call return an empty list instead of raising
+    ``DuplicateArchitectureError``. Raises UserError if spandrel is not installed.
     """
     try:
         import spandrel
@@ -66,31 +68,33 @@ def register_in_spandrel(*, ignore_duplicates: bool = False) -> "list[ArchSuppor
 def options_of_weights(state: dict[str, Tensor]) -> dict[str, Any]:
     """Return the options of the DFPGNet that has weights of these names and shapes.
 
-    ``prior_strides`` leaves no trace in the weights, and does not change the restored image.
+    ``prior_strides`` can't be told from the weights. ``prior_strides`` does not change the restored image.
     """
     width, num_in_ch = state["encoder.head.weight"].shape[:2]
-    squeezed = state["encoder.middle.blocks.0.body.3.attention.1.weight"].shape[0]  # of 4 * width channels
+    # the channel attention squeezes 4 * width channels to this number
+    squeezed = state["encoder.middle.blocks.0.body.3.attention.1.weight"].shape[0]
     options: dict[str, Any] = {
         "num_in_ch": num_in_ch,
         "num_out_ch": state["decoder.tail.weight"].shape[0],
         "num_feat": width,
-        "num_block": _length(state, "encoder.middle.blocks"),
+        "num_block": _count_modules(state, "encoder.middle.blocks"),
         "squeeze_factor": 4 * width // squeezed,
         "prior_stream": any(name.startswith("prior.") for name in state),
     }
     if options["prior_stream"]:
-        options["num_prior_block"] = _length(state, "prior.0.blocks.blocks")
+        options["num_prior_block"] = _count_modules(state, "prior.0.blocks.blocks")
         options["prior_channels"] = [_prior_channels(state, i, width * 2**i) for i in range(3)]
         options["feature_transform"] = "prior.0.ssft.scale.0.weight" in state
     return options
 
 
-def _length(state: dict[str, Tensor], sequence: str) -> int:
-    """Return how many modules a sequence has, by the names of the weights."""
-    return len({name.removeprefix(f"{sequence}.").split(".")[0] for name in state if name.startswith(f"{sequence}.")})
+def _count_modules(state: dict[str, Tensor], sequence: str) -> int:
+    """Return how many modules a sequence has: 5 if weights begin with ``{sequence}.0.`` to ``{sequence}.4.``."""
+    prefix = f"{sequence}."
+    return len({name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)})
 
 
 def _prior_channels(state: dict[str, Tensor], layer: int, width: int) -> int:
-    """Return the channels of an estimated prior: of its projection, which is missing where they are the stream's."""
+    """Return how many channels a layer's estimated prior has. Without a projection there are ``width`` channels."""
     projection = state.get(f"prior.{layer}.project.weight")
     return width if projection is None else projection.shape[0]

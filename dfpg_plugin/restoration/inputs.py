@@ -1,4 +1,4 @@
-"""Which files to restore, where their results go, and what is left out and why."""
+"""Choose the files to restore and the places of their results. Say which files are left out, and why."""
 
 import glob
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from dfpg_plugin.media.pictures import LOSSLESS
 from dfpg_plugin.media.video_files import is_companion, is_video, suffix_of_result
 
 OUTPUT_FOLDER = "the folder of the results"
-FOLDER_OF_PATTERN = "a folder, of which a pattern takes no files"
+FOLDER_OF_PATTERN = "a folder; a pattern takes files only"
 THERE_ALREADY = "its result is there already"
-COMPANION = "no film or picture, but what macOS notes beside one"
+COMPANION = "no film or picture, but a file that macOS writes beside one"
 
 
 @dataclass(frozen=True)
@@ -21,40 +21,41 @@ class Input:
     """A file to restore."""
 
     path: Path
-    below: Path  # its path below the folder that was given
-    root: Path  # that folder; of a file the one it lies in
+    below: Path  # the path below root
+    root: Path  # the folder that the user named; for a file or a pattern, the folder of the file
 
 
 @dataclass
 class Inputs:
-    """What was asked for."""
+    """The files that the user named."""
 
     files: list[Input] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)  # path of a file, or a folder with a slash: why
+    left_out: dict[str, str] = field(default_factory=dict)  # the reason by path: `a/b.txt`, or `a/hidden/` for a folder
 
 
 @dataclass(frozen=True)
 class Job:
-    """A file and where its results go."""
+    """A file to restore, and where its results go."""
 
     input: Path
     output: Path
     side_by_side: Path | None = None
-    kept: frozenset[Path] = frozenset()  # results of an earlier run, which stay as they are
-    is_renamed: bool = False  # since another file's result has the name that this one's would have
-    idle: tuple[str, ...] = ()  # options that have no effect on it
+    kept: frozenset[Path] = frozenset()  # results of an earlier run that are not written again
+    is_renamed: bool = False  # True if another file's result would have the same name
+    idle_flags: tuple[str, ...] = ()  # options that have no effect on this file, such as --ext on a film
 
     @property
     def results(self) -> list[Path]:
-        """Return the files to write."""
+        """Return the paths of all results, those in ``kept`` too."""
         return [path for path in (self.output, self.side_by_side) if path is not None]
 
 
 def find_inputs(given: Sequence[str], output: Path) -> Inputs:
-    """Return what files, folders (in depth) and patterns mean, each file once, and what of a folder is left out.
+    """Return the files that ``given`` names, each file once, and what is left out.
 
-    The folder ``output`` is left out where it lies in a given folder, or among a pattern's files: results are no
-    inputs. Raises UserError where nothing is, and for results that would lie among a folder's files.
+    ``given`` holds files, folders, which are searched in depth, and patterns such as ``in/*.jpg``. Results are no
+    inputs: the files below ``output`` are left out if ``output`` lies in a given folder, or if a pattern matches other
+    files too. Raises UserError for a name without any file, and if ``output`` is itself a given folder.
     """
     found = Inputs()
     for text in given:
@@ -95,7 +96,7 @@ def _add_folder(found: Inputs, folder: Path, output: Path) -> None:
 def _add_pattern(found: Inputs, text: str, path: Path, output: Path) -> None:
     everything = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
     matches = [match for match in everything if match.is_file()]
-    if "**" not in text:  # which goes into the folders
+    if "**" not in text:  # a pattern with ** takes the files of the folders
         found.left_out.update({f"{match}/": FOLDER_OF_PATTERN for match in everything if match.is_dir()})
     if not matches:
         raise UserError(f"{text}: no such file or folder, and no file matches it as a pattern.")
@@ -106,7 +107,7 @@ def _add_pattern(found: Inputs, text: str, path: Path, output: Path) -> None:
 
 
 def _is_below(path: Path, output: Path, folder: Path) -> bool:
-    """Tell whether a path in a folder lies in the folder of the results, which lies there as well."""
+    """Tell whether ``path``, a file in ``folder``, is a result. False if ``output`` does not lie in ``folder``."""
     inner = output.resolve()
     return inner.is_relative_to(folder.resolve()) and path.resolve().is_relative_to(inner)
 
@@ -114,15 +115,19 @@ def _is_below(path: Path, output: Path, folder: Path) -> bool:
 def plan_outputs(
     inputs: Inputs, folder: Path, suffix: str | None, *, overwrite: bool, skip_existing: bool, side_by_side: bool
 ) -> list[Job]:
-    """Return what to restore, having looked at all results before any is written.
+    """Return the jobs for ``inputs``. All results are checked before any file is written.
 
-    JPEGs become PNGs unless ``suffix`` says otherwise: a JPEG's pixels outside the faces would change when it is
-    written once more. Where two results would have one name, the files' own suffixes are kept in it (``x.jpg.png``),
-    or the folders that were given precede it. Raises UserError for what would be written over, an input above all,
-    and for options of pictures where all inputs are films.
-    With ``skip_existing``, what is there is kept; a file whose results are all there is added to ``inputs.left_out``.
+    A picture's result is a PNG, unless the picture is PNG, TIFF or BMP itself or ``suffix`` says otherwise: a JPEG's
+    pixels outside the faces would change if they were written as JPEG again. Results that would have the same name keep
+    the file's own suffix, ``x.jpg.png``, or get the name of the given folder in front, ``holiday/x.png``.
+
+    With ``skip_existing``, existing results are kept. A file whose results all exist is added to ``inputs.left_out``.
+
+    Raises UserError if a result would replace an input, or an existing file without ``overwrite`` and
+    ``skip_existing``. Raises UserError for two results of the same name, and for ``suffix`` or ``side_by_side`` if all
+    inputs are films.
     """
-    of_pictures = _options_of_pictures(inputs.files, suffix, side_by_side)
+    picture_flags = _given_picture_flags(inputs.files, suffix, side_by_side)
     jobs = []
     sources = {file.path.resolve() for file in inputs.files}
     for file, below in _names(inputs.files, suffix).items():
@@ -130,7 +135,7 @@ def plan_outputs(
         is_film = is_video(file.path)
         both = side_by_side_of(output) if side_by_side and not is_film else None
         is_renamed = below != _candidates(file, suffix)[0]
-        job = Job(file.path, output, both, is_renamed=is_renamed, idle=of_pictures if is_film else ())
+        job = Job(file.path, output, both, is_renamed=is_renamed, idle_flags=picture_flags if is_film else ())
         for written in job.results:
             if written.resolve() in sources:
                 raise UserError(f"{written} is an input itself. Choose another folder with -o.")
@@ -150,8 +155,8 @@ def plan_outputs(
     return jobs
 
 
-def _options_of_pictures(files: Sequence[Input], suffix: str | None, side_by_side: bool) -> tuple[str, ...]:
-    """Return which options are given that films do not have; raise UserError where all files are films."""
+def _given_picture_flags(files: Sequence[Input], suffix: str | None, side_by_side: bool) -> tuple[str, ...]:
+    """Return the given options that have no effect on films. Raise UserError if there are any and only films."""
     given = tuple(flag for flag, is_given in (("--ext", suffix), ("--side-by-side", side_by_side)) if is_given)
     if given and files and all(is_video(file.path) for file in files):
         raise UserError(f"{given[0]}: has no effect on films, and no input is a picture. Remove it.")
@@ -159,26 +164,27 @@ def _options_of_pictures(files: Sequence[Input], suffix: str | None, side_by_sid
 
 
 def side_by_side_of(output: Path) -> Path:
-    """Return where before and after go."""
+    """Return the path of the picture before and after: ``a_side_by_side.png`` for ``a.png``."""
     return output.with_name(f"{output.stem}_side_by_side.png")
 
 
 def _names(files: Sequence[Input], suffix: str | None) -> dict[Input, Path]:
-    """Return where each result goes below the folder of the results, each elsewhere as far as possible."""
-    level = dict.fromkeys(files, 0)
+    """Return each result's path below the folder of the results. Files with the same path get their next candidate."""
+    chosen = dict.fromkeys(files, 0)  # the index of a candidate
     candidates = {file: _candidates(file, suffix) for file in files}
-    for _ in range(3):
+    for _ in range(3):  # four candidates
         users: dict[Path, list[Input]] = {}
         for file in files:
-            users.setdefault(candidates[file][level[file]], []).append(file)
+            users.setdefault(candidates[file][chosen[file]], []).append(file)
         for several in users.values():
-            for file in several if len(several) > 1 else ():
-                level[file] = min(level[file] + 1, 3)
-    return {file: candidates[file][level[file]] for file in files}
+            if len(several) > 1:
+                for file in several:
+                    chosen[file] += 1
+    return {file: candidates[file][chosen[file]] for file in files}
 
 
 def _candidates(file: Input, suffix: str | None) -> list[Path]:
-    """Return the names of a result in the order of preference."""
+    """Return four possible paths of a result, the best first: x.png, x.jpg.png, holiday/x.png, holiday/x.jpg.png."""
     new = _suffix(file.path, suffix)
     short = file.below.with_suffix(new)
     full = short if file.below.suffix == new else file.below.with_name(f"{file.below.name}{new}")

@@ -1,4 +1,4 @@
-"""Load a network that restores: from a checkpoint that says what it is, or with the options of its training."""
+"""Load a network that restores: from a file that carries the network's options, or with a training's option file."""
 
 import json
 from collections.abc import Mapping
@@ -18,34 +18,35 @@ from dfpg_plugin.options.reading import read_option_file
 from dfpg_plugin.weight_names import load_into, with_fitting_names
 
 SHIPPED = files("dfpg_plugin") / "weights" / "dfpgnet_lfw.safetensors"
-OPTIONS = "network_g"  # the key of a safetensors file's metadata that holds the network's options as JSON
-ATTENTION = "network_d"  # key and prefix of the discriminator's options and channel attention, which a file may carry
-PRECISION, HALF = "precision", "half"  # of its metadata, where weights are stored in half precision
-SEES, GREY = "sees", "grey"  # of its metadata: a network that was trained on grey pictures only
+# keys and values of a safetensors file's metadata
+OPTIONS = "network_g"  # the network's options as JSON
+ATTENTION = "network_d"  # the discriminator's options as JSON, if the file holds channel attention as `network_d.*`
+PRECISION, HALF = "precision", "half"  # the weights are stored in half precision
+SEES, GREY = "sees", "grey"  # the network was trained on grey pictures only
 
 
 def load_network(
     weights: str | Path | None = None, option_file: str | Path | None = None, device: str = "cpu"
 ) -> nn.Module:
-    """Return a network that restores, ready to call: in eval mode, without gradients.
+    """Return a network that restores faces, in eval mode and with ``requires_grad`` off.
 
     The package's own network and DFPGNet map RGB (B,3,H,W), float in [0,1], H and W from 16, to the same shape and
     range. Each image is one face, about 128 px wide. Example: ``restored = load_network()(blurred)``.
 
-    ``weights``: a safetensors file of ``basicsr export``; or the .pth of a training, with ``option_file``, its YAML,
-    unless the file still lies in the folder of its run. None: the package's own.
-    ``device``: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for a GPU where there is one.
-    Raises UserError for what is missing or does not fit. :class:`DFPGRestorer` finds the faces of a photograph as well.
+    ``weights``: a safetensors file of ``basicsr export``, or a training's .pth. None: the package's own network.
+    ``option_file``: the training's YAML. A .pth needs the YAML unless the .pth still lies in the folder of its run.
+    ``device``: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for a GPU if there is one.
+    Raises UserError, naming the file or option, for files that are missing or do not fit, and for a missing device.
+    :class:`DFPGRestorer` also finds the faces of a photograph.
     """
     return load_described(weights, option_file)[0].to(choose_device(device))
 
 
 def load_described(weights: str | Path | None, option_file: str | Path | None) -> tuple[nn.Module, dict[str, str]]:
-    """Return a network in eval mode on the CPU, and what is known of it, in words.
+    """Return a network in eval mode on the CPU, and facts about the network as text by key.
 
-    ``weights``: a safetensors file of ``basicsr export``, which carries its options; or a PyTorch file with
-    ``option_file``, the YAML of its training, by default the one beside its folder, where a training puts it. None: the
-    package's own. Raises UserError for what is missing or does not fit.
+    The arguments are those of :func:`load_network`. The facts are the file's metadata, ``weights``, the path of the
+    file, and ``network_g``, the options as JSON. Raises UserError as :func:`load_network` does.
     """
     path = Path(str(SHIPPED)) if weights is None else check_file("--weights", weights)
     if path.suffix == ".safetensors":
@@ -58,13 +59,16 @@ def load_described(weights: str | Path | None, option_file: str | Path | None) -
     network = build(options)
     load_into(network, with_fitting_names(network, state, path), path)
     about = {**about, "weights": str(path), OPTIONS: json.dumps(options)}
-    for key in (ATTENTION, PRECISION):  # whose tensors are not among the network's; how the file stores them
+    for key in (ATTENTION, PRECISION):  # true of the file, but not of the loaded network
         about.pop(key, None)
     return network.requires_grad_(False).eval(), about
 
 
 def load_attention(weights: str | Path | None) -> nn.ModuleList | None:
-    """Return the discriminator's channel attention of each prior layer, where a safetensors file carries it."""
+    """Return the discriminator's channel attention, a module for each prior layer; None if the file holds none.
+
+    Raises UserError, naming the file, for weights that do not fit the discriminator's options in the file.
+    """
     path = Path(str(SHIPPED)) if weights is None else Path(weights).expanduser()
     if path.suffix != ".safetensors":
         return None
@@ -76,12 +80,12 @@ def load_attention(weights: str | Path | None) -> nn.ModuleList | None:
         attention: nn.ModuleList = build(json.loads(about[ATTENTION])).channel_attention  # type: ignore[assignment]
         attention.load_state_dict(names)
     except (RuntimeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: its channel attention does not fit what it says of it.") from error
+        raise UserError(f"{path}: its channel attention does not fit the options under {ATTENTION}.") from error
     return attention.requires_grad_(False)
 
 
 def build(options: Mapping) -> nn.Module:
-    """Build a registered network. Raises UserError for names and arguments that it does not have."""
+    """Build a registered network, ``{"type": "DFPGNet", "num_feat": 64}``. Raises UserError for wrong options."""
     try:
         return build_network(dict(options))
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -89,7 +93,7 @@ def build(options: Mapping) -> nn.Module:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return a file's tensors and metadata. Raises UserError, naming the file, where it is damaged."""
+    """Return a file's tensors and metadata. Raises UserError, naming the file, if the file can't be read."""
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
@@ -98,7 +102,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_options_of(option_file: str | Path, network: str) -> dict:
-    """Return the options of a network, ``network_g`` say, of an option file, its plugins loaded."""
+    """Return the options of a network, such as ``network_g``, from an option file. Loads the file's plugins.
+
+    Raises UserError, naming the file, if the options are missing.
+    """
     opt = read_option_file(str(option_file))
     load_plugins(opt.get("plugins") or [])
     options = opt.get(network)
@@ -111,16 +118,16 @@ def read_options_of(option_file: str | Path, network: str) -> dict:
 
 def _options_of(path: Path, about: Mapping[str, str]) -> dict:
     try:
-        options = json.loads(about[OPTIONS])
-    except (KeyError, ValueError):
-        raise UserError(f"{path} does not say what network it holds. Name its option file with -opt.") from None
+        options = json.loads(about.get(OPTIONS, "null"))
+    except ValueError:
+        options = None
     if not isinstance(options, dict):
         raise UserError(f"{path} does not say what network it holds. Name its option file with -opt.")
     return options
 
 
 def _option_file_beside(path: Path) -> Path:
-    """Return the option file that a training has put into the folder above ``models``."""
+    """Return the option file that the training has written into the folder above the weights' folder ``models``."""
     found = sorted(path.resolve().parent.parent.glob("*.yml")) if path.resolve().parent.name == "models" else []
     if len(found) != 1:
         raise UserError(f"{path}: which network is it? Name the option file of its training with -opt.")
@@ -128,7 +135,7 @@ def _option_file_beside(path: Path) -> Path:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of a name, ``auto`` for a GPU where there is one. Raises UserError where it is not there."""
+    """Return the device of a name. ``auto`` is a GPU if there is one. Raises UserError for a device that is missing."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,4 +1,4 @@
-"""Restore faces in photographs: what ``basicsr restore`` does, for a notebook as well."""
+"""Restore the faces in photographs, for ``basicsr restore`` and for use from Python."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ from dfpg_plugin.metrics.recognisers import Recogniser, load_recogniser
 from dfpg_plugin.models.model_checks import explaining
 from dfpg_plugin.models.priors import estimates_priors
 from dfpg_plugin.restoration.detectors import Find, load_detector
-from dfpg_plugin.restoration.faces import Colours, Face, as_lists, crop, paste, same_face, to_bgr, without_doubles
+from dfpg_plugin.restoration.faces import Colours, Face, crop, paste, same_face, to_bgr, without_doubles
 from dfpg_plugin.restoration.network import GREY, SEES, choose_device, load_attention, load_described
 from dfpg_plugin.restoration.settings import ALIGNED, PHOTO, FaceReport, Settings
 from dfpg_plugin.speed.acceleration import autocast, channels_last
@@ -31,25 +31,26 @@ from dfpg_plugin.speed.tiles import restore_in_tiles
 from dfpg_plugin.speed.winograd import with_winograd
 
 TILE, TILE_OVERLAP = 512, 64  # px
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
-MOST_DOUBTFUL = 16  # faces of a picture that are looked at again, the surest: each costs as much as a restored one
-MULTIPLE = 8  # to which what is given to a network is padded
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue, ITU-R BT.601
+MOST_DOUBTFUL = 16  # the most faces of a picture that get a second look, which costs as much as restoring a face
+MULTIPLE = 8  # px; the sides of a network's input are padded to multiples of this
 File = str | Path
-ERRORS = (ValueError, RuntimeError, ArithmeticError, MemoryError, cv2.error)  # of one face, which is then left as it is
+ERRORS = (ValueError, RuntimeError, ArithmeticError, MemoryError, cv2.error)  # a face with one of these stays as it is
 
 
 @dataclass
 class Restored:
-    """A restored picture and what was done to it."""
+    """A restored picture, and a report of each face."""
 
     picture: Picture
     faces: list[FaceReport] = field(default_factory=list)
 
 
 class DFPGRestorer:
-    """Restores faces with any registered network, by default the package's own.
+    """Restores faces with any registered network, by default with the package's own.
 
-    ``restore`` takes a path, a PIL image or an array, BGR as OpenCV has it or RGB, and returns the same kind.
+    ``weights`` and ``option_file`` are those of :func:`load_network`. Raises UserError for files, packages and devices
+    that are missing.
     """
 
     def __init__(
@@ -59,14 +60,14 @@ class DFPGRestorer:
         network, self.about = load_described(weights, option_file)
         self._attention = load_attention(weights)
         name = self.settings.recogniser
-        if self.settings.mode == PHOTO and not self.settings.boxes:  # what is missing is told before the first picture
+        if self.settings.mode == PHOTO and not self.settings.boxes:  # a missing file is an error before any picture
             load_detector(self.settings.detector, self.settings.detector_weights)
         self._recogniser: Recogniser | None = None if name is None else load_recogniser(name, None)
         self.sees_grey = self.about.get(SEES) == GREY
         self.device = choose_device(self.settings.device)
         if self.device.type == "cpu":
             torch.set_flush_denormal(True)
-            if torch.get_num_threads() == 1:  # its transforms use no more
+            if torch.get_num_threads() == 1:  # Winograd's transforms use one thread
                 network = with_winograd(network)
         self.estimates_priors = estimates_priors(network)
         self.network: nn.Module = channels_last(network.to(self.device))
@@ -80,8 +81,9 @@ class DFPGRestorer:
     def restore(self, image: File | NDArray | PillowImage.Image, colours: str = "bgr") -> NDArray | PillowImage.Image:
         """Restore an array (uint8 or uint16, (H,W), (H,W,3) or (H,W,4)), a PIL image or a file's path.
 
-        ``colours`` of arrays: ``bgr`` or ``rgb``. A path gives an array; what comes back for a PIL image of each mode,
-        :func:`restore_image` says. Raises UserError where nothing can be done.
+        ``colours`` is the order of an array's channels, ``bgr`` or ``rgb``. An array gives an array of the same shape
+        and dtype. A path gives an array, not turned by EXIF. A PIL image gives a PIL image; :func:`restore_image` lists
+        the modes. Raises UserError for an image that can't be read, and for arrays of other shapes or dtypes.
         """
         check_choice("colours", colours, ("bgr", "rgb"))
         if isinstance(image, str | Path):
@@ -104,23 +106,20 @@ class DFPGRestorer:
     def restore_colours(
         self, seen: Colours, mode: str, strength: float
     ) -> tuple[Colours, NDArray[np.bool_], list[FaceReport]]:
-        """Return the changes to upright RGB (H,W,3) in [0,1], where they count (H,W), and a report of each face.
+        """Return the changes to upright RGB (H,W,3) in [0,1], the mask (H,W) of changed pixels, and the faces' reports.
 
-        ``strength``, from 0 to 1, is the part of the change that is returned. Raises UserError where it is no such
-        number.
+        ``strength``, from 0 to 1, is the part of the change that is returned. Raises UserError for other strengths.
         """
         check_share("strength", strength)
         if mode == ALIGNED:
             change, where, reports = self._restore_aligned(seen, strength)
             return strength * change, where, reports
-        faces = [Face(box) for box in self.settings.boxes]
-        change, weight, reports = (
-            self._restore_faces(seen, faces, strength) if faces else self._find_and_restore(seen, strength)
-        )
+        faces = [Face(box) for box in self.settings.boxes] or self._find(seen)
+        change, weight, reports = self._restore_faces(seen, faces, strength)
         return strength * change, weight > 0, reports
 
     def restore_squares(self, squares: Sequence[Colours]) -> list[Colours]:
-        """Restore RGB faces (H,W,3) in [0,1], in batches of equal sizes."""
+        """Restore RGB faces (H,W,3) in [0,1]. Faces of the same size are restored in batches of ``batch_size``."""
         restored: dict[int, Colours] = {}
         for shape in dict.fromkeys(square.shape for square in squares):
             places = [i for i, square in enumerate(squares) if square.shape == shape]
@@ -132,9 +131,9 @@ class DFPGRestorer:
         return [restored[i] for i in range(len(squares))]
 
     def attention(self, layer: int, prior: torch.Tensor) -> torch.Tensor:
-        """Return how much each channel of an estimated prior (1,C,H,W) counts, layers from 1.
+        """Return the importance (C,) of the channels of an estimated prior (1,C,H,W). ``layer`` is 1, 2 or 3.
 
-        By the discriminator's attention where the weights' file carries it, else by the mean magnitude.
+        The importance is the discriminator's attention if the weights' file holds it, otherwise the mean magnitude.
         """
         prior = prior.float().cpu()
         if self._attention is None:
@@ -142,7 +141,7 @@ class DFPGRestorer:
         return self._attention[layer - 1].attention(prior)[0, :, 0, 0]  # type: ignore[operator]
 
     def as_seen(self, batch: torch.Tensor) -> torch.Tensor:
-        """Return RGB (B,3,H,W) as the network knows pictures: without colours where it was trained without."""
+        """Return RGB (B,3,H,W) as the network saw pictures in training: grey if the network was trained on grey."""
         if not self.sees_grey:
             return batch
         return (batch * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1)
@@ -150,14 +149,14 @@ class DFPGRestorer:
     @torch.no_grad()
     def _run(self, batch: torch.Tensor) -> torch.Tensor:
         height, width = batch.shape[-2:]
-        given, batch = batch, self.as_seen(batch)
-        padded = F.pad(batch, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
+        seen = self.as_seen(batch)
+        padded = F.pad(seen, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
         padded = padded.to(self.device).contiguous(memory_format=torch.channels_last)
         with autocast(self.settings.amp, self.device), explaining(self.network, padded):
             result = restore_in_tiles(self.network, padded, TILE, TILE_OVERLAP)
         result = result[..., :height, :width].float().cpu()
-        if self.sees_grey:  # the colours stay, the change of the lightness is added to each
-            result = given + (result - batch).mean(dim=1, keepdim=True)
+        if self.sees_grey:  # the change of the grey picture is added to each colour
+            result = batch + (result - seen).mean(dim=1, keepdim=True)
         result = result.clamp(0, 1)
         if not torch.isfinite(result).all():
             raise UserError("the network returned numbers that are not finite")
@@ -174,20 +173,20 @@ class DFPGRestorer:
             return restored - seen, np.ones((height, width), bool), [report]
         return np.zeros_like(seen), np.zeros((height, width), bool), [report]
 
-    def _find_and_restore(self, seen: Colours, strength: float) -> tuple[Colours, NDArray, list[FaceReport]]:
-        """Restore the faces that are sure, and of the doubtful ones those that a second look confirms."""
+    def _find(self, seen: Colours) -> list[Face]:
+        """Return the sure faces, and the doubtful faces that a second look confirms."""
         settings = self.settings
         detector = load_detector(settings.detector, settings.detector_weights)
         threshold = detector.threshold if settings.threshold is None else settings.threshold
         least = threshold - detector.doubt if settings.passes > 1 else threshold
         found = detector.find(seen, least)
         sure = [face for face in found if face.score is not None and face.score >= threshold]
-        doubtful = without_doubles(found)[len(without_doubles(sure)) :][:MOST_DOUBTFUL]
+        doubtful = [face for face in without_doubles(found) if face not in sure][:MOST_DOUBTFUL]
         confirmed = self._confirmed(seen, doubtful, detector.find, threshold)
-        return self._restore_faces(seen, without_doubles([*sure, *confirmed]), strength)
+        return without_doubles([*sure, *confirmed])
 
     def _confirmed(self, seen: Colours, doubtful: Sequence[Face], find: Find, threshold: float) -> list[Face]:
-        """Return those faces that reach the threshold in their restored square, where they lie there."""
+        """Return the faces that reach the threshold when they are restored, with the boxes that are found then."""
         size = self.settings.face_size
         squares: dict[int, Colours] = {}
         matrices = {}
@@ -205,12 +204,9 @@ class DFPGRestorer:
     def _restore_faces(
         self, seen: Colours, faces: Sequence[Face], strength: float
     ) -> tuple[Colours, NDArray, list[FaceReport]]:
-        """Return the full changes of a picture (H,W,3), where they are (H,W), and a report of each face.
-
-        How much the identity changes is measured at ``strength``.
-        """
+        """Return a picture's changes at full strength (H,W,3), their weights (H,W), and a report of each face."""
         total, weight = np.zeros_like(seen), np.zeros(seen.shape[:2], np.float32)
-        reports = [FaceReport(face.box, face.score, as_lists(face.landmarks)) for face in faces]
+        reports = [FaceReport(f.box, f.score, None if f.landmarks is None else f.landmarks.tolist()) for f in faces]
         size = self.settings.face_size
         squares: dict[int, tuple[NDArray, Colours]] = {}
         for i, face in enumerate(faces):
@@ -229,8 +225,8 @@ class DFPGRestorer:
         return total, weight, reports
 
     def _restore_each(self, reports: Sequence[FaceReport], squares: dict[int, Colours]) -> dict[int, Colours]:
-        """Restore together; where that fails, one by one, so that only those that fail are left out."""
-        with suppress(*ERRORS):  # whose traceback would keep the batch in memory
+        """Restore all squares together. If that fails, restore them one by one, and leave out those that fail."""
+        with suppress(*ERRORS):  # a traceback in `except` would keep the failed batch in memory
             return dict(zip(squares, self.restore_squares(list(squares.values())), strict=True))
         restored: dict[int, Colours] = {}
         for i, square in squares.items():
@@ -239,19 +235,20 @@ class DFPGRestorer:
         return restored
 
     def _identity_change(self, before: Colours, after: Colours) -> float | None:
-        """Return 1 - cosine of both vectors; None where not exactly one face is found, or the recogniser fails."""
+        """Return 1 - cosine of both pictures' vectors; None unless a recogniser finds one face in each picture."""
         if self._recogniser is None:
             return None
         try:
             vectors = [self._recogniser.embed_only_face(to_bgr(image)) for image in (before, after)]
         except ERRORS:
             return None
-        return None if any(vector is None for vector in vectors) else float(1 - vectors[0] @ vectors[1])  # type: ignore[operator]
+        old, new = vectors
+        return None if old is None or new is None else float(1 - old @ new)
 
 
 @contextmanager
 def _noting(report: FaceReport) -> Iterator[None]:
-    """Note in a face's report what fails. Where a single face needs more than the memory, all of that size do."""
+    """Note an error in a face's report. Out of memory is raised, because every face of this size needs as much."""
     try:
         yield
     except torch.OutOfMemoryError:

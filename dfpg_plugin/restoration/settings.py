@@ -1,4 +1,4 @@
-"""How to restore, and what is said of each face."""
+"""The settings of a restoration, and the report of a face."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,30 +9,30 @@ from dfpg_plugin.speed.acceleration import PRECISIONS
 
 ALIGNED, PHOTO = "aligned", "photo"
 MODES = (PHOTO, ALIGNED)
-FACEXLIB = "facexlib"  # the only detector with weights of its own
-OF_DETECTION = ("detector", "detector_weights", "threshold", "passes")
-OF_PHOTOS = (*OF_DETECTION, "boxes", "face_size", "batch_size")
+FACEXLIB = "facexlib"  # the only detector that takes detector_weights
+OF_DETECTION = ("detector", "detector_weights", "threshold", "passes")  # have no effect if nothing is searched
+OF_PHOTOS = (*OF_DETECTION, "boxes", "face_size", "batch_size")  # have no effect in mode `aligned`
 
 
 @dataclass
 class Settings:
-    """How to restore."""
+    """How :class:`DFPGRestorer` restores pictures."""
 
-    mode: str = PHOTO  # find faces; or aligned: the picture is a face
+    mode: str = PHOTO  # photo: the faces of a picture are found; aligned: the whole picture is one face
     detector: str = "centerface"  # or dlib, facexlib
-    detector_weights: str | None = None  # the folder of facexlib's
-    boxes: Sequence[tuple[float, float, float, float]] = ()  # of faces, by hand: left, top, right, bottom in px
-    threshold: float | None = None  # of the detector's score from which a face is one; None: the detector's own
-    passes: int = 2  # of detection: 2 looks at faces just below the threshold again when they are restored; 1 does not
-    strength: float = 1.0  # the part of the change that is applied: 0 leaves the picture as it is
-    face_size: int = 128  # px, of the square that the network sees
-    batch_size: int = 8
-    device: str = "auto"
-    amp: str | None = None  # bfloat16 or float16
-    recogniser: str | None = "dlib"  # tells how much of the identity changed; None: nobody does
+    detector_weights: str | None = None  # folder of facexlib's file; None: where facexlib keeps the file
+    boxes: Sequence[tuple[float, float, float, float]] = ()  # faces given by hand: left, top, right, bottom in px
+    threshold: float | None = None  # a detector's score of at least this means a face; None: the detector's own
+    passes: int = 2  # of detection; 2: a face just below the threshold is restored and searched again; 1: it is not
+    strength: float = 1.0  # the part of the change that is applied, 0 to 1; 0 leaves the picture as it is
+    face_size: int = 128  # px, side of the square that the network gets
+    batch_size: int = 8  # faces that are restored at a time
+    device: str = "auto"  # or cpu, cuda, cuda:N; auto: a GPU if there is one
+    amp: str | None = None  # bfloat16 or float16; None: single precision
+    recogniser: str | None = "dlib"  # or facexlib; measures how much a face's identity changes; None: no measurement
 
     def __post_init__(self) -> None:
-        """Raise UserError for what is out of range, and for what has no effect beside another setting."""
+        """Raise UserError for a value out of range, and for a setting that has no effect beside another one."""
         check_choice("mode", self.mode, MODES)
         check_choice("amp", self.amp, (None, *PRECISIONS))
         check_choice("passes", self.passes, (1, 2))
@@ -43,20 +43,27 @@ class Settings:
                 raise UserError(f"{name}: expected a whole number from 1, got {getattr(self, name)}.")
         check_share("strength", self.strength)
         given = [name for name, value in vars(self).items() if name != "boxes" and value != getattr(Settings, name)]
-        if found := first_idle([*given, *(["boxes"] if self.boxes else [])], self.mode, self.detector):
+        if self.boxes:  # an empty list differs from the default, an empty tuple
+            given.append("boxes")
+        if found := first_idle(given, self.mode, self.detector):
             idle, other = found
             beside = other if other == "boxes" else f"{other}: {getattr(self, other)}"
             raise UserError(f"{idle}: has no effect with {beside}. Remove one of them.")
 
 
 def first_idle(given: Collection[str], mode: str, detector: str) -> tuple[str, str] | None:
-    """Return the first setting of those ``given`` that has no effect, and which other one is why; None where all have.
+    """Return the first ``given`` setting without effect, and the setting that is the reason: ``("passes", "boxes")``.
 
-    A picture of mode ``aligned`` is one face: nothing is searched, and its size stays. Boxes replace the search.
+    Return None if every given setting has an effect. In mode ``aligned`` the picture is one face: nothing is searched,
+    and the face keeps its size. ``boxes`` replace the search. ``detector_weights`` are for facexlib alone.
     """
-    idle = [(name, "mode") for name in OF_PHOTOS if mode == ALIGNED]
-    idle += [(name, "boxes") for name in OF_DETECTION if "boxes" in given]
-    idle += [("detector_weights", "detector")] if detector != FACEXLIB else []
+    idle: list[tuple[str, str]] = []
+    if mode == ALIGNED:
+        idle += [(name, "mode") for name in OF_PHOTOS]
+    if "boxes" in given:
+        idle += [(name, "boxes") for name in OF_DETECTION]
+    if detector != FACEXLIB:
+        idle.append(("detector_weights", "detector"))
     return next((pair for pair in idle if pair[0] in given), None)
 
 
@@ -65,8 +72,8 @@ class FaceReport:
     """What was done to a face."""
 
     box: tuple[float, float, float, float]  # left, top, right, bottom, px
-    score: float | None  # the detector's; None: no detector was asked
-    landmarks: list[list[float]] | None = None  # x, y of eyes, nose and mouth corners, px; None: the box alone decided
-    seconds: float = 0.0  # of the network, its share of a batch
-    identity_change: float | None = None  # 1 - cosine of the recogniser's vectors before and after; None: no face found
-    error: str | None = None  # why it was left as it is
+    score: float | None  # the detector's; None: no detector was used
+    landmarks: list[list[float]] | None = None  # x, y of eyes, nose and mouth corners, px; None: only a box is known
+    seconds: float = 0.0  # of the network: an equal share of the time that all faces of the picture took
+    identity_change: float | None = None  # 1 - cosine of the recogniser's vectors before and after; None: not measured
+    error: str | None = None  # why the face was left as it was

@@ -1,4 +1,4 @@
-"""Restore a video frame by frame, all else of it copied as it is, through PyAV (FFmpeg)."""
+"""Restore a video frame by frame through PyAV (FFmpeg). Sound, subtitles and metadata are copied."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,9 +19,10 @@ from dfpg_plugin.restoration.settings import FaceReport
 if TYPE_CHECKING:
     import av
 
-ANY_KIND = 0  # FFmpeg's number: an encoder decides which frames stand alone
-FILE = "file:"  # else FFmpeg takes a colon in a name for that of a protocol
-MOST_REPORTS = 1000  # faces that a report lists: memory does not grow with a video
+ANY_KIND = 0  # FFmpeg's number of a frame of no kind: the encoder decides which frames are key frames
+FILE = "file:"  # without this prefix, FFmpeg reads `a:b.mp4` as the protocol `a`
+MOST_REPORTS = 1000  # the most faces that a report lists, so memory does not grow with a video
+MICROSECONDS = 1_000_000  # a second, in FFmpeg's unit for the duration of a file
 
 
 @dataclass
@@ -29,14 +30,14 @@ class Film:
     """What became of a video."""
 
     frames: int = 0
-    faces: list[FaceReport] = field(default_factory=list)  # of the first frames, at most MOST_REPORTS
-    listed_frames: int = 0  # the first frames, whose faces these are
-    restored_faces: int = 0  # of all frames
-    failed_faces: int = 0
+    faces: list[FaceReport] = field(default_factory=list)  # at most MOST_REPORTS, of the first listed_frames frames
+    listed_frames: int = 0
+    restored_faces: int = 0  # in all frames
+    failed_faces: int = 0  # in all frames
     notes: list[str] = field(default_factory=list)
 
     def count(self, faces: list[FaceReport]) -> None:
-        """Count a frame and its faces; list them as long as those of all frames so far can be listed."""
+        """Count a frame and its faces. List its faces if all frames before are listed and the list has room."""
         self.failed_faces += sum(face.error is not None for face in faces)
         self.restored_faces += sum(face.error is None for face in faces)
         if self.listed_frames == self.frames and len(self.faces) + len(faces) <= MOST_REPORTS:
@@ -45,22 +46,22 @@ class Film:
         self.frames += 1
 
     def unlisted(self) -> list[str]:
-        """Return a note of the frames whose faces are counted only, or none."""
+        """Return a note if the faces of some frames are only counted, or no note."""
         if self.listed_frames == self.frames:
             return []
         return [
-            f"the faces of the first {self.listed_frames} of {self.frames} frames are listed one by one, those of the "
-            "others are counted only"
+            f"the faces of the first {self.listed_frames} of {self.frames} frames are listed one by one, the faces of "
+            "the other frames are only counted"
         ]
 
 
 def restore_video(restorer: DFPGRestorer, path: Path, output: Path) -> Film:
-    """Restore a video; return what became of it, with a note of everything that is not kept.
+    """Restore a video; return the numbers of its frames and faces, and a note on everything that is not kept.
 
-    Pixels away from faces are changed by the encoder only. Size, time stamps, depth, range, colours, rotation, sound,
-    subtitles, attachments, chapters and metadata stay where the encoder and the file's kind hold them. The file is
-    written beside ``output`` and renamed when it is whole. Raises UserError, naming the file, for what is no video or
-    can't be written.
+    Pixels away from faces are changed by the encoder only. These stay if the encoder and the file's kind can hold them:
+    size, time stamps, depth, range, colours, rotation, sound, subtitles, attachments, chapters and metadata. The file
+    is written beside ``output`` and renamed when it is whole. Raises UserError, naming the file, if PyAV is missing, if
+    the file is no video, or if the result can't be written.
     """
     if find_spec("av") is None:
         raise UserError(f"{path}: videos need PyAV. Run: pip install av")
@@ -114,7 +115,8 @@ def _transcode(
     target.set_chapters(source.chapters())
     film, times = Film(notes=[*chosen.notes, *notes]), Times(video)
     wanted = [video, *(stream for stream in source.streams if stream.index in copied and stream.type != "attachment")]
-    with tqdm(total=_frames(video), unit="frame", desc=Path(source.name).name, leave=False, disable=None) as bar:
+    total = _expected_frames(video)
+    with tqdm(total=total, unit="frame", desc=Path(source.name).name, leave=False, disable=None) as bar:
         for packet in times.in_order(source.demux(wanted)):
             if packet.stream.index in copied:
                 if packet.size:
@@ -130,35 +132,34 @@ def _transcode(
     return film
 
 
-def _frames(video: "av.VideoStream") -> int | None:
-    """Return about how many frames a film has; None where its file does not say."""
+def _expected_frames(video: "av.VideoStream") -> int | None:
+    """Return how many frames a film has by its file, or an estimate. Return None if the file tells too little."""
     if video.frames or not video.average_rate:
         return video.frames or None
-    seconds = (
-        video.duration * video.time_base if video.duration else (video.container.duration or 0) / 1_000_000
-    )  # FFmpeg's microseconds
+    container_seconds = (video.container.duration or 0) / MICROSECONDS
+    seconds = video.duration * video.time_base if video.duration else container_seconds
     return round(seconds * video.average_rate) or None
 
 
 def _decoded(packet: "av.Packet", film: Film) -> Iterator["av.VideoFrame"]:
-    """Decode a packet; note the first that is damaged, and go on as players do."""
+    """Decode a packet. Skip a damaged packet, as players do, and note the first one."""
     import av
 
     try:
         yield from packet.decode()
     except av.InvalidDataError:
         if not any("damaged" in note for note in film.notes):
-            film.notes.append(f"a damaged part after frame {film.frames}, and any later one, is left out")
+            film.notes.append(f"a damaged part after frame {film.frames} is left out, and so is any later damaged part")
 
 
 def _restored(restorer: DFPGRestorer, frame: "av.VideoFrame", chosen: Encoding, film: Film) -> "av.VideoFrame":
-    """Return a frame for the encoder, its faces restored, and count it."""
+    """Return a frame for the encoder, with restored faces. Count the frame and its faces."""
     layout = chosen.layout
     if not layout.same_kind(frame) and not any("other frames" in note for note in film.notes):
         found = f"{frame.width}x{frame.height} {frame.format.name}"
         film.notes.append(
-            f"from frame {film.frames + 1} on it has other frames, {found}: they are made "
-            f"{layout.width}x{layout.height} {layout.pixel_format} as the first is"
+            f"from frame {film.frames + 1} on there are other frames, {found}: they are converted to "
+            f"{layout.width}x{layout.height} {layout.pixel_format}, like the first frame"
         )
     new = layout.conform(frame)
     before = layout.picture(new)
@@ -166,5 +167,5 @@ def _restored(restorer: DFPGRestorer, frame: "av.VideoFrame", chosen: Encoding, 
     if restored.picture is not before:
         layout.add_change(new, before, restored.picture)
     film.count(restored.faces)
-    new.pict_type = ANY_KIND  # else the encoder repeats the source's kinds of frames
+    new.pict_type = ANY_KIND  # otherwise the encoder repeats the kinds of the source's frames
     return new

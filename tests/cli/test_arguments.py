@@ -54,7 +54,7 @@ def test_every_spelling_is_understood(line: str, key: str, value: object) -> Non
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ("prepare kernels", "what to write is missing: -o/--out"),
+        ("prepare kernels", "the output is missing. Name it with -o/--out"),
         ("prepare kernels a -o b", "name the output once"),
         ("prepare kernels a b", "unrecognized arguments: b"),
         ("restore a.jpg --face_sise 64", "unrecognized arguments: --face_sise 64"),

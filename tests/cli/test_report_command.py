@@ -31,7 +31,7 @@ def test_a_report_and_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         ([], "report: no run is named"),
         (["three"], "three is no results folder"),
-        (["one", "--compare", "a", "b"], "--compare: goes without runs"),
+        (["one", "--compare", "a", "b"], "--compare: has no effect on runs"),
         (["one", "--out", "results"], "--out: results holds one and no report"),
         (["one", "--picture_metric", "lpips"], "--picture-metric: 'lpips' is not one of psnr"),
     ],

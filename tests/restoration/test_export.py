@@ -217,7 +217,7 @@ def test_half_precision_halves_the_file_and_rounds_each_weight(
     assert {t.dtype for t in load_file(again).values()} == {torch.float32}
     capsys.readouterr()
     assert main(["export", str(tmp_path / "net.pt"), "--weights", dfpgnet, "--half"]) == 2
-    assert "--half: needs a .safetensors" in capsys.readouterr().err
+    assert "--half: has an effect on a .safetensors or .onnx only" in capsys.readouterr().err
     large = {name: 1e6 * weight for name, weight in load_file(dfpgnet).items()}
     save_file(large, tmp_path / "large.safetensors", {"network_g": json.dumps(SMALL)})
     arguments = ["--weights", str(tmp_path / "large.safetensors"), "--half"]
@@ -247,7 +247,7 @@ def test_onnx_of_an_opset_in_a_new_folder_with_its_least_size(
     ("name", "flags", "text"),
     [
         ("a.onnx", ["--opset", "7"], "--opset: expected a number from 18 to 23, got 7"),
-        ("a.pt", ["--opset", "18"], "--opset: needs a .onnx"),
+        ("a.pt", ["--opset", "18"], "--opset: has an effect on a .onnx only"),
     ],
 )
 def test_opsets_that_there_are_not(dfpgnet: str, tmp_path: Path, name: str, flags: list, text: str, capsys) -> None:
@@ -271,4 +271,4 @@ def test_an_input_is_never_written_over(dfpgnet: str, capsys: pytest.CaptureFixt
     assert "is the file of --weights, an input" in capsys.readouterr().err
     assert Path(dfpgnet).read_bytes() == before
     assert main(["export", "-o", str(Path(dfpgnet).with_suffix(".pth")), "--weights", dfpgnet, "--grey"]) == 2
-    assert "--grey: a .pth for a training does not keep it" in capsys.readouterr().err
+    assert "--grey: has no effect on a .pth" in capsys.readouterr().err

@@ -171,7 +171,7 @@ def test_an_interrupted_batch_says_what_is_left_and_goes_on(
     assert "2 faces in 2 of 12 files, 10 not reached, see out/report.json" in said
     report = report_of(tmp_path / "out")
     assert (report["totals"]["written"], report["totals"]["not_reached"], len(report["files"])) == (2, 10, 12)
-    assert [file["left_out"] for file in report["files"]].count("not reached, for the run was interrupted") == 10
+    assert [file["left_out"] for file in report["files"]].count("not reached, because the run was interrupted") == 10
     before = (tmp_path / "out" / "00.png").stat().st_mtime_ns
 
     restored.clear()
@@ -221,7 +221,10 @@ def test_a_film_counts_the_faces_that_it_does_not_list(
     frames = most // 2
     assert (file["frames"], file["listed_frames"], len(file["faces"])) == (5, frames, 2 * frames)
     assert (report["totals"]["faces"], report["totals"]["failed_faces"]) == (5, 5)
-    note = f"the faces of the first {frames} of 5 frames are listed one by one, those of the others are counted only"
+    note = (
+        f"the faces of the first {frames} of 5 frames are listed one by one, the faces of the other frames are only "
+        "counted"
+    )
     assert note in file["notes"]
     assert f"film.mp4: {note}" in said
 

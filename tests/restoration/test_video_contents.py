@@ -280,7 +280,8 @@ def test_a_film_whose_size_changes_is_whole_and_it_is_said(tmp_path: Path, nobod
     film = restore_video(nobody, of_two_sizes(tmp_path), output)
     assert film.frames == 16
     assert film.notes[0] == (
-        "from frame 9 on it has other frames, 64x32 yuv420p: they are made 128x64 yuv420p as the first is"
+        "from frame 9 on there are other frames, 64x32 yuv420p: they are converted to 128x64 yuv420p, like the first "
+        "frame"
     )
     after = decoded(output)
     assert {(frame.width, frame.height) for frame in after} == {(128, 64)}
@@ -322,7 +323,7 @@ def test_a_damaged_part_is_left_out_and_said(tmp_path: Path, nobody: DFPGRestore
     (tmp_path / "a.avi").write_bytes(content)
     film = restore_video(nobody, tmp_path / "a.avi", tmp_path / "out.mkv")
     assert film.frames == len(decoded(tmp_path / "out.mkv")) == 3
-    assert film.notes[0] == "a damaged part after frame 2, and any later one, is left out"
+    assert film.notes[0] == "a damaged part after frame 2 is left out, and so is any later damaged part"
 
 
 def test_colours_that_can_not_be_read_are_refused(restore: Callable, tmp_path: Path) -> None:
@@ -368,7 +369,7 @@ def test_companions_of_macos_and_other_suffixes(restore: Callable, tmp_path: Pat
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.mp4", "c.mkv", "report.json"]
     status, said = restore("in/._a.mp4", "in/a.mp4", "-o", "named", "--threshold", 2)
     assert status == 0, said
-    assert "._a.mp4: left out: no film or picture, but what macOS notes beside one" in said
+    assert "._a.mp4: left out: no film or picture, but a file that macOS writes beside one" in said
     assert sorted(p.name for p in (tmp_path / "named").iterdir()) == ["a.mp4", "report.json"]
 
 
@@ -449,7 +450,7 @@ def test_a_picture_with_a_companions_name_is_restored_and_a_companion_is_told(
     (tmp_path / "._b.png").write_bytes(b"\x00\x05\x16\x07" + bytes(100))
     status, said = restore("a.png", "._a.png", "b.png", "._b.png", "-o", "out", "--mode", "aligned")
     assert status == 0, said
-    assert "._b.png: left out: no film or picture, but what macOS notes beside one" in said
+    assert "._b.png: left out: no film or picture, but a file that macOS writes beside one" in said
     assert "3 faces in 3 of 4 files, 1 left out" in said
     assert np.asarray(Image.open(tmp_path / "out" / "._a.png"))[0, 0, 0] == 116  # 90 + 25.5
 

@@ -17,7 +17,7 @@ from dfpg_plugin.restoration.video import restore_video
 TICK, RATE = Fraction(1, 25), 48_000
 COUNT, STEP = 20, 10  # frames of a part; difference of grey between two of them
 MS = Fraction(1, 1000)
-MENDED = "frames without a later time stamp than the frame before, which are given one: "
+MENDED = "frames that got a new time stamp, later than the frame before: "
 
 
 @pytest.fixture
