@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from dfpg_plugin.data.degradation import blur
 from dfpg_plugin.data.kernels import synthesise_kernels
 from dfpg_plugin.demo.page import Page
+from dfpg_plugin.media.pictures import Picture
 from dfpg_plugin.restoration.detectors import load_detector
-from dfpg_plugin.restoration.faces import crop
+from dfpg_plugin.restoration.faces import crop, to_bgr
 from dfpg_plugin.restoration.restorer import DFPGRestorer
+from dfpg_plugin.restoration.settings import ALIGNED, PHOTO
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -67,7 +69,7 @@ def blurred(sharp: Photo, size: int, seed: int) -> Photo:
 def draw_photograph(restorer: DFPGRestorer, sharp: Photo, file: Path) -> None:
     """Draw the blurred photograph beside the restored one."""
     seen = blurred(sharp, PHOTO_SIZE, PHOTO_SEED)
-    change, _, _ = restorer.restore_colours(seen, "photo", 1.0)
+    change, *_ = restorer.restore_colours(seen, PHOTO, 1.0)
     save(np.concatenate([seen, seen + change], axis=1), file)
 
 
@@ -84,7 +86,7 @@ def draw_faces(restorer: DFPGRestorer, sharp: Photo, file: Path) -> tuple[list[P
         row = [crop(sharp, matrix, FACE)]
         for seed in SEEDS:
             square = crop(blurred(sharp, size, seed), matrix, FACE)
-            (before, after), _, prior, _ = page.restore_colours(square)
+            (before, after), _, prior, *_ = page.restore_picture(Picture(to_bgr(square)), ALIGNED, 1.0)
             row += [before / 255, after / 255]
             priors.append(prior)
         rows.append(np.concatenate(row, axis=1))

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dfpg_plugin.checks import UserError
+from dfpg_plugin.checks import UserError, check_choice
 from dfpg_plugin.data.images import Image
 from dfpg_plugin.media.reading import decode_picture
 from dfpg_plugin.restoration.detectors import check_detector, load_detector
@@ -36,7 +36,8 @@ class FaceCutter:
     min_score: float | None = None  # the detector's least score; default: 0.3 for dlib, 0.9 for facexlib
 
     def __post_init__(self) -> None:
-        """Raise UserError for an unknown detector, and for ``detector_weights`` without facexlib."""
+        """Raise UserError for a detector other than dlib or facexlib, and for ``detector_weights`` without facexlib."""
+        check_choice("detector", self.detector, DOUBTFUL)
         check_detector(self.detector, self.detector_weights)
 
     def __call__(self, content: bytes, name: str) -> tuple[list[Image], list[str]]:

@@ -55,6 +55,11 @@ def test_the_eyes_lie_in_the_templates_place() -> None:
         assert np.abs(eyes_of(faces[0]) - EYES).max() < 3
 
 
+def test_a_detector_without_a_least_score_is_refused_at_once() -> None:
+    with pytest.raises(UserError, match=r"detector: 'centerface' is not one of dlib, facexlib\."):
+        FaceCutter(160, 128, "centerface")
+
+
 def test_every_face_of_a_photograph_is_cut_out() -> None:
     both = np.hstack([ASTRONAUT[:300], cv2.resize(ASTRONAUT[:300], None, fx=1.5, fy=1.5)[:300]])
     faces, _ = CUTTER(png(both), "a.png")
