@@ -59,7 +59,7 @@ def test_res_group_adds_its_input() -> None:
     torch.testing.assert_close(group(x), x + group.blocks[1](group.blocks[0](x)))
 
 
-@pytest.mark.parametrize("condition_channels", [6, 9])
+@pytest.mark.parametrize("condition_channels", [4, 6, 9])
 def test_add_prior_adds_and_projects_where_widths_differ(condition_channels: int) -> None:
     add = AddPrior(6, condition_channels)
     x, prior = torch.randn(1, 6, 4, 4), torch.randn(1, condition_channels, 4, 4)

@@ -60,19 +60,21 @@ def adapted(kind: str = "same", **options: object) -> nn.Module:
     return build_network({"type": "AdaptedNet", "network": {"type": "Recorder", "kind": kind}, **options})
 
 
-def test_adapted_pads_by_reflection_and_crops() -> None:
-    net = adapted(multiple=8)
-    x = torch.rand(2, 3, 19, 24)
+@pytest.mark.parametrize(
+    ("multiple", "height", "width", "down", "right", "mode"),
+    [
+        (8, 19, 24, 5, 0, "reflect"), (8, 24, 19, 0, 5, "reflect"), (8, 19, 21, 5, 3, "reflect"),
+        (64, 20, 40, 44, 24, "edge"), (64, 70, 20, 58, 44, "edge"), (64, 20, 70, 44, 58, "edge"),
+        (16, 8, 33, 8, 15, "edge"), (16, 9, 33, 7, 15, "reflect"),  # 8 rows have 7 to reflect
+    ],
+)  # fmt: skip
+def test_adapted_pads_by_reflection_or_else_by_the_edge_and_crops(
+    multiple: int, height: int, width: int, down: int, right: int, mode: str
+) -> None:
+    net = adapted(multiple=multiple)
+    x = torch.rand(2, 3, height, width)
     assert torch.equal(net(x), x)
-    expected = np.pad(x.numpy(), ((0, 0), (0, 0), (0, 5), (0, 0)), mode="reflect")
-    np.testing.assert_array_equal(net.network.seen.numpy(), expected)
-
-
-def test_adapted_pads_by_the_edge_what_reflection_can_not() -> None:
-    net = adapted(multiple=64)
-    x = torch.rand(1, 3, 20, 40)
-    assert torch.equal(net(x), x)
-    expected = np.pad(x.numpy(), ((0, 0), (0, 0), (0, 44), (0, 24)), mode="edge")
+    expected = np.pad(x.numpy(), ((0, 0), (0, 0), (0, down), (0, right)), mode=mode)
     np.testing.assert_array_equal(net.network.seen.numpy(), expected)
 
 
