@@ -57,11 +57,19 @@ def unknown_keys(opt: Options) -> Iterator[str]:
 
 
 def warn_of_idle_keys(opt: Options, file: OptionFile) -> None:
-    """Log every key that the model or data set it is meant for does not read, with its line in the option file."""
+    """Log every key that the model or data set it is meant for does not read, with its line in the option file.
+
+    And ``use_shuffle: false``, which BasicSR reads nowhere.
+    """
     # not get_root_logger: called before BasicSR's own loop opens its log, it would leave that without one
     logger = logging.getLogger("basicsr")
     for path, hint, component in _unread_keys(opt, Unread.IDLE):
         text = f"{path}: not read by {component.__name__}, as far as its source tells.{hint}"
+        logger.warning(with_line(text, file.lines))
+    train_set = opt["datasets"].get("train") or {}
+    reader = _find(DATASET_REGISTRY, train_set.get("type"))
+    if train_set.get("use_shuffle") is False and "use_shuffle" not in (keys_read_by(reader) or ()):
+        text = "datasets:train:use_shuffle: false has no effect. Training images are always shuffled."
         logger.warning(with_line(text, file.lines))
 
 

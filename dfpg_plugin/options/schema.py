@@ -93,7 +93,7 @@ class DataSet(Section):
     pin_memory: YesOrNo = Key(False, "Whether batches lie in pinned memory, from which copies to a GPU are faster.")
     persistent_workers: YesOrNo = Key(False, "Whether the loading processes live longer than an epoch.")
     io_backend: dict[str, Any] | None = Key(None, "`type: disk` or `type: lmdb`: where the images lie.")
-    use_shuffle: YesOrNo = Key(False, "Read by BasicSR's own loaders only.")
+    use_shuffle: YesOrNo = Key(True, "Of no effect: training images are always shuffled. BasicSR's files hold it.")
     gt_size: From1 | Any = Key(None, "The side of the training crops, in px.", read_by=())
 
 
@@ -184,7 +184,7 @@ class Val(Section):
 
     val_freq: From1 | None = Key(None, "Iterations between two validations. Training needs it.")
     save_img: YesOrNo = Key(False, "Whether restored images are saved. A test without `val` saves them.")
-    suffix: Text | None = Key(None, "What is added to the names of saved images. By default the run's name.")
+    suffix: Text | None = Key(None, "What a test adds to the names of saved images. By default the run's name.")
     pbar: YesOrNo = Key(False, "Whether a bar shows the progress.")
     metrics: dict[str, Metric] = Key({}, "Metrics of each image, by names of your choice.")
     set_metrics: dict[str, SetMetric] = Key({}, "Metrics of a test set, by names of your choice. For `basicsr test`.")

@@ -335,6 +335,16 @@ def test_keys_that_only_others_of_basicsr_read_are_idle(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("given", "lines"), [({}, 0), ({"use_shuffle": True}, 0), ({"use_shuffle": False}, 1)])
+def test_an_order_that_is_asked_for_and_never_kept_is_told(
+    demo_options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict, lines: int
+) -> None:
+    demo_options["datasets"]["train"].update(given)
+    opt = complete(demo_options, Arguments("t.yml"), tmp_path, is_train=True)
+    message = "datasets:train:use_shuffle: false has no effect. Training images are always shuffled."
+    assert warnings_of(opt, tmp_path, monkeypatch) == [message] * lines
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
