@@ -39,6 +39,8 @@ CLOSED_SECTIONS: dict[str, type[Section]] = {  # sections whose keys are all in 
     "train:non_finite": schema.NonFinite,
 }
 KEYS_OF_A_NETWORK = ("pretrain_network_{}", "param_key_{}", "strict_load_{}")  # in the section `path`
+# keys by which BasicSR loads training images, and no others (basicsr/data/__init__.py:58-83)
+KEYS_OF_TRAINING = ("batch_size_per_gpu", "num_worker_per_gpu", "persistent_workers", "dataset_enlarge_ratio")
 NOT_READERS = ("torch", "abc", "typing")  # packages whose classes read no options
 
 
@@ -60,12 +62,26 @@ def unknown_keys(opt: Options) -> Iterator[str]:
 
 
 def warn_of_idle_keys(opt: Options, file: OptionFile) -> None:
-    """Log a warning for every idle key, with the key's line in the option file."""
+    """Log a warning for every idle key, and every key of a data set without effect, with the key's line in the file."""
     # not get_root_logger: a call of it before BasicSR's own loop opens its log would leave this loop without a log file
     logger = logging.getLogger("basicsr")
     for path, hint, component in _unread_keys(opt, Unread.IDLE):
         text = f"{path}: not read by {component.__name__}, as far as its source tells.{hint}"
         logger.warning(with_line(text, file.lines))
+    for text in _without_effect(opt["datasets"]):
+        logger.warning(with_line(text, file.lines))
+
+
+def _without_effect(datasets: Mapping) -> Iterator[str]:
+    """Yield a line for every value that BasicSR's loaders ignore, unless the source of the data set has the key."""
+    for name, options in datasets.items():
+        read = keys_read_by(find(DATASET_REGISTRY, options.get("type"))) or ()
+        path = f"datasets:{name}"
+        if name.split("_")[0] != "train":
+            for key in (key for key in KEYS_OF_TRAINING if options.get(key) and key not in read):
+                yield f"{path}:{key}: has no effect in a validation or test set. Remove it."
+        elif options.get("use_shuffle") is False and "use_shuffle" not in read:
+            yield f"{path}:use_shuffle: false has no effect. Training images are always shuffled."
 
 
 def _unread_keys(opt: Options, meaning: Unread) -> Iterator[tuple[str, str, type]]:

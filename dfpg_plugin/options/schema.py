@@ -94,7 +94,7 @@ class DataSet(Section):
     pin_memory: YesOrNo = Key(False, "Whether batches lie in pinned memory. Copies from there to a GPU are faster.")
     persistent_workers: YesOrNo = Key(False, "Whether the loading processes live longer than an epoch.")
     io_backend: dict[str, Any] | None = Key(None, "Where the images lie: `type: disk` or `type: lmdb`.")
-    use_shuffle: YesOrNo = Key(False, "Nothing reads this key. BasicSR's own option files hold it.")
+    use_shuffle: YesOrNo = Key(True, "Without effect: training images are always shuffled. BasicSR's files hold it.")
     gt_size: From1 | Any = Key(None, "The side of the training crops, in px.", read_by=())
 
 
@@ -190,7 +190,7 @@ class Val(Section):
 
     val_freq: From1 | None = Key(None, "Iterations between two validations. Training needs this key.")
     save_img: YesOrNo = Key(False, "Whether restored images are saved. A test without `val` saves them.")
-    suffix: Text | None = Key(None, "The end of the names of saved images. By default the run's name.")
+    suffix: Text | None = Key(None, "The end of the names of a test's saved images. By default the run's name.")
     pbar: YesOrNo = Key(False, "Whether a bar shows the progress.")
     metrics: dict[str, Metric] = Key({}, "Metrics of each image, by names of your choice.")
     set_metrics: dict[str, SetMetric] = Key({}, "Metrics of a test set, by names of your choice. For `basicsr test`.")

@@ -16,8 +16,8 @@ from basicsr.metrics import calculate_metric
 from basicsr.models import build_model
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
-from basicsr.utils.registry import MODEL_REGISTRY
-from kit import ROOT
+from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
+from kit import ROOT, register
 from results_folders import method
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -74,6 +74,29 @@ def test_pictures_are_saved_under_the_names_that_basicsr_gives(small_set: Callab
     names = [sorted(p.relative_to(root) for p in root.rglob("*.png")) for root in (saved, files.folder / "basicsrs")]
     assert names[0] == names[1]
     assert names[0] == [Path("Small", f"{name}_{suffix or 'small'}.png") for name in sorted(files.names)]
+
+
+def test_what_a_test_set_draws_follows_manual_seed(small_set: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Noise(torch.utils.data.Dataset):
+        def __init__(self, opt: dict) -> None:
+            self.opt = opt
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> dict:
+            lq, gt = torch.rand(2, 3, 16, 12)
+            return {"lq": lq, "gt": gt, "lq_path": f"a/{index}.png", "gt_path": f"b/{index}.png"}
+
+    register(monkeypatch, DATASET_REGISTRY, Noise)
+    files = small_set(people=1, metrics={"psnr": {"type": "calculate_psnr", "crop_border": 0}})
+    forced = "datasets:test={name: Small, type: Noise}"
+    runs = (
+        files.run(f"name=r{n}", forced, f"manual_seed={seed}", images="blurred") for n, seed in enumerate((1, 1, 2))
+    )
+    first, again, other = (np.array([values["psnr"] for values in values_of(run).values()]) for run in runs)
+    assert np.array_equal(first, again)
+    assert (first != other).all()
 
 
 @pytest.mark.parametrize("part", ["set_gt", "set_blur"])

@@ -159,7 +159,9 @@ def test_facexlibs_networks_are_read_from_files(facexlib_weights: Path, monkeypa
 def test_missing_files_and_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"has its own weights\. Remove weights: x, or set recogniser: facexlib"):
         load_recogniser("dlib", "x")
-    with pytest.raises(UserError, match=r"detection_Resnet50_Final\.pth does not exist\. Download https://"):
+    with pytest.raises(
+        UserError, match=rf"{tmp_path}/detection_Resnet50_Final\.pth does not exist\. Download https://"
+    ):
         load_recogniser("facexlib", str(tmp_path))
     torch.save({"x": torch.zeros(1)}, tmp_path / recognisers.RETINAFACE)
     with pytest.raises(UserError, match=r"detection_Resnet50_Final\.pth does not fit RetinaFace"):

@@ -244,7 +244,7 @@ def test_the_log_says_whether_a_step_is_recorded_and_why_not(
     monkeypatch.setattr(acceleration, "get_root_logger", lambda: logging.getLogger("said"))
     caplog.set_level(logging.INFO, "said")
     networks = [torch.nn.Sequential(ResBlock(16), Foreign() if foreign else torch.nn.Linear(1, 1))]
-    recorder = Acceleration(cuda_graph=asked).recorder(torch.device(device), processes, networks)
+    recorder = Acceleration.read({"cuda_graph": asked}).recorder(torch.device(device), processes, networks)
     assert (recorder == "a recorder") is bool(said and said.startswith("recorded"))
     lines = [record.message for record in caplog.records]
     assert (said in lines[0]) if said else lines == []

@@ -270,6 +270,37 @@ def test_several_processes_on_cpus_share_a_network(tmp_path: Path, monkeypatch: 
     assert len(wrapped) == 1
 
 
+class HalfUsed(nn.Module):
+    """A network with a layer that no image passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.used(x)
+
+
+@pytest.mark.parametrize("searches", [True, False])
+def test_parameters_without_a_gradient_are_searched_for_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, searches: bool
+) -> None:
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, "HalfUsed", HalfUsed)
+    opt = {**options(tmp_path), "dist": True, "world_size": 1, "find_unused_parameters": searches}
+    opt["network_g"] = {"type": "HalfUsed"}
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        model = MendedModel(opt)
+        step(model, 1)
+        if searches:
+            step(model, 2)
+        else:
+            with pytest.raises(RuntimeError, match="find_unused_parameters=True"):
+                step(model, 2)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_checkpoints_keep_basicsrs_layout(tmp_path: Path) -> None:
     model = build(tmp_path, ema_decay=0.5)
     step(model)

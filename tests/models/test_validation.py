@@ -105,3 +105,12 @@ def test_a_border_leaves_something_to_measure(tmp_path: Path, kind: str, largest
             continue
         with pytest.raises(UserError, match=f"val:metrics: calculate_{kind}: crop_border: {border} leaves less than"):
             model.validation(DataLoader(Pairs()), 5, None, False)
+
+
+@pytest.mark.parametrize(("val", "shown"), [({}, False), ({"pbar": False}, False), ({"pbar": True}, True)])
+def test_a_bar_counts_the_images_where_it_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture, val: dict, shown: bool
+) -> None:
+    model = build(MendedModel, options(tmp_path, val={"metrics": None, **val}))
+    model.validation(DataLoader(Pairs()), 5, None, False)
+    assert ("7/7 " in capsys.readouterr().err) == shown

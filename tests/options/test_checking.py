@@ -335,6 +335,31 @@ def test_keys_that_only_others_of_basicsr_read_are_idle(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("given", "lines"), [({}, 0), ({"use_shuffle": True}, 0), ({"use_shuffle": False}, 1)])
+def test_an_order_that_is_asked_for_and_never_kept_is_told(
+    demo_options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict, lines: int
+) -> None:
+    demo_options["datasets"]["train"].update(given)
+    opt = complete(demo_options, Arguments("t.yml"), tmp_path, is_train=True)
+    message = "datasets:train:use_shuffle: false has no effect. Training images are always shuffled."
+    assert warnings_of(opt, tmp_path, monkeypatch) == [message] * lines
+
+
+def test_keys_by_which_only_training_images_are_loaded_are_told_elsewhere(
+    demo_options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading = {"batch_size_per_gpu": 4, "num_worker_per_gpu": 2, "persistent_workers": True, "dataset_enlarge_ratio": 3}
+    (tmp_path / "gt").mkdir()
+    folders = {"dataroot_gt": str(tmp_path / "gt"), "dataroot_lq": str(tmp_path / "gt")}
+    pairs = {"type": "PairedImageDataset", "io_backend": {"type": "disk"}, **folders}
+    demo_options["datasets"]["val_2"] = {**pairs, **loading}
+    demo_options["datasets"]["train"].update(loading)
+    opt = complete(demo_options, Arguments("t.yml"), tmp_path, is_train=True)
+    assert sorted(warnings_of(opt, tmp_path, monkeypatch)) == [
+        f"datasets:val_2:{key}: has no effect in a validation or test set. Remove it." for key in sorted(loading)
+    ]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

@@ -119,6 +119,35 @@ def test_optional_keys_may_be_left_out(tmp_path: Path) -> None:
     assert isinstance(opt["manual_seed"], int)
 
 
+@pytest.mark.parametrize(
+    ("given", "gpus"), [({}, 3), ({"num_gpu": "auto"}, 3), ({"num_gpu": 2}, 2), ({"num_gpu": 0}, 0)]
+)
+def test_all_gpus_are_counted_unless_a_number_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict, gpus: int
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    opt = {"name": "t", "model_type": "M", "datasets": {"test": {"type": "D"}}, **given}
+    assert complete(opt, Arguments("t.yml"), tmp_path, is_train=False)["num_gpu"] == gpus
+
+
+def test_the_scale_and_the_seed_of_the_run_are_those_of_its_data_sets(tmp_path: Path) -> None:
+    datasets = {"train": {"type": "D"}, "val": {"type": "D", "seed": 5}, "val_2": {"type": "D"}}
+    opt = {
+        "name": "t",
+        "model_type": "M",
+        "scale": 4,
+        "manual_seed": 9,
+        "datasets": datasets,
+        "train": {"total_iter": 3},
+    }
+    found = complete(opt, Arguments("t.yml"), tmp_path, is_train=True)["datasets"].values()
+    assert [(d["phase"], d["scale"], d.get("seed")) for d in found] == [
+        ("train", 4, 9),
+        ("val", 4, 5),
+        ("val", 4, None),
+    ]
+
+
 @pytest.mark.parametrize("name", ["debug", "debug_x", "undebugged"])
 def test_a_name_with_debug_in_it_changes_no_frequency(tmp_path: Path, demo_options: dict, name: str) -> None:
     demo_options["name"] = name

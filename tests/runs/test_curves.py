@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from kit import write_yaml
@@ -77,3 +77,25 @@ def test_wandb_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(UserError, match=r"^logger:wandb: can't be started \(api_key not configured\)"):
         open_curves(opt)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("wandb", "started"),
+    [
+        ({"project": "faces"}, [("faces", "drawn", "never")]),
+        ({"project": "others", "resume_id": "3f"}, [("others", "3f", "allow")]),
+        ({"project": None, "resume_id": "3f"}, []),
+        (None, []),
+    ],
+)
+def test_wandb_is_started_for_the_project_and_the_run_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wandb: dict | None, started: list
+) -> None:
+    found: list[tuple] = []
+    module = ModuleType("wandb")
+    module.util = SimpleNamespace(generate_id=lambda: "drawn")  # type: ignore[attr-defined]
+    module.init = lambda *, project, id, resume, **_: found.append((project, id, resume))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    opt = {"name": "a", "logger": {**TENSORBOARD, "wandb": wandb}, "debug": False, "root_path": str(tmp_path)}
+    open_curves(opt).close()
+    assert found == started

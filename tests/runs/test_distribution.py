@@ -3,6 +3,7 @@
 import re
 import subprocess
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,25 @@ def test_slurm_tells_rank_and_master(joined: dict, monkeypatch: pytest.MonkeyPat
     start_group(Arguments("t.yml", launcher="slurm"), {"port": 29777}, 0)
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     assert [os.environ[k] for k in names] == ["3", "4", "1", "node1", "29777"]
+
+
+@pytest.mark.parametrize(
+    ("dist_params", "backend", "seconds"),
+    [
+        (None, "nccl", 1800), ({"timeout": 77.5}, "nccl", 77.5), ({"backend": "gloo"}, "gloo", 1800),
+        ({"backend": "mpi", "timeout": 3, "port": 1}, "mpi", 3),
+    ],
+)  # fmt: skip
+def test_gpus_join_by_the_backend_named_and_wait_as_long_as_asked(
+    joined: dict, monkeypatch: pytest.MonkeyPatch, dist_params: dict | None, backend: str, seconds: float
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    given: list[tuple] = []
+    monkeypatch.setattr(distributed, "init_process_group", lambda backend, timeout: given.append((backend, timeout)))
+    start_group(Arguments("t.yml", launcher="pytorch"), dist_params, 2)
+    assert given == [(backend, timedelta(seconds=seconds))]
 
 
 def test_without_its_environment_a_launcher_says_how_to_start(joined: dict) -> None:

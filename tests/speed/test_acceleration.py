@@ -268,12 +268,12 @@ def switches() -> Iterator[tuple]:
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_tf32_is_set_where_it_is_asked_for(switches: tuple, given: bool) -> None:
+def test_tf32_is_set_where_it_is_asked_for(options: dict, switches: tuple, given: bool) -> None:
     for switch in switches:
         switch.allow_tf32 = not given
-    Acceleration.read({}).start()
+    build(options)
     assert [switch.allow_tf32 for switch in switches] == [not given] * 2
-    Acceleration.read({"tf32": given}).start()
+    build(options, tf32=given)
     assert [switch.allow_tf32 for switch in switches] == [given] * 2
 
 

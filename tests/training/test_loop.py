@@ -255,11 +255,11 @@ def drawn(
     monkeypatch.setitem(ARCH_REGISTRY._obj_map, "Drawing", Drawing)
     demo_options["network_g"] = {"type": "Drawing"}
 
-    def run(rank: int, validates: bool) -> tuple[list[bool], list[torch.Tensor]]:
+    def run(rank: int, validates: bool, seed: int = 0) -> tuple[list[bool], list[torch.Tensor]]:
         trained.clear()
         draws.clear()
         monkeypatch.setattr("dfpg_plugin.options.completing.get_dist_info", lambda: (rank, 2))
-        options = {**for_sr_model(demo_options), "model_type": "DFPGModel"}
+        options = {**for_sr_model(demo_options), "model_type": "DFPGModel", "manual_seed": seed}
         if not validates:
             del options["val"]
         assert command("train", "-opt", write_yaml(option_file, options), "--dry-run") == 0
@@ -269,10 +269,12 @@ def drawn(
 
 
 def test_each_process_draws_its_own_numbers_and_the_same_each_time(drawn: Callable) -> None:
-    first, again, other = (drawn(rank, validates=False)[1][-1] for rank in (0, 0, 1))
+    runs = ((0, 0), (0, 0), (1, 0), (0, 7))
+    first, again, *others = (drawn(rank, validates=False, seed=seed)[1][-1] for rank, seed in runs)
     assert torch.equal(first, again)
-    assert not torch.equal(first[:2], other[:2])
-    assert not torch.equal(first[2:], other[2:])  # which values dropout leaves out
+    for other in others:  # another process, another manual_seed
+        assert not torch.equal(first[:2], other[:2])
+        assert not torch.equal(first[2:], other[2:])  # which values dropout leaves out
 
 
 def test_a_validation_before_the_first_iteration_draws_no_number_of_the_training(drawn: Callable) -> None:
