@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from basicsr.models.base_model import BaseModel
@@ -82,10 +82,11 @@ def iterations_of(folder: Path) -> list[int]:
 
 
 def remove_old(folder: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` sets, the state before its networks."""
-    for current_iter in iterations_of(folder)[keep:]:
-        for path in _files_of(folder, current_iter):
-            path.unlink(missing_ok=True)
+    """Remove all but the newest ``keep`` sets, the state before its networks. Raises UserError where that fails."""
+    with _explained(folder):
+        for current_iter in iterations_of(folder)[keep:]:
+            for path in _files_of(folder, current_iter):
+                path.unlink(missing_ok=True)
 
 
 def set_aside(folder: Path, current_iter: int) -> Path | None:
@@ -230,7 +231,7 @@ def _flush(path: Path) -> None:
     """Write a file's, or a folder's, content to the disk."""
     number = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some file systems can't flush a folder
+        with suppress(OSError) if path.is_dir() else nullcontext():  # some file systems can't flush a folder
             os.fsync(number)
     finally:
         os.close(number)

@@ -14,6 +14,7 @@ from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.options import dict2str
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.files import whole_file
 from dfpg_plugin.options.completing import RunOptions
 from dfpg_plugin.options.curves import has_curves
 from dfpg_plugin.runs.checkpoints import settle
@@ -101,7 +102,8 @@ def prepare_output(options: RunOptions, open_log: Callable[[Path], None], new: b
         if opt["is_train"] and has_curves(opt):
             mkdir_and_rename(str(Path(opt["root_path"]) / "tb_logger" / opt["name"]))
     header = f"# GENERATE TIME: {time.asctime()}\n# CMD:\n# {' '.join(sys.argv)}\n\n"  # as BasicSR does
-    (options.folder / options.file.path.name).write_text(header + options.file.text, encoding="utf-8")
+    with whole_file(options.folder / options.file.path.name) as copy:
+        copy.write((header + options.file.text).encode())
     open_log(options.folder / f"{kind}_{opt['name']}_{get_time_str()}.log")
     logger = get_root_logger()
     logger.info(get_env_info())
