@@ -21,10 +21,13 @@ VAL = {**TRAIN, "phase": "val", "split": "val"}
 def test_a_pair_of_a_coloured_face_is_its_rgb_and_the_convolution_of_that(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     image, kernels = rng.integers(0, 256, (31, 23, 3), np.uint8), rng.random((2, 5, 5))
-    cv2.imwrite(str(tmp_path / "face.png"), image)
-    np.save(tmp_path / "kernels.npy", kernels)
-    faces = {"faces": None, "split": None, "dataroot_gt": str(tmp_path), "dataroot_kernels": str(tmp_path)}
-    dataset = FaceBlurDataset({**VAL, **faces, "kernel_sizes": [5], "noise_sigma": 0, "kernel_range": [1, 2]})
+    for folder in ("faces", "kernels"):
+        (tmp_path / folder).mkdir()
+    cv2.imwrite(str(tmp_path / "faces" / "1.png"), image)
+    np.save(tmp_path / "kernels" / "k.npy", kernels)
+    roots = {"dataroot_gt": str(tmp_path / "faces"), "dataroot_kernels": str(tmp_path / "kernels")}
+    own = {"faces": None, "split": None, **roots, "kernel_sizes": [5], "noise_sigma": 0, "kernel_range": [1, 2]}
+    dataset = FaceBlurDataset({**VAL, **own})
     pair, rgb = dataset[0], image[..., ::-1].transpose(2, 0, 1) / 255
     np.testing.assert_allclose(pair["gt"], rgb, atol=1e-6)
     padded = np.pad(rgb, ((0, 0), (2, 2), (2, 2)), mode="reflect")

@@ -5,14 +5,18 @@ import html.parser
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from kit import fail_at
+from matplotlib.figure import Figure
 from results_folders import PSNR, VERIFICATION, drawn, method, record, write_run
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.reports import publish as publishing
 from dfpg_plugin.reports.picture_choice import PictureChoice
 from dfpg_plugin.reports.plots import choose_images, draw_grid, picture_metric, plot_sizes
 from dfpg_plugin.reports.publish import check_target, publish
@@ -62,6 +66,41 @@ def test_all_forms_are_written_and_written_again(tmp_path: Path, report: Report)
         check_target(tmp_path / "other" / "mine.txt")
     (tmp_path / "study" / "logs").mkdir(parents=True)
     check_target(tmp_path / "study")
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 5])
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_whichever_file_fails_each_is_the_earlier_or_the_later_one(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch, step: str, number: int
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(publishing, "_figures", lambda *_: {"set1_pictures.png": ("faces", Figure(figsize=(1, 1)))})
+    found = []
+    for title in ("Later", "Earlier"):
+        publish(replace(report, title=title), out, PictureChoice())
+        found.append({path.name: path.read_bytes() for path in out.iterdir()})
+    later, earlier = found
+    fail_at(monkeypatch, step, number)
+    with pytest.raises(UserError, match=rf"^{out}/[^\n]*can't be written [^\n]*No space[^\n]*$"):
+        publish(replace(report, title="Later"), out, PictureChoice())
+    assert {path.name for path in out.iterdir()} == set(later)
+    written = [name for name in later if (out / name).read_bytes() == later[name] != earlier[name]]
+    assert all((out / name).read_bytes() in (earlier[name], later[name]) for name in later)
+    assert bool(written) == (number > 1)  # of the first, the picture, both are equal
+    assert (out / "report.json").read_bytes() == earlier["report.json"]  # which is the last
+
+
+def test_a_picture_of_an_earlier_report_that_can_not_be_removed_is_named(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(publishing, "_figures", lambda *_: {})
+    publish(report, out, PictureChoice())
+    facts = json.loads((out / "report.json").read_text())
+    (out / "report.json").write_text(json.dumps({**facts, "files": ["old.png"]}))
+    (out / "old.png").mkdir()
+    with pytest.raises(UserError, match=rf"^{out}/old\.png: of an earlier report, can't be removed \(.*\)\. Remove it"):
+        publish(report, out, PictureChoice())
 
 
 class Links(html.parser.HTMLParser):
