@@ -48,15 +48,21 @@ def test_a_face_keeps_its_partners_whatever_other_faces_there_are() -> None:
     assert len(set(partners)) > len(restored) / 2
 
 
-@pytest.mark.parametrize("settings", [{"seed": 0}, {"seed": 3}, {"legacy_order": True}])
+VERIFIED = [{"seed": 0}, {"seed": 3}, {"legacy_order": True}]
+
+
+@pytest.mark.parametrize("settings", VERIFIED)
 def test_pairs_are_verified_with_the_seed_and_the_order_that_are_given(settings: dict) -> None:
     rng = np.random.default_rng(0)
-    embeddings = {f"{kind}{n}": rng.normal(0, 0.4, 3) for kind in "rp" for n in range(46)}
-    pairs = [(f"r{n}", f"p{n}", n < 20) for n in range(46)]
-    distances = [float(np.linalg.norm(embeddings[a] - embeddings[b]) ** 2) for a, b, _ in pairs]
+    same = [True] * 23 + [False] * 23
+    distances = np.abs([rng.normal(0.9 if is_same else 1.3, 0.4) for is_same in same])
+    embeddings = {"r": np.zeros(2), **{f"p{n}": np.array([0, d**0.5]) for n, d in enumerate(distances)}}
+    pairs = [("r", f"p{n}", is_same) for n, is_same in enumerate(same)]
     result, _ = verify_pairs(pairs, embeddings, **settings)
-    assert result == verify(distances, [same for *_, same in pairs], **settings)
-    assert result.thresholds != verify(distances, [same for *_, same in pairs], seed=7).thresholds
+    expected = verify(distances, same, **settings)
+    assert (result.accuracy, result.std) == pytest.approx((expected.accuracy, expected.std))
+    others = [verify(distances, same, **other).std for other in VERIFIED if other != settings]
+    assert not any(std == pytest.approx(expected.std) for std in others)
 
 
 def test_a_face_without_a_partner_of_both_kinds_has_no_pair() -> None:

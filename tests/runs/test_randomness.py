@@ -34,7 +34,9 @@ def test_each_process_goes_on_with_its_own_numbers() -> None:
         assert draw() == drawn[rank]
 
 
-@pytest.mark.parametrize(("count", "said"), [(0, "missing"), (1, "of 1 processes, not 3"), (2, "of 2 processes, not 3")])
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "missing"), (1, "of 1 processes, not 3"), (2, "of 2 processes, not 3")]
+)
 def test_states_of_another_number_of_processes_are_left_and_it_is_said(
     monkeypatch: pytest.MonkeyPatch, count: int, said: str
 ) -> None:
