@@ -76,7 +76,7 @@ def test_the_middle_and_the_mirror_are_those_of_any_shape(shape: tuple[int, int]
     height, width = shape
     picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     corner = np.array([(30, 40), (50, 40), (40, 50), (30, 60), (50, 60)], np.float64)
-    inner = corner + (width / 2 - 45, height / 2 - 45)
+    inner = np.add(corner, (width / 2 - 45, height / 2 - 45))
     seen: list[tuple] = []
 
     def embed(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
