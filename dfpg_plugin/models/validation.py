@@ -79,7 +79,7 @@ def _gathered(rows: list[Row], opt: dict) -> list[Row]:
 def write_png(path: Path, image: NDArray[np.uint8]) -> None:
     """Write a BGR image (H,W,3) and the folders above it, whole or not at all. Raises UserError, naming the file.
 
-    BasicSR's ``imwrite`` leaves half a picture, without an error, on a disk that becomes full.
+    On a full disk, BasicSR's ``imwrite`` loses the earlier picture, and may leave half of the new one without an error.
     """
     make_folder("val:save_img", path.parent)
     with whole_file(path) as file:
