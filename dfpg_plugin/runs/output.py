@@ -91,9 +91,25 @@ def lock_run(options: RunOptions) -> Iterator[None]:
 
 
 def prepare_output(options: RunOptions, open_log: Callable[[Path], None], new: bool) -> None:
-    """Make the run's folders, renaming an earlier run of that name as BasicSR does; copy the YAML; open the log."""
+    """Make the run's folders, renaming an earlier run of that name as BasicSR does; copy the YAML; open the log.
+
+    Raises UserError, naming the run's folder, where they can't be written.
+    """
     if options.rank != 0:
         return
+    try:
+        _write_output(options, open_log, new)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"{options.folder}: can't be written ({reason}). Make room or free it, then start again."
+        ) from error
+    logger = get_root_logger()
+    logger.info(get_env_info())
+    logger.info(dict2str(options.plain))
+
+
+def _write_output(options: RunOptions, open_log: Callable[[Path], None], new: bool) -> None:
     opt = options.plain
     kind = "train" if opt["is_train"] else "test"
     if new:
@@ -105,6 +121,3 @@ def prepare_output(options: RunOptions, open_log: Callable[[Path], None], new: b
     with whole_file(options.folder / options.file.path.name) as copy:
         copy.write((header + options.file.text).encode())
     open_log(options.folder / f"{kind}_{opt['name']}_{get_time_str()}.log")
-    logger = get_root_logger()
-    logger.info(get_env_info())
-    logger.info(dict2str(opt))

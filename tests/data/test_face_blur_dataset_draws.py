@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scipy.signal import convolve2d
 
+from dfpg_plugin.checks import UserError
+from dfpg_plugin.data.bad_files import BadFiles
 from dfpg_plugin.data.face_blur_dataset import FaceBlurDataset
 from dfpg_plugin.data.stream import EpochIndex
 
@@ -64,6 +66,19 @@ def test_the_kernels_of_each_phase_seed_and_size_are_others() -> None:
     for other in (VAL, {**TRAIN, "seed": 4}):
         kernels = FaceBlurDataset(other).kernels
         assert not any(np.array_equal(kernels[size], first[size]) for size in (5, 9))
+
+
+def test_a_bad_image_is_replaced_by_one_that_is_drawn() -> None:
+    def read(index: int) -> int:
+        if index == 7:
+            raise UserError("damaged")
+        return index
+
+    bad = BadFiles("t", 50, 0.1)
+    drawn = [[bad.read(read, 7, np.random.default_rng(seed)) for seed in range(30)] for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) > 15  # 22.7 of 49 are expected
+    assert max(drawn[0]) > 40 and min(drawn[0]) < 10
 
 
 def test_the_size_of_a_step_follows_seed_and_step_alone() -> None:

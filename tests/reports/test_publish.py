@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from kit import fail_at
 from matplotlib.figure import Figure
-from results_folders import PSNR, VERIFICATION, drawn, method, record, write_run
+from results_folders import DETECTION, PSNR, VERIFICATION, drawn, method, record, write_run
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.reports import publish as publishing
@@ -175,6 +175,24 @@ def test_the_plot_shows_means_and_intervals(report: Report) -> None:
     means = [cells["psnr"]["net"].mean for cells in report.sets[0].sizes.values()]
     assert line.get_ydata() == pytest.approx(means)
     assert axes.get_ylabel() == "psnr ↑"
+    cells = [cells["psnr"]["net"] for cells in report.sets[0].sizes.values()]
+    bars = axes.containers[1].lines[2][0].get_segments()
+    assert [ends.tolist()[0][1] for ends in bars] == pytest.approx([cell.low for cell in cells])
+    assert [ends.tolist()[1][1] for ends in bars] == pytest.approx([cell.high for cell in cells])
+
+
+def test_the_plot_shows_rates_in_percent(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"face{i}_k{size}" for i in range(12) for size in (5, 9)]
+    records = [record(i, name, values={"found": float(rng.random() < 0.7)}) for i, name in enumerate(names)]
+    folder = write_run(tmp_path / "run", {"S": records}, {"found": DETECTION})
+    report = build_report([method("net", folder)], "T", 100, 0)
+    (axes,) = plot_sizes(report, report.sets[0], "found").axes
+    cells = [cells["found"]["net"] for cells in report.sets[0].sizes.values()]
+    assert axes.containers[0].lines[0].get_ydata() == pytest.approx([100 * cell.mean for cell in cells])
+    ends = [segment[:, 1].tolist() for segment in axes.containers[0].lines[2][0].get_segments()]
+    assert ends == [pytest.approx([100 * cell.low, 100 * cell.high]) for cell in cells]
+    assert axes.get_ylabel().endswith(" in %")
 
 
 def test_sets_without_the_metric_to_choose_by_show_drawn_images(tmp_path: Path) -> None:
