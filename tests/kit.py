@@ -1,5 +1,6 @@
 """What tests build by hand in many places: options, files, photographs, and a name in a registry."""
 
+import errno
 import logging
 import os
 import resource
@@ -7,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -58,6 +60,18 @@ def files_of_at_most(size: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, step: str, number: int = 0) -> None:
+    """Let call ``number``, from 0, of ``os.replace``, say, fail as on a full disk; the others do their work."""
+    calls, work = count(), getattr(os, step)
+
+    def failing(*args: object, **kwargs: object) -> object:
+        if next(calls) == number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return work(*args, **kwargs)
+
+    monkeypatch.setattr(os, step, failing)
 
 
 def identity(file: Path | int) -> tuple[int, int]:

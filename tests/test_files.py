@@ -1,13 +1,16 @@
 """Reading weights and writing checkpoints."""
 
+import errno
+import fcntl
 import hashlib
 import os
 import stat
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
-from kit import identity
+from kit import fail_at, identity
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import UNFINISHED, _remove_unfinished, load_pytorch, save_whole, sha256_of, whole_file
@@ -68,6 +71,35 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Pat
         file.write(b"half")
         raise error
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.bin", b"before")]
+
+
+@pytest.mark.parametrize("step", ["open", "fsync", "replace"])
+def test_whichever_step_fails_the_file_keeps_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"before")
+    fail_at(monkeypatch, step)
+    with pytest.raises(UserError) as caught, whole_file(path) as file:
+        file.write(b"after")
+    assert str(caught.value).startswith(f"{path}: can't be written ([Errno 28] No space left on device")
+    assert "\n" not in str(caught.value)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.bin", b"before")]
+
+
+@pytest.mark.parametrize(("owner", "step"), [(os, "unlink"), (fcntl, "flock")])
+def test_a_file_is_written_where_nothing_can_be_removed_or_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: ModuleType, step: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(owner, step, refuse)
+    with pytest.raises(UserError, match="can't be written"), whole_file(tmp_path / "a") as file:
+        raise OSError(errno.ENOSPC, "No space left on device")  # which the refusal to remove the rest does not hide
+    with whole_file(tmp_path / "a") as file:
+        file.write(b"whole")
+    assert (tmp_path / "a").read_bytes() == b"whole"
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])

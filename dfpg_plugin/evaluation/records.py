@@ -57,9 +57,20 @@ class Run:
 
 
 def append_chunk(path: Path, chunk: int, records: Sequence[Record]) -> None:
-    """Append one chunk's lines with a single write. A kill then cuts off at most the last chunk."""
-    with open(path, "ab", buffering=0) as file:
-        file.write(_lines(chunk, records))
+    """Append one chunk's lines with a single write. A kill then cuts off at most the last chunk.
+
+    Raises UserError, naming the file, if the lines can't be written, or not all of them.
+    """
+    lines = _lines(chunk, records)
+    try:
+        with open(path, "ab", buffering=0) as file:
+            if file.write(lines) < len(lines):  # how a disk says that it has become full
+                raise OSError("no space is left on the disk")
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"{path}: can't be written ({reason}). Make room or free it, then run the test again."
+        ) from error
 
 
 def read_chunks(path: Path) -> Iterator[tuple[int, list[Record]]]:

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from basicsr.utils import imwrite
 from torch.utils.data import Dataset
 
-from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.naming import parse_blurred_name
 from dfpg_plugin.evaluation.image_sources import Batch
 from dfpg_plugin.evaluation.planning import Chunk, SetPlan
@@ -18,6 +16,7 @@ from dfpg_plugin.evaluation.restoring import Image
 from dfpg_plugin.evaluation.set_metrics import SetOptions, VerificationOptions
 from dfpg_plugin.metrics.batches import measure
 from dfpg_plugin.metrics.recognisers import load_recogniser
+from dfpg_plugin.models.validation import write_png
 from dfpg_plugin.options.reading import Options
 
 
@@ -92,10 +91,7 @@ class MeasuredChunks(Dataset):
             return None
         suffix = self.opt["val"]["suffix"] or self.opt["name"]
         path = Path(self.opt["path"]["visualization"], plan.name, f"{name}_{suffix}.png")
-        try:
-            imwrite(image, str(path))
-        except OSError as error:
-            raise UserError(f"{path}: can't be written. Make room or free it, then run the test again.") from error
+        write_png(path, image)
         return str(path.relative_to(self.opt["path"]["results_root"]))
 
 

@@ -1,17 +1,21 @@
 """Validate as BasicSR does, but share the images among the processes of a training."""
 
-import os
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
+import cv2
+import numpy as np
 from basicsr.metrics import calculate_metric
 from basicsr.models.sr_model import SRModel
-from basicsr.utils import imwrite, tensor2img
+from basicsr.utils import tensor2img
+from numpy.typing import NDArray
 from torch import distributed
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from dfpg_plugin.checks import check_border
+from dfpg_plugin.checks import check_border, make_folder
+from dfpg_plugin.files import whole_file
 
 Row = tuple[int, list[float]]  # an image's number and the values of its metrics
 
@@ -56,7 +60,7 @@ def _measure(model: SRModel, loader: DataLoader, current_iter: int | str, save_i
             del model.gt
         if save_img:
             path = _path(model.opt, dataset.opt["name"], data["lq_path"][0], current_iter)  # type: ignore[attr-defined]
-            imwrite(images["result"], path)
+            write_png(path, images["result"])
         for options in metrics.values():
             check_border(options, *images["result"].shape[:2])
         pair = {"img": images["result"], **({"img2": images["gt"]} if "gt" in images else {})}
@@ -72,10 +76,19 @@ def _gathered(rows: list[Row], opt: dict) -> list[Row]:
     return sorted(row for part in everyone for row in part)
 
 
-def _path(opt: dict, set_name: str, lq_path: str, current_iter: int | str) -> str:
+def write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write a BGR image (H,W,3) and the folders above it, whole or not at all. Raises UserError, naming the file.
+
+    On a full disk, BasicSR's ``imwrite`` loses the earlier picture, and may leave half of the new one without an error.
+    """
+    make_folder("val:save_img", path.parent)
+    with whole_file(path) as file:
+        file.write(cv2.imencode(".png", image)[1].tobytes())
+
+
+def _path(opt: dict, set_name: str, lq_path: str, current_iter: int | str) -> Path:
     """Return where BasicSR saves a restored image (sr_model.py:176-186)."""
-    stem = os.path.splitext(os.path.basename(lq_path))[0]
-    folder = opt["path"]["visualization"]
+    stem, folder = Path(lq_path).stem, Path(opt["path"]["visualization"])
     if opt["is_train"]:
-        return os.path.join(folder, stem, f"{stem}_{current_iter}.png")
-    return os.path.join(folder, set_name, f"{stem}_{opt['val']['suffix'] or opt['name']}.png")
+        return folder / stem / f"{stem}_{current_iter}.png"
+    return folder / set_name / f"{stem}_{opt['val']['suffix'] or opt['name']}.png"

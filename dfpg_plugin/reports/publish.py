@@ -56,8 +56,15 @@ def publish(report: Report, folder: Path, choice: PictureChoice) -> list[Path]:
             output.write(content)
     # an earlier report with more metrics, for example, has more pictures
     for file in {Path(str(name)).name for name in earlier_files} - contents.keys():
-        (folder / file).unlink(missing_ok=True)
+        _remove(folder / file)
     return [folder / file for file in contents]
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{file}: of an earlier report, can't be removed ({error.strerror}). Remove it.") from error
 
 
 def _figures(report: Report, choice: PictureChoice) -> dict[str, tuple[str, Figure]]:

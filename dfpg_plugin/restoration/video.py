@@ -1,5 +1,6 @@
 """Restore a video frame by frame through PyAV (FFmpeg). Sound, subtitles and metadata are copied."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -68,9 +69,10 @@ def restore_video(restorer: DFPGRestorer, path: Path, output: Path) -> Film:
     import av
 
     try:
-        with new_file_beside(output, output.suffix) as (temporary, _):
+        with new_file_beside(output, output.suffix) as (temporary, number):
             film = _restore_into(restorer, path, temporary)
-            temporary.replace(output)
+            os.fsync(number)
+            os.replace(temporary, output)
         if path.suffix.lower() != output.suffix:
             film.notes.append(f"{path.suffix or 'a file without a suffix'} is written as {output.suffix}")
         return film

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from basicsr.models.base_model import BaseModel
@@ -89,10 +89,14 @@ def iterations_of(folder: Path) -> list[int]:
 
 
 def remove_old(folder: Path, keep: int) -> None:
-    """Remove all sets but the newest ``keep``. Of each set, the state is removed before the networks."""
-    for current_iter in iterations_of(folder)[keep:]:
-        for path in _files_of(folder, current_iter):
-            path.unlink(missing_ok=True)
+    """Remove all sets but the newest ``keep``. Of each set, the state is removed before the networks.
+
+    Raises UserError if a file can't be removed.
+    """
+    with _write_errors_explained(folder):
+        for current_iter in iterations_of(folder)[keep:]:
+            for path in _files_of(folder, current_iter):
+                path.unlink(missing_ok=True)
 
 
 def set_aside(folder: Path, current_iter: int) -> Path | None:
@@ -238,7 +242,7 @@ def _flush(path: Path) -> None:
     """Write the content of a file or a folder to the disk now."""
     number = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some file systems can't flush a folder
+        with suppress(OSError) if path.is_dir() else nullcontext():  # some file systems can't flush a folder
             os.fsync(number)
     finally:
         os.close(number)

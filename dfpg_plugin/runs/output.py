@@ -14,6 +14,7 @@ from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.options import dict2str
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.files import whole_file
 from dfpg_plugin.options.completing import RunOptions
 from dfpg_plugin.options.curves import has_curves
 from dfpg_plugin.runs.checkpoints import finish_killed_save
@@ -93,10 +94,24 @@ def lock_run(options: RunOptions) -> Iterator[None]:
 def prepare_output(options: RunOptions, open_log: Callable[[Path], None], new: bool) -> None:
     """Make the run's folders if the run is ``new``, copy the YAML into its folder, and open its log.
 
-    As in BasicSR, an earlier run of this name is renamed: ``small`` becomes ``small_archived_20260102_030405``.
+    As in BasicSR, an earlier run of this name is renamed: ``small`` becomes ``small_archived_20260102_030405``. Raises
+    UserError, naming the run's folder, if the folders can't be written.
     """
     if options.rank != 0:
         return
+    try:
+        _write_output(options, open_log, new)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"{options.folder}: can't be written ({reason}). Make room or free it, then start again."
+        ) from error
+    logger = get_root_logger()
+    logger.info(get_env_info())
+    logger.info(dict2str(options.plain))
+
+
+def _write_output(options: RunOptions, open_log: Callable[[Path], None], new: bool) -> None:
     opt = options.plain
     kind = "train" if opt["is_train"] else "test"
     if new:
@@ -105,8 +120,6 @@ def prepare_output(options: RunOptions, open_log: Callable[[Path], None], new: b
         if opt["is_train"] and has_curves(opt):
             mkdir_and_rename(str(Path(opt["root_path"]) / "tb_logger" / opt["name"]))
     header = f"# GENERATE TIME: {time.asctime()}\n# CMD:\n# {' '.join(sys.argv)}\n\n"  # as BasicSR does
-    (options.folder / options.file.path.name).write_text(header + options.file.text, encoding="utf-8")
+    with whole_file(options.folder / options.file.path.name) as copy:
+        copy.write((header + options.file.text).encode())
     open_log(options.folder / f"{kind}_{opt['name']}_{get_time_str()}.log")
-    logger = get_root_logger()
-    logger.info(get_env_info())
-    logger.info(dict2str(opt))

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.utils import make_grid, save_image
 
+from dfpg_plugin.files import whole_file
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.options.completing import RunOptions
 
@@ -68,5 +69,6 @@ def _log(name: str, count: int, means: dict[str, list[float]]) -> None:
 
 def _save_picture(rows: Sequence[Tensor], path: Path) -> None:
     images = torch.cat(list(rows)).clamp(0, 1)
-    save_image(make_grid(images, nrow=3, padding=GAP, pad_value=1), path)
+    with whole_file(path) as file:
+        save_image(make_grid(images, nrow=3, padding=GAP, pad_value=1), file, format="png")
     get_root_logger().info(f"Picture (blurred | restored | sharp): {path}")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dfpg_plugin.archs.blocks import SFT, SSFT, AddPrior, ResBlock, ResGroup, init_kaiming
+from dfpg_plugin.archs.blocks import SFT, SSFT, AddPrior, ChannelAttention, ResBlock, ResGroup, init_kaiming
 
 
 def branch_reference(branch: nn.Sequential, condition: Tensor) -> Tensor:
@@ -51,6 +51,16 @@ def test_res_block_is_rcans_with_leaky_relu() -> None:
         F.relu(pooled @ squeeze.weight[..., 0, 0].T + squeeze.bias) @ excite.weight[..., 0, 0].T + excite.bias
     )
     torch.testing.assert_close(block(x), x + body * weights[..., None, None])
+
+
+def test_the_form_of_the_attention_for_compiling_is_rcans(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(2, 8, 5, 7)
+    x[1] *= 3
+    attention = ChannelAttention(8, 4)
+    expected = attention(x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(attention(x), expected)
+    assert (attention(x) - x).abs().max() > 0.1
 
 
 def test_res_group_adds_its_input() -> None:

@@ -86,8 +86,10 @@ def test_adapted_maps_the_range_there_and_back() -> None:
 
 
 def test_adapted_reduces_an_enlarged_image_by_averages() -> None:
-    x = torch.rand(1, 3, 6, 6)
-    torch.testing.assert_close(adapted("twice", upscale=2)(x), x)
+    x, pattern = torch.rand(1, 3, 6, 4), torch.rand(1, 3, 12, 8)
+    net = adapted("twice", upscale=2)
+    net.network.register_forward_hook(lambda module, inputs, enlarged: enlarged + pattern)
+    torch.testing.assert_close(net(x), x + pattern.view(1, 3, 6, 2, 4, 2).mean(dim=(3, 5)))
 
 
 @pytest.mark.parametrize(("kind", "upscale"), [("same", 1), ("twice", 2)])

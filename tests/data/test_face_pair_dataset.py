@@ -1,5 +1,6 @@
 """Pairs in folders: BasicSR's samples, in a fixed order, with what is damaged named."""
 
+from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -51,6 +52,19 @@ def test_crops_depend_on_seed_epoch_and_index(options: dict) -> None:
     assert torch.equal(crop, dataset[EpochIndex(1, 0)]["lq"])
     assert not torch.equal(crop, dataset[EpochIndex(1, 1)]["lq"])
     assert not torch.equal(crop, FacePairDataset({**options, "seed": 2})[EpochIndex(1, 0)]["lq"])
+
+
+def test_the_crops_of_each_image_are_others_whatever_was_read_before(options: dict, tmp_path: Path) -> None:
+    """Of images that are all one, the crop alone tells whether its place was drawn anew."""
+    for folder in ("lq", "gt"):
+        image = cv2.imread(str(tmp_path / folder / "a.png"))
+        for name in NAMES:
+            cv2.imwrite(str(tmp_path / folder / f"{name}.png"), image)
+    dataset = FacePairDataset({**options, "use_hflip": False})
+    first = [dataset[EpochIndex(index, 0)]["lq"] for index in range(4)]
+    for index in (2, 0, 3, 1):
+        assert torch.equal(dataset[EpochIndex(index, 0)]["lq"], first[index])
+    assert not any(torch.equal(one, other) for one, other in combinations(first, 2))
 
 
 def test_under_basicsrs_sampler_crops_change_each_epoch_with_workers(options: dict) -> None:

@@ -114,6 +114,20 @@ def test_shens_single_files_and_matlab_7_3_are_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(kernels[13][1], a_kernel(13, 2), rtol=1e-6)
 
 
+def test_of_as_many_kernels_as_they_have_px_the_file_s_kind_tells_them_apart(tmp_path: Path) -> None:
+    import h5py
+
+    stack = np.random.default_rng(0).random((5, 5, 5))
+    savemat(tmp_path / "a.mat", {"blurs_k5": stack})
+    with h5py.File(tmp_path / "b.mat", "w") as file:
+        file["blurs_k5"] = stack.T
+    np.save(tmp_path / "c.npy", stack)
+    found = read_kernels(tmp_path, [5])[5]
+    for n in range(5):
+        for kernel, expected in ((found[n], stack[..., n]), (found[5 + n], stack[..., n]), (found[10 + n], stack[n])):
+            np.testing.assert_allclose(kernel, expected / expected.sum(), rtol=1e-6)
+
+
 def test_xias_pngs_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     import cv2
 
@@ -174,6 +188,8 @@ def test_boracchi_and_fois_kernels_are_centred_and_a_function_of_the_seed() -> N
         np.testing.assert_allclose(kernels.sum(axis) @ np.arange(13), 6, atol=1e-5)
     again = synthesise_kernels(13, 6, np.random.default_rng(0), "boracchi-foi")
     np.testing.assert_array_equal(kernels, again)
+    other = synthesise_kernels(13, 6, np.random.default_rng(1), "boracchi-foi")
+    assert not any(np.array_equal(one, another) for one in kernels for another in other)
     assert checksum_of(kernels) == BORACCHI_FOI_CHECKSUM
     with pytest.raises(UserError, match="Did you mean boracchi-foi"):
         synthesise_kernels(13, 1, np.random.default_rng(0), "boracchi-fo")

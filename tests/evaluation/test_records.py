@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+from kit import files_of_at_most
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.evaluation.records import (
@@ -53,6 +54,19 @@ def test_a_cut_chunk_is_left_out_and_the_file_goes_on_after_it(tmp_path: Path, c
     assert path.stat().st_size == whole
     append_chunk(path, 1, [record(2, psnr=3.0), record(3, psnr=4.0)])
     assert [r.index for _, chunk in read_chunks(path) for r in chunk] == [0, 1, 2, 3]
+
+
+def test_a_chunk_that_does_not_fit_on_the_disk_is_named_and_measured_again(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    append_chunk(path, 0, [record(0, psnr=1.0), record(1, psnr=2.0)])
+    whole = path.read_bytes()
+    for reason in ("no space is left on the disk", "File too large"):  # a part is written, then nothing
+        with files_of_at_most(len(whole) + 100), pytest.raises(UserError) as caught:
+            append_chunk(path, 1, [record(2, psnr=3.0)])
+        assert str(caught.value).startswith(f"{path}: can't be written ({reason}). Make room")
+        assert [chunk for chunk, _ in read_chunks(path)] == [0]
+    assert keep_whole_chunks(path) == {0}
+    assert path.read_bytes() == whole
 
 
 def test_a_run_is_whole_or_refused(tmp_path: Path) -> None:

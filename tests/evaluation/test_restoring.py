@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.models.base_model import BaseModel
+from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger, imwrite, tensor2img
 from torchvision.transforms.functional import normalize
 
@@ -80,6 +81,29 @@ def test_a_model_with_its_own_validation_is_asked_for_what_it_saves(
     get_root_logger().warning("after it")
     assert "after it" in caplog.text
     assert "once for each image" not in caplog.text
+
+
+class Inverts(SRModel):
+    """One of BasicSR's kind, that notes its batches."""
+
+    def __init__(self, opt: dict) -> None:
+        BaseModel.__init__(self, opt)
+        self.shapes: list[tuple[int, ...]] = []
+
+    def test(self) -> None:
+        self.shapes.append(tuple(self.lq.shape))
+        self.output = 1 - self.lq
+
+
+def test_samples_of_several_sizes_share_batches_and_come_back_in_their_order(tmp_path: Path) -> None:
+    sizes = [(6, 9) if i in (1, 4) else (9, 5) for i in range(8)]
+    images = [np.random.default_rng(i).integers(0, 256, (*size, 3), np.uint8) for i, size in enumerate(sizes)]
+    tensors = [torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1) / 255 for image in images]
+    model = model_of(Inverts, tmp_path)
+    restored = restore(model, [{"lq": tensor, "lq_path": "a.png"} for tensor in tensors], {})
+    for image, result in zip(images, restored, strict=True):
+        np.testing.assert_array_equal(result, 255 - image)
+    assert model.shapes == [(4, 3, 9, 5), (2, 3, 9, 5), (2, 3, 6, 9)]  # at most four on a CPU
 
 
 def test_a_model_of_films_is_left_to_its_own_way(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ RAMP = np.linspace(0, 1, 64).reshape(8, 8)
 @pytest.mark.parametrize("kind", [b"P5", b"P6"], ids=["grey", "colours"])
 def test_the_white_of_a_portable_map_is_the_greatest_number_that_it_names(kind: bytes, most: int) -> None:
     numbers = np.rint(RAMP * most).astype(">u2" if most > 255 else np.uint8)
-    pixels = numbers if kind == b"P5" else np.repeat(numbers[..., None], 3, axis=2)
-    content = kind + b"\n# a comment 7\n8 8\n" + str(most).encode() + b"\n" + pixels.tobytes()
-    read = decode_picture(content, "a.pnm").pixels
+    numbers = numbers[:, :6]
+    pixels = numbers if kind == b"P5" else np.dstack([numbers, numbers[::-1], numbers[:, ::-1]]).astype(numbers.dtype)
+    content = kind + b"\n# a comment 7\n6 8\n" + str(most).encode() + b"\n" + pixels.tobytes()
+    read = decode_picture(content, "a.pnm").array("rgb")
     whole = np.iinfo(read.dtype).max
     assert whole == (255 if most < 256 else 65535)
     np.testing.assert_allclose(read / whole, pixels / most, atol=0.5 / whole + 1e-9)

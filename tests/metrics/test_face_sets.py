@@ -7,6 +7,7 @@ import pytest
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.metrics.face_sets import draw_pairs, read_lfw_pairs, read_pairs, verify_pairs
+from dfpg_plugin.metrics.verification import verify
 
 # two folds of two pairs of each kind, in LFW's form
 LFW_PAIRS = "2\t2\nA_B\t1\t2\nC\t1\t3\nA_B\t1\tC\t1\nA_B\t2\tC\t12\nD\t1\t2\nD\t2\t3\nD\t1\tE\t1\nD\t2\tE\t1\n"
@@ -33,6 +34,35 @@ def test_drawn_pairs_are_one_of_each_kind_and_never_with_the_own_photograph() ->
         assert is_same == (photographs[partner] == people[name])
         assert partner != restored[name]
     assert pairs == draw_pairs(restored, photographs, people, seed=0) != draw_pairs(restored, photographs, people, 1)
+
+
+def test_a_face_keeps_its_partners_whatever_other_faces_there_are() -> None:
+    photographs = {f"{who}/{n}": who for who in "abcd" for n in range(4)}
+    people = {f"{p}_ker{k}": who for p, who in photographs.items() for k in range(2)}
+    restored = {name: name.partition("_")[0] for name in people}
+    pairs = draw_pairs(restored, photographs, people, seed=5)
+    for some in (list(restored)[3:9], list(restored)[::-3]):
+        alone = draw_pairs({name: restored[name] for name in some}, photographs, people, seed=5)
+        assert alone == [pair for pair in pairs if pair[0] in some]
+    partners = [tuple(partner for name, partner, _ in pairs if name == face) for face in restored]
+    assert len(set(partners)) > len(restored) / 2
+
+
+VERIFIED = [{"seed": 0}, {"seed": 3}, {"legacy_order": True}]
+
+
+@pytest.mark.parametrize("settings", VERIFIED)
+def test_pairs_are_verified_with_the_seed_and_the_order_that_are_given(settings: dict) -> None:
+    rng = np.random.default_rng(0)
+    same = [True] * 23 + [False] * 23
+    distances = np.abs([rng.normal(0.9 if is_same else 1.3, 0.4) for is_same in same])
+    embeddings = {"r": np.zeros(2), **{f"p{n}": np.array([0, d**0.5]) for n, d in enumerate(distances)}}
+    pairs = [("r", f"p{n}", is_same) for n, is_same in enumerate(same)]
+    result, _ = verify_pairs(pairs, embeddings, **settings)
+    expected = verify(distances, same, **settings)
+    assert (result.accuracy, result.std) == pytest.approx((expected.accuracy, expected.std))
+    others = [verify(distances, same, **other).std for other in VERIFIED if other != settings]
+    assert not any(std == pytest.approx(expected.std) for std in others)
 
 
 def test_a_face_without_a_partner_of_both_kinds_has_no_pair() -> None:

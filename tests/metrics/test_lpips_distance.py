@@ -52,6 +52,14 @@ def test_batches_and_the_legacy_range() -> None:
     assert module.lpips_distances(first[:1], first[:1], network) == [0]
 
 
+def test_random_weights_are_always_the_same() -> None:
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        states.append(module.load_lpips.__wrapped__("squeeze", "random").state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
 @pytest.mark.parametrize(
     ("load", "arguments"),
     [(module.load_lpips, ("alex", "random")), (load_vggface, ("stand-in", "relu3_3", "pm1", None))],

@@ -71,6 +71,30 @@ def test_a_mirrored_picture_has_the_same_mean_vector() -> None:
     np.testing.assert_allclose(swapped.embed_middle_face(turned, mirrored=True)[0], vector, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(100, 240), (240, 100)])
+def test_the_middle_and_the_mirror_are_those_of_any_shape(shape: tuple[int, int]) -> None:
+    height, width = shape
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    corner = np.array([(30, 40), (50, 40), (40, 50), (30, 60), (50, 60)], np.float64)
+    inner = np.add(corner, (width / 2 - 45, height / 2 - 45))
+    seen: list[tuple] = []
+
+    def embed(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        seen.append((image, landmarks))
+        return np.array([1.0, 0.0]) if len(seen) < 2 else np.array([0.6, 0.8])
+
+    recogniser = recognisers.Recogniser("fake", lambda image: [corner, inner, corner], lambda image: corner, embed)
+    vector, count = recogniser.embed_middle_face(picture, mirrored=True)
+    assert count == 3
+    np.testing.assert_allclose(vector, np.array([1.6, 0.8]) / np.hypot(1.6, 0.8))
+    (first, landmarks), (second, mirrored) = seen
+    np.testing.assert_array_equal(first, picture)
+    np.testing.assert_array_equal(landmarks, inner)
+    np.testing.assert_array_equal(second, picture[:, ::-1])
+    x, y = inner[[1, 0, 2, 4, 3]].T  # the left eye becomes the right one
+    np.testing.assert_allclose(mirrored, np.column_stack([width - 1 - x, y]))
+
+
 def test_where_no_face_is_found_the_central_square_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     recogniser = load_recogniser("dlib", None)
     (found,) = recogniser.find(ASTRONAUT)

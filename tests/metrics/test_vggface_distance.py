@@ -45,6 +45,14 @@ def test_equals_a_plain_computation_of_the_laboratorys_definition(tmp_path: Path
     assert value == pytest.approx(expected, rel=1e-4)
 
 
+def test_layers_of_unequal_sizes_count_by_their_own_means() -> None:
+    rng = np.random.default_rng(0)
+    features, wanted = ([rng.random((3, 4, 6, 5)), rng.random((3, 7, 2, 3))] for _ in range(2))
+    expected = [sum(np.mean((f[i] - w[i]) ** 2) for f, w in zip(features, wanted, strict=True)) for i in range(3)]
+    tensors = [[torch.from_numpy(f) for f in layers] for layers in (features, wanted)]
+    np.testing.assert_allclose(module.feature_distance(*tensors), expected)
+
+
 def test_batches_give_what_single_images_give(images: list) -> None:
     net = module.load_vggface("stand-in", "relu3_3", "pm1", None)
     together = module.vggface_distances(images[:2], images[2:], net)

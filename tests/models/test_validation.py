@@ -7,6 +7,7 @@ import pytest
 import torch
 from basicsr.metrics.psnr_ssim import calculate_psnr
 from basicsr.models.sr_model import SRModel
+from kit import files_of_at_most
 from torch.utils.data import DataLoader, Dataset
 
 from dfpg_plugin.checks import UserError
@@ -54,9 +55,22 @@ def test_one_process_gives_what_basicsr_gives(tmp_path: Path, suffix: str | None
         folder = tmp_path / kind.__name__
         model = build(kind, options(folder, val={"metrics": METRICS, "suffix": suffix}))
         model.validation(DataLoader(Pairs()), 5, None, True)
-        files = sorted(p.relative_to(folder) for p in folder.rglob("*.png"))
+        files = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.png")}
         results.append((model.metric_results, model.best_metric_results, files))
     assert results[0] == results[1]
+    assert len(results[0][2]) == 7
+
+
+def test_a_picture_that_does_not_fit_on_the_disk_leaves_the_earlier_one(tmp_path: Path) -> None:
+    model = build(MendedModel, options(tmp_path, val={"metrics": None, "suffix": None}))
+    model.validation(DataLoader(Pairs()), 5, None, True)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    with torch.no_grad():
+        model.net_g.conv_last.bias += 0.1
+    limit = min(map(len, before.values())) // 2
+    with files_of_at_most(limit), pytest.raises(UserError, match=r"seven/0_t\.png: can't be written"):
+        model.validation(DataLoader(Pairs()), 5, None, True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("processes", [2, 3, 9])

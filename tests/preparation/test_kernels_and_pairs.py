@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -28,7 +29,20 @@ def test_kernels_are_a_function_of_their_settings_and_more_begin_alike(tmp_path:
     prepare_kernels(tmp_path / "d", [7], 5, 0, "chakrabarti")
     few, many = (read_kernels(tmp_path / name, [7])[7] for name in "ad")
     np.testing.assert_array_equal(many[:3], few)
-    assert (tmp_path / "a" / "contact_sheet.jpg").stat().st_size > 100
+    assert not any(np.array_equal(one, other) for one, other in combinations(many, 2))
+
+
+def test_the_contact_sheet_shows_the_kernels_of_a_size_in_a_row(tmp_path: Path) -> None:
+    prepare_kernels(tmp_path, [5, 9], 3, 0, "chakrabarti")
+    sheet = cv2.imread(str(tmp_path / "contact_sheet.jpg")).astype(float)
+    assert sheet.shape == (2 * 28 + 1, 16 * 28 + 1, 3)  # cells of 9 * 3 px, with a line of 1 px between
+    for row, size in enumerate((5, 9)):
+        for column, kernel in enumerate(read_kernels(tmp_path, [size])[size]):
+            shown = sheet[28 * row + 1 : 28 * row + 28, 28 * column + 1 : 28 * column + 28]
+            middle = np.pad(kernel / kernel.max(), (9 - size) // 2)
+            expected = 255 * np.kron(middle, np.ones((3, 3)))[..., None]
+            assert np.abs(shown - expected).mean() < 8  # of JPEG
+        assert np.abs(sheet[28 * row + 1 : 28 * row + 28, 3 * 28 + 1 : 4 * 28]).mean() < 8  # there is no fourth
 
 
 def test_kernels_that_are_there_are_kept_and_others_never_overwritten(

@@ -5,14 +5,18 @@ import html.parser
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from results_folders import PSNR, VERIFICATION, drawn, method, record, write_run
+from kit import fail_at
+from matplotlib.figure import Figure
+from results_folders import DETECTION, PSNR, VERIFICATION, drawn, method, record, write_run
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.reports import publish as publishing
 from dfpg_plugin.reports.picture_choice import PictureChoice
 from dfpg_plugin.reports.plots import choose_images, draw_grid, picture_metric, plot_sizes
 from dfpg_plugin.reports.publish import check_target, publish
@@ -62,6 +66,41 @@ def test_all_forms_are_written_and_written_again(tmp_path: Path, report: Report)
         check_target(tmp_path / "other" / "mine.txt")
     (tmp_path / "study" / "logs").mkdir(parents=True)
     check_target(tmp_path / "study")
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 5])
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_whichever_file_fails_each_is_the_earlier_or_the_later_one(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch, step: str, number: int
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(publishing, "_figures", lambda *_: {"set1_pictures.png": ("faces", Figure(figsize=(1, 1)))})
+    found = []
+    for title in ("Later", "Earlier"):
+        publish(replace(report, title=title), out, PictureChoice())
+        found.append({path.name: path.read_bytes() for path in out.iterdir()})
+    later, earlier = found
+    fail_at(monkeypatch, step, number)
+    with pytest.raises(UserError, match=rf"^{out}/[^\n]*can't be written [^\n]*No space[^\n]*$"):
+        publish(replace(report, title="Later"), out, PictureChoice())
+    assert {path.name for path in out.iterdir()} == set(later)
+    written = [name for name in later if (out / name).read_bytes() == later[name] != earlier[name]]
+    assert all((out / name).read_bytes() in (earlier[name], later[name]) for name in later)
+    assert bool(written) == (number > 1)  # of the first, the picture, both are equal
+    assert (out / "report.json").read_bytes() == earlier["report.json"]  # which is the last
+
+
+def test_a_picture_of_an_earlier_report_that_can_not_be_removed_is_named(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(publishing, "_figures", lambda *_: {})
+    publish(report, out, PictureChoice())
+    facts = json.loads((out / "report.json").read_text())
+    (out / "report.json").write_text(json.dumps({**facts, "files": ["old.png"]}))
+    (out / "old.png").mkdir()
+    with pytest.raises(UserError, match=rf"^{out}/old\.png: of an earlier report, can't be removed \(.*\)\. Remove it"):
+        publish(report, out, PictureChoice())
 
 
 class Links(html.parser.HTMLParser):
@@ -136,6 +175,24 @@ def test_the_plot_shows_means_and_intervals(report: Report) -> None:
     means = [cells["psnr"]["net"].mean for cells in report.sets[0].sizes.values()]
     assert line.get_ydata() == pytest.approx(means)
     assert axes.get_ylabel() == "psnr ↑"
+    cells = [cells["psnr"]["net"] for cells in report.sets[0].sizes.values()]
+    bars = axes.containers[1].lines[2][0].get_segments()
+    assert [ends.tolist()[0][1] for ends in bars] == pytest.approx([cell.low for cell in cells])
+    assert [ends.tolist()[1][1] for ends in bars] == pytest.approx([cell.high for cell in cells])
+
+
+def test_the_plot_shows_rates_in_percent(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"face{i}_k{size}" for i in range(12) for size in (5, 9)]
+    records = [record(i, name, values={"found": float(rng.random() < 0.7)}) for i, name in enumerate(names)]
+    folder = write_run(tmp_path / "run", {"S": records}, {"found": DETECTION})
+    report = build_report([method("net", folder)], "T", 100, 0)
+    (axes,) = plot_sizes(report, report.sets[0], "found").axes
+    cells = [cells["found"]["net"] for cells in report.sets[0].sizes.values()]
+    assert axes.containers[0].lines[0].get_ydata() == pytest.approx([100 * cell.mean for cell in cells])
+    ends = [segment[:, 1].tolist() for segment in axes.containers[0].lines[2][0].get_segments()]
+    assert ends == [pytest.approx([100 * cell.low, 100 * cell.high]) for cell in cells]
+    assert axes.get_ylabel().endswith(" in %")
 
 
 def test_sets_without_the_metric_to_choose_by_show_drawn_images(tmp_path: Path) -> None:

@@ -136,6 +136,34 @@ def test_an_image_that_one_run_lacks_does_not_count(tmp_path: Path) -> None:
     cell = report_of(method("m", whole, part), method("n", whole)).sets[0].cells["psnr"]["m"]
     assert (cell.count, cell.expected, cell.is_complete) == (11, 12, False)
     assert cell.mean == pytest.approx(np.mean([r.values["psnr"] for r in drawn(0)[1:]]))
+    assert cell.run_means == pytest.approx([cell.mean] * 2)  # of the images that count
+
+
+def test_the_seed_alone_draws_intervals_and_tests(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    folders = []
+    for name in ("a", "b"):
+        records = [record(i, f"face{i}_k5", values={"psnr": float(rng.normal(27, 2))}) for i in range(20)]
+        folders.append(write_run(tmp_path / name, {"S": records}, {"psnr": PSNR}))
+    numbers = []
+    for seed in (0, 3, 0):
+        report = build_report([method(f.name, f) for f in folders], "T", 50, seed)
+        cell, (test,) = report.sets[0].cells["psnr"]["a"], report.sets[0].tests["psnr"]
+        numbers.append((cell.low, cell.high, test.low, test.high, test.p))
+        assert report.seed == as_dict(report)["statistics"]["seed"] == seed
+    assert numbers[0] == numbers[2]
+    assert all(one != other for one, other in zip(*numbers[:2], strict=True))
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_verification_is_that_of_its_settings_seed(tmp_path: Path, seed: int) -> None:
+    records = verification_records(0)
+    metric = {**VERIFICATION, "settings": {"legacy_order": False, "seed": seed}}
+    folder = write_run(tmp_path / "m", {"S": records}, {"v": metric})
+    pairs = [pair for r in records for pair in r.pairs["v"]]
+    by_seed = [verify([d for _, d, _, _ in pairs], [same for _, _, same, _ in pairs], seed=s).accuracy for s in (0, 3)]
+    assert by_seed[0] != by_seed[1]
+    assert report_of(method("m", folder)).sets[0].cells["v"]["m"].mean == by_seed[seed != 0]
 
 
 def test_p_values_are_adjusted_for_the_number_of_methods(tmp_path: Path) -> None:

@@ -65,6 +65,12 @@ def test_p_of_many_pairs() -> None:
     assert paired_p(noise + 1, 0) == paired_p(-(noise + 1), 0)
 
 
+def test_the_seed_alone_decides_what_is_drawn() -> None:
+    values = np.random.default_rng(0).normal(0.3, 1, 40)
+    for drawn in (lambda seed: vars(bootstrap(values, np.ones(40), 100, seed)), lambda seed: paired_p(values, seed)):
+        assert drawn(0) == drawn(0) != drawn(1)
+
+
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1, 1]

@@ -116,6 +116,19 @@ def test_landmarks_that_are_no_faces_are_left_out(monkeypatch: pytest.MonkeyPatc
     assert len(reasons) == 2
 
 
+@pytest.mark.parametrize(("left", "top"), [(37, 8), (9, 30)])
+def test_a_face_keeps_its_pixels_and_colours_with_a_margin_around_the_square(
+    monkeypatch: pytest.MonkeyPatch, left: int, top: int
+) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (75, 90, 3), np.uint8)
+    found = Face((left, top, left + 30, top + 30), 2.0, TEMPLATE * 30 + (left, top))  # neither turned nor scaled
+    detector = Detector(lambda picture, least: [found], threshold=0.0, doubt=0.0)
+    monkeypatch.setattr("dfpg_plugin.restoration.aligning.load_detector", lambda *_: detector)
+    (face,), _ = FaceCutter(44, 30, min_side=29)(png(rgb), "a.png")
+    expected = rgb[top - 7 : top + 37, left - 7 : left + 37, ::-1]  # BGR
+    assert np.abs(face.astype(int) - expected).max() <= 1
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A person's folder with one face upright and one turned by EXIF, and photographs outside of it."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from skimage import data
 
 from dfpg_plugin.checks import UserError
@@ -13,7 +14,7 @@ from dfpg_plugin.data.degradation import blur
 from dfpg_plugin.data.kernels import synthesise_kernels
 from dfpg_plugin.restoration import detectors
 from dfpg_plugin.restoration.detectors import load_detector
-from dfpg_plugin.restoration.faces import Face, same_face
+from dfpg_plugin.restoration.faces import Face, same_face, shrink
 
 
 def astronaut() -> np.ndarray:
@@ -94,6 +95,50 @@ def test_no_face_is_found_where_none_is(name: str) -> None:
 def test_any_size_can_be_searched() -> None:
     for height, width in ((1, 1), (7, 300), (33, 32)):
         assert load_detector("centerface").find(np.full((height, width, 3), 0.5, np.float32), 0.3) == []
+
+
+@pytest.mark.parametrize(("shape", "side"), [((40, 64), 32), ((64, 40), 32), ((40, 24), 40)])
+def test_faces_of_a_picture_that_is_searched_smaller_are_its_own(monkeypatch, shape: tuple, side: int) -> None:
+    monkeypatch.setattr(detectors, "MOST_SIDE", side)
+    points = np.array([(1, 2), (5, 2), (3, 4), (2, 6), (4, 6)], np.float64)
+    seen: list[tuple] = []
+
+    def find(picture: np.ndarray, least: float) -> list[Face]:
+        seen.append((picture, least))
+        return [Face((1, 2, 5, 8), 0.4, points), Face((2, 3, 4, 9), 0.7)]
+
+    picture = np.random.default_rng(0).random((*shape, 3), np.float32)
+    second, first = detectors._scaled(find)(picture, 0.3)[::-1]  # the surest first
+    times = max(shape) / side
+    assert (first.score, second.score, seen[0][1]) == (0.7, 0.4, 0.3)
+    assert first.box == pytest.approx((2 * times, 3 * times, 4 * times, 9 * times))
+    assert first.landmarks is None
+    np.testing.assert_allclose(second.landmarks, times * points)
+    np.testing.assert_allclose(seen[0][0], shrink(picture, 1 / times))
+    assert seen[0][0].shape == (*(round(length / times) for length in shape), 3)
+
+
+def test_retinaface_is_asked_for_bgr_and_its_rows_are_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    from facexlib.detection import retinaface
+
+    asked: list[tuple] = []
+
+    class Fake(torch.nn.Module):
+        def __init__(self, name: str, device: torch.device) -> None:
+            super().__init__()
+
+        def detect_faces(self, image: np.ndarray, conf_threshold: float) -> np.ndarray:
+            asked.append((image, conf_threshold))
+            return np.array([[3, 4, 13, 24, 0.75, *range(20, 30)]], np.float32)
+
+    monkeypatch.setattr(retinaface, "RetinaFace", Fake)
+    monkeypatch.setattr(detectors, "load_facexlib_network", lambda *_: None)
+    picture = np.random.default_rng(0).random((30, 41, 3), np.float32)
+    (face,) = load_detector.__wrapped__("facexlib", "folder").find(picture, 0.6)
+    assert (face.box, face.score) == ((3, 4, 13, 24), 0.75)
+    np.testing.assert_array_equal(face.landmarks, np.arange(20, 30).reshape(5, 2))
+    np.testing.assert_array_equal(asked[0][0], np.rint(255 * picture[..., ::-1]))
+    assert (asked[0][0].dtype, asked[0][1]) == (np.uint8, 0.6)
 
 
 @pytest.fixture

@@ -8,7 +8,17 @@ from skimage import data
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.restoration.detectors import load_detector
-from dfpg_plugin.restoration.faces import TEMPLATE, Face, crop, face_from_landmarks, paste, same_face, without_doubles
+from dfpg_plugin.restoration.faces import (
+    TEMPLATE,
+    Face,
+    crop,
+    face_from_landmarks,
+    paste,
+    same_face,
+    shrink,
+    to_bgr,
+    without_doubles,
+)
 
 
 @pytest.mark.parametrize("detector", ["centerface", "dlib"])
@@ -75,6 +85,24 @@ def test_a_fine_pattern_that_is_cropped_smaller_becomes_its_mean() -> None:
     stripes[::2] = (0.9, 0.6, 0.3)
     square = crop(stripes, np.array([[0.3, 0, -10.0], [0, 0.3, -8.0]]), 60)
     assert np.abs(square - (0.45, 0.3, 0.15)).max() < 0.05
+
+
+def test_a_picture_is_shrunk_to_the_means_of_its_pixels() -> None:
+    picture = np.random.default_rng(0).random((36, 20, 3), np.float32)
+    half = shrink(picture, 0.5)
+    np.testing.assert_allclose(half, picture.reshape(18, 2, 10, 2, 3).mean(axis=(1, 3)), atol=1e-6)
+    third = picture[:30, :15].reshape(10, 3, 5, 3, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(shrink(picture[:30, :15], 1 / 3), third, atol=1e-6)
+    assert shrink(picture, 0.63).shape == (23, 13, 3)
+    assert shrink(picture, 0.01).shape == (1, 1, 3)
+    assert shrink(picture, 1) is picture
+    assert shrink(picture, 1.5) is picture
+
+
+def test_opencvs_picture_is_bgr_rounded_and_clipped() -> None:
+    red, green, blue = (np.array([[-0.2, 0.0, 0.5], [100.6 / 255, 1.0, 1.3]], np.float32) * f for f in (1, 0.5, 0.1))
+    expected = [[[0, 0, 0], [0, 0, 0], [13, 64, 128]], [[10, 50, 101], [26, 128, 255], [33, 166, 255]]]
+    np.testing.assert_array_equal(to_bgr(np.dstack([red, green, blue])), expected)
 
 
 def test_boxes_by_hand_give_the_squares_that_landmarks_give_in_the_median_of_faces() -> None:

@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 from kit import photo
 
+from dfpg_plugin.media.pictures import Picture
+from dfpg_plugin.restoration.files import _side_by_side
+from dfpg_plugin.restoration.settings import FaceReport
+
 
 def test_a_photo_a_folder_and_a_pattern(restore: Callable, tmp_path: Path) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
@@ -29,6 +33,20 @@ def test_a_photo_a_folder_and_a_pattern(restore: Callable, tmp_path: Path) -> No
     assert len(report["files"]) == 3
     assert {"box", "score", "landmarks", "seconds", "identity_change", "error"} == set(report["files"][0]["faces"][0])
     assert report["network"]["weights"].endswith("brighten.safetensors")
+
+
+def test_before_with_its_boxes_lies_to_the_left_of_after_and_both_are_upright() -> None:
+    """The pictures are stored lying on their sides, which EXIF's orientation 6 turns to the right."""
+    rng = np.random.default_rng(0)
+    before, after = (rng.integers(0, 200, (40, 70, 3), np.uint8) for _ in range(2))
+    report = FaceReport((10.2, 21, 30, 60.4), None)
+    both = _side_by_side(Picture(before, 6), Picture(after, 6), [report])
+    assert both.shape == (70, 80, 3)
+    np.testing.assert_array_equal(both[:, 40:], np.rot90(after, -1))
+    expected = np.rot90(before, -1).copy()
+    expected[21, 10:31] = expected[60, 10:31] = (0, 255, 0)
+    expected[21:61, 10] = expected[21:61, 30] = (0, 255, 0)
+    np.testing.assert_array_equal(both[:, :40], expected)
 
 
 def test_results_are_not_written_over(restore: Callable, tmp_path: Path) -> None:

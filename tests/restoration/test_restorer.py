@@ -346,6 +346,17 @@ def test_a_large_picture_is_restored_without_seams(monkeypatch, tmp_path: Path, 
     assert np.abs(restorer.restore(image) - expected).max() < 0.51
 
 
+def test_squares_of_several_sizes_come_back_in_their_order(weights: str) -> None:
+    sizes = [(8, 16), (16, 8), (8, 16), (8, 8), (16, 8), (8, 16), (8, 16)]
+    squares = [np.random.default_rng(i).random((*size, 3), np.float32) * 0.8 for i, size in enumerate(sizes)]
+    restorer = DFPGRestorer(weights, settings=Settings(recogniser=None, batch_size=3))
+    shapes = []
+    restorer.network.register_forward_pre_hook(lambda module, args: shapes.append(tuple(args[0].shape)))
+    for square, restored in zip(squares, restorer.restore_squares(squares), strict=True):
+        np.testing.assert_allclose(restored, square + 0.1, atol=1e-6)
+    assert shapes == [(3, 3, 8, 16), (1, 3, 8, 16), (2, 3, 16, 8), (1, 3, 8, 8)]
+
+
 def test_nothing_is_restored_where_no_face_is_likely(weights: str) -> None:
     restorer = DFPGRestorer(weights, settings=Settings(recogniser=None))
     runs = []

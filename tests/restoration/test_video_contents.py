@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import av
 import numpy as np
 import pytest
 from basicsr.utils.registry import ARCH_REGISTRY
+from kit import fail_at, files_of_at_most, identity
 from PIL import Image
 from restoration.test_video import BOX, INSIDE, NOBODY, SOMEBODY, Kind, decoded, numbers, ramp, write
 
+from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.kinds import UNKNOWN
 from dfpg_plugin.media.pictures import Picture
 from dfpg_plugin.media.video_encoding import choose_encoding
@@ -48,6 +51,11 @@ def add(target: av.container.OutputContainer, count: int = 3, **settings: object
     return finish
 
 
+def write_grey(path: Path) -> None:
+    with av.open(str(path), "w") as target:
+        add(target)()
+
+
 def packets(path: Path, kind: str) -> list[tuple[bytes, int | None, int | None]]:
     with av.open(str(path)) as source:
         return [(bytes(p), p.pts, p.duration) for p in source.demux(getattr(source.streams, kind)) if p.size]
@@ -80,6 +88,30 @@ def test_subtitles_attachments_chapters_and_metadata_are_kept(tmp_path: Path, no
         (font,) = (stream for stream in after.streams if stream.type == "attachment")
         assert font.metadata["filename"] == "font.ttf"
         assert bytes(font.data) == b"letters"
+
+
+def test_a_film_is_on_the_disk_before_it_takes_its_name(
+    tmp_path: Path, nobody: DFPGRestorer, disk: list[tuple[str, tuple[int, int]]]
+) -> None:
+    write_grey(tmp_path / "a.mp4")
+    restore_video(nobody, tmp_path / "a.mp4", tmp_path / "out.mp4")
+    assert disk == [("synced", identity(tmp_path / "out.mp4")), ("renamed", identity(tmp_path / "out.mp4"))]
+
+
+@pytest.mark.parametrize("step", ["open", "fsync", "replace", "full"])
+def test_a_film_that_can_not_be_written_leaves_the_earlier_one(
+    tmp_path: Path, nobody: DFPGRestorer, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    write_grey(tmp_path / "a.mp4")
+    output = tmp_path / "out.mp4"
+    output.write_bytes(b"earlier")
+    if step != "full":
+        fail_at(monkeypatch, step)
+    limit = files_of_at_most(1000) if step == "full" else nullcontext()
+    with limit, pytest.raises(UserError, match=rf"^{tmp_path}/a\.mp4: [^\n]*(No space left|File too large)[^\n]*$"):
+        restore_video(nobody, tmp_path / "a.mp4", output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "brighten.safetensors", "out.mp4"]
+    assert output.read_bytes() == b"earlier"
 
 
 def test_a_second_film_is_copied_and_said(tmp_path: Path, nobody: DFPGRestorer) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.models.base_model import BaseModel
-from kit import files_of_at_most, identity
+from kit import fail_at, files_of_at_most, identity
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.runs.checkpoints import (
@@ -170,6 +170,57 @@ def test_what_cant_be_written_leaves_the_earlier_set(tmp_path: Path, monkeypatch
     assert names(tmp_path) == before
     assert load_set(tmp_path, 8)["iter"] == 8
     assert model.opt["path"]["models"] == str(tmp_path / "models")
+
+
+def assert_whole(folder: Path) -> None:
+    for current_iter in iterations_of(folder):
+        assert load_set(folder, current_iter)["iter"] == current_iter
+        assert (folder / "models" / f"net_g_{current_iter}.pth").is_file()
+
+
+# the state and the sums are written beside the run, three files are moved, the two folders are synced last
+STEPS = [*(("fsync", number) for number in range(2 + 3 + 2)), *(("replace", number) for number in range(2 + 3))]
+
+
+@pytest.mark.parametrize(("step", "number"), STEPS)
+def test_whichever_step_fails_sets_are_whole_and_the_failed_one_is_finished_or_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int
+) -> None:
+    model = StockModel(tmp_path)
+    save_checkpoint(model, 0, 8)
+    earlier = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    fail_at(monkeypatch, step, number)
+    is_of_a_folder = step == "fsync" and number >= 5  # which some file systems refuse
+    refused = pytest.raises(UserError, match=r"^[^\n]*can't be written [^\n]*$")
+    with nullcontext() if is_of_a_folder else refused:
+        save_checkpoint(model, 0, 9)
+    assert_whole(tmp_path)
+    finish_killed_save(tmp_path)
+    assert_whole(tmp_path)
+    assert {path: path.read_bytes() for path in earlier} == earlier
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} - {
+        path.relative_to(tmp_path).as_posix() for path in earlier
+    }
+    assert files in (set(), {"models/net_g_9.pth", "training_states/9.sha256", "training_states/9.state"})
+    assert is_of_a_folder <= bool(files)
+    save_checkpoint(model, 0, 10)
+    assert load_set(tmp_path, 10)["iter"] == 10
+
+
+@pytest.mark.parametrize("number", range(6))  # of two sets of three files
+@pytest.mark.parametrize("step", ["unlink", "rename"])
+def test_old_and_later_sets_that_can_not_be_taken_away_are_named_and_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int
+) -> None:
+    for current_iter in (8, 9, 10):
+        save_checkpoint(StockModel(tmp_path), 0, current_iter)
+    before = sorted(path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file())
+    fail_at(monkeypatch, step, number)
+    with pytest.raises(UserError, match=rf"^{tmp_path}: can't be written \(No space left on device\)"):
+        remove_old(tmp_path, 1) if step == "unlink" else set_aside(tmp_path, 8)
+    assert_whole(tmp_path)
+    if step == "rename":
+        assert sorted(path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()) == before
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kit import ROOT, write_yaml
+from kit import ROOT, fail_at, write_yaml
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.runs.lock import locked
@@ -18,6 +18,16 @@ def test_a_second_holder_is_refused_and_the_first_named(tmp_path: Path) -> None:
     with locked(tmp_path / "run"), refused, locked(tmp_path / "run"):
         pass
     with locked(tmp_path / "run"):  # free again
+        pass
+
+
+def test_a_full_disk_takes_no_number_but_the_lock_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_at(monkeypatch, "pwrite")
+    refused = pytest.raises(UserError, match=r"run is being written by process unknown\.")
+    with locked(tmp_path / "run"), refused, locked(tmp_path / "run"):
+        pass
+    fail_at(monkeypatch, "open")
+    with pytest.raises(UserError, match=rf"^{tmp_path}: can't be written \(No space left"), locked(tmp_path / "run"):
         pass
 
 
