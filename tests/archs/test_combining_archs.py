@@ -325,6 +325,20 @@ def test_dfpgnet_refuses_strides_that_its_scales_do_not_divide(strides: tuple) -
         DFPGNet(prior_strides=strides, **SMALL)
 
 
+def test_a_guided_network_names_a_feature_that_is_no_whole_fraction(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 3, (3, 2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.first(x)
+
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, "Cropping", Cropping)
+    with pytest.raises(UserError, match=r"encoder: first has 126x127 px of an image of 128x128, no whole fraction"):
+        guided(network={"type": "Cropping"}, encoder=["first"] * 3, decoder=["first"] * 3, squeeze_factor=1)
+
+
 @pytest.mark.parametrize("strides", [(2, 4, 8), (1, 2, 8), (4, 4, 4), (1, 4, 16)])
 def test_the_discriminator_takes_features_of_other_strides(strides: tuple) -> None:
     net = CAFeatureDiscriminator(prior_channels=(16, 20, 24), prior_strides=strides, num_feat=4)

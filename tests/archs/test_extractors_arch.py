@@ -431,7 +431,7 @@ def test_a_timm_model_without_features(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def without(model: str, features_only: bool = False, **options: object) -> nn.Module:
         if features_only:
-            raise RuntimeError("features_only not implemented")
+            raise RuntimeError("\nfeatures_only not implemented\nfor this model")
         return whole
 
     monkeypatch.setattr(timm, "create_model", without)

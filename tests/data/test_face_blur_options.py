@@ -106,3 +106,7 @@ def test_the_noise_is_as_strong_as_the_option_says(dataset: Callable, sigma: flo
     pair = dataset(noise_sigma=sigma)[EpochIndex(0, 0)]
     noise = 255 * (pair["lq"] - pair["gt"])
     assert noise.std().item() == pytest.approx(sigma, rel=0.05)  # of 9,000 draws, which scatter by 0.8 %
+
+
+def test_the_blur_has_the_papers_sizes_unless_others_are_named() -> None:
+    assert FaceBlurDataset.Options.model_fields["kernel_sizes"].default == tuple(range(13, 28, 2))

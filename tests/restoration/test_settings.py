@@ -13,6 +13,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from kit import register
 from safetensors.torch import save_file
 
+from dfpg_plugin.checks import UserError
 from dfpg_plugin.media.pictures import Picture
 from dfpg_plugin.restoration import aligning, restorer
 from dfpg_plugin.restoration.aligning import FaceCutter
@@ -128,3 +129,11 @@ def test_a_doubtful_face_is_looked_at_again_in_a_square_of_the_size_asked_for(
     monkeypatch.setattr(restorer, "load_detector", lambda *_: detector)
     built(face_size=56).restore_picture(Picture(IMAGE))
     assert looked_at == [(150, 300, 3), (56, 56, 3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("passes", 1), ("threshold", -0.5), ("threshold", 0.9), ("face_size", 64), ("face_size", 256)]
+)
+def test_a_setting_below_its_default_is_as_idle_as_one_above(name: str, value: float) -> None:
+    with pytest.raises(UserError, match=rf"^{name}: has no effect with mode: aligned\. Remove one of them\.$"):
+        Settings(mode="aligned", **{name: value})
