@@ -85,6 +85,7 @@ setup(
         "opencv-python>=5",  # before, half a JPEG was read as a whole one
         "pyyaml",
         "pydantic>=2.7,<3",  # the options' schema
+        "typing_extensions",  # Self, which typing has from Python 3.11 on
         "facexlib",
         "safetensors",
         "h5py",  # Keras' weights, MATLAB's newer kernel files

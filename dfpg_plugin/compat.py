@@ -147,7 +147,7 @@ def allow_numpy_numbers() -> None:
     import torch
 
     if not _numpy_numbers_are_allowed():
-        number: Callable = np.float64().__reduce__()[0]  # type: ignore[assignment]
+        number: Callable = np.float64().__reduce__()[0]
         names = [(number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]  # of NumPy 1 and 2
         torch.serialization.add_safe_globals([*names, np.dtype, type(np.dtype(np.float64))])
 

@@ -92,18 +92,22 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
 
     Raises UserError, naming ``path``, if the file can't be written. ``path`` then keeps its former content.
     """
+    with write_errors_explained(path), new_file_beside(path) as (temporary, number):
+        with open(temporary, "wb", opener=lambda *_: os.dup(number)) as file:
+            yield file
+            file.flush()
+            os.fsync(number)
+        os.replace(temporary, path)
+
+
+@contextmanager
+def write_errors_explained(path: str | Path, then: str = "resume or try again") -> Iterator[None]:
+    """Turn an OSError into a UserError that names ``path``, the reason, and what to do ``then``, after making room."""
     try:
-        with new_file_beside(path) as (temporary, number):
-            with open(temporary, "wb", opener=lambda *_: os.dup(number)) as file:
-                yield file
-                file.flush()
-                os.fsync(number)
-            os.replace(temporary, path)
+        yield
     except OSError as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"{path}: can't be written ({reason}). Make room or free the folder, then resume or try again."
-        ) from error
+        reason = (error.strerror or str(error)).strip().split("\n")[0]
+        raise UserError(f"{path}: can't be written ({reason}). Make room or free the folder, then {then}.") from error
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from basicsr.utils import img2tensor
@@ -10,6 +9,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from pydantic import model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import Self
 
 from dfpg_plugin.checks import UserError, check_choice, check_folder
 from dfpg_plugin.data.images import list_images, read_image

@@ -1,9 +1,10 @@
 """The keys of :class:`FaceBlurDataset`."""
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import model_validator
+from typing_extensions import Self
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.kernels import BORACCHI_FOI, CHAKRABARTI

@@ -17,6 +17,7 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.degradation import blur
 from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.data.kernels import synthesise_kernels
+from dfpg_plugin.files import whole_file
 from dfpg_plugin.media.pictures import Picture, encode_picture
 from dfpg_plugin.media.reading import decode_picture
 from dfpg_plugin.restoration.faces import Colours, Face, crop, shrink, to_bgr, to_uint8
@@ -210,7 +211,8 @@ def _account(reports: Sequence[FaceReport], device: str) -> str:
 def _keep(folder: Path, result: Picture) -> str:
     """Write a result as PNG, with its depth, transparency and profile, for the download. Return the path."""
     path = Path(mkdtemp(dir=folder)) / "restored.png"
-    path.write_bytes(encode_picture(result, ".png"))
+    with whole_file(path) as file:
+        file.write(encode_picture(result, ".png"))
     return str(path)
 
 

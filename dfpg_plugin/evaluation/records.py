@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dfpg_plugin.checks import UserError, check_folder
-from dfpg_plugin.files import read_json, whole_file
+from dfpg_plugin.files import read_json, whole_file, write_errors_explained
 
 MANIFEST = "evaluation.json"
 FORMAT = 1  # of both files
@@ -62,15 +62,9 @@ def append_chunk(path: Path, chunk: int, records: Sequence[Record]) -> None:
     Raises UserError, naming the file, if the lines can't be written, or not all of them.
     """
     lines = _lines(chunk, records)
-    try:
-        with open(path, "ab", buffering=0) as file:
-            if file.write(lines) < len(lines):  # how a disk says that it has become full
-                raise OSError("no space is left on the disk")
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(
-            f"{path}: can't be written ({reason}). Make room or free it, then run the test again."
-        ) from error
+    with write_errors_explained(path, "run the test again"), open(path, "ab", buffering=0) as file:
+        if file.write(lines) < len(lines):  # how a disk says that it has become full
+            raise OSError("no space is left on the disk")
 
 
 def read_chunks(path: Path) -> Iterator[tuple[int, list[Record]]]:

@@ -5,11 +5,12 @@ import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
+from typing_extensions import Self
 
 from dfpg_plugin.checks import UserError, check_choice, check_file, check_folder
 from dfpg_plugin.data.images import list_images, read_image

@@ -4,11 +4,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
 
 import torch
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.registry import DATASET_REGISTRY
+from typing_extensions import Self
 
 from dfpg_plugin.checks import UserError, check_folder, close_names
 from dfpg_plugin.options import schema

@@ -5,10 +5,11 @@ data set of this package stand in its class ``Options``.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 from pydantic import Strict, model_validator
+from typing_extensions import Self
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.options.section import (

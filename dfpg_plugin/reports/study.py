@@ -20,7 +20,7 @@ from basicsr.utils import get_root_logger
 from dfpg_plugin.checks import UserError, check_file, make_folder
 from dfpg_plugin.evaluation.image_sources import BLURRED, SHARP
 from dfpg_plugin.evaluation.records import MANIFEST
-from dfpg_plugin.files import read_json, sha256_of
+from dfpg_plugin.files import read_json, sha256_of, write_errors_explained
 from dfpg_plugin.models.priors import sized_to_prior
 from dfpg_plugin.options.completing import output_root
 from dfpg_plugin.options.plugins import load_plugins
@@ -177,7 +177,7 @@ def _run_command(what: str, arguments: Sequence[str], log: Path, jobs: int) -> N
     get_root_logger().info(what)
     environment = {**os.environ, "OMP_NUM_THREADS": str(_cpus_each(jobs))}
     command = [sys.executable, "-m", "dfpg_cli.main", *arguments]
-    with log.open("w", encoding="utf-8") as output:
+    with write_errors_explained(log), log.open("w", encoding="utf-8") as output:
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     if done.returncode != 0:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]

@@ -1,5 +1,6 @@
 """Restore a video frame by frame through PyAV (FFmpeg). Sound, subtitles and metadata are copied."""
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 ANY_KIND = 0  # FFmpeg's number of a frame of no kind: the encoder decides which frames are key frames
 FILE = "file:"  # without this prefix, FFmpeg reads `a:b.mp4` as the protocol `a`
 MOST_REPORTS = 1000  # the most faces that a report lists, so memory does not grow with a video
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # numbers of the errors that a full disk or a quota raises
 MICROSECONDS = 1_000_000  # a second, in FFmpeg's unit for the duration of a file
 
 
@@ -79,6 +81,11 @@ def restore_video(restorer: DFPGRestorer, path: Path, output: Path) -> Film:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (av.FFmpegError, OSError, ValueError, IndexError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            reason = os.strerror(error.errno)
+            raise UserError(
+                f"{output}: can't be written ({reason}). Make room, then restore the video again."
+            ) from error
         raise UserError(f"{path}: not a video that can be read and written ({error}).") from error
 
 

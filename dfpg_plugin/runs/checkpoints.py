@@ -20,7 +20,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_time_str
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.files import load_pytorch, save_whole, sha256_of, whole_file
+from dfpg_plugin.files import load_pytorch, save_whole, sha256_of, whole_file, write_errors_explained
 from dfpg_plugin.models.resuming import TYPES, types_of
 from dfpg_plugin.runs.randomness import random_states
 
@@ -28,6 +28,7 @@ STAGING = ".saving"  # the folder for files that are not complete yet
 MODELS, STATES = "models", "training_states"
 CHECKSUM = re.compile(rf"([0-9a-f]{{64}})  ((?:{MODELS}|{STATES})/[\w.-]+)")
 LATEST = -1  # BasicSR's number for the networks at the end of a training; they have no state
+RESUME = "resume; earlier checkpoints are untouched"  # what to do after a failed save
 NEEDED = {"iter", "optimizers", "schedulers"}  # keys of a training state
 
 
@@ -93,7 +94,7 @@ def remove_old(folder: Path, keep: int) -> None:
 
     Raises UserError if a file can't be removed.
     """
-    with _write_errors_explained(folder):
+    with write_errors_explained(folder, RESUME):
         for current_iter in iterations_of(folder)[keep:]:
             for path in _files_of(folder, current_iter):
                 path.unlink(missing_ok=True)
@@ -110,7 +111,7 @@ def set_aside(folder: Path, current_iter: int) -> Path | None:
     if not later:
         return None
     aside = folder / f"abandoned_{get_time_str()}"
-    with _write_errors_explained(folder):
+    with write_errors_explained(folder, RESUME):
         for key in (MODELS, STATES):
             (aside / key).mkdir(parents=True, exist_ok=True)
         files = [path for iteration in later for path in _files_of(folder, iteration)]
@@ -167,7 +168,7 @@ def _is_complete(staging: Path) -> bool:
 
 def _make_empty(staging: Path) -> None:
     shutil.rmtree(staging, ignore_errors=True)
-    with _write_errors_explained(staging):
+    with write_errors_explained(staging, RESUME):
         for key in (MODELS, STATES):
             (staging / key).mkdir(parents=True)
 
@@ -227,7 +228,7 @@ def _move(staging: Path, folder: Path) -> None:
     """Move all files to their places: networks, state, checksums. A state in its place then has its networks."""
     order = sorted((staging / MODELS).glob("*"))
     order += sorted((staging / STATES).glob("*"), key=lambda path: path.suffix == ".sha256")
-    with _write_errors_explained(folder):
+    with write_errors_explained(folder, RESUME):
         for path in order:
             _flush(path)
         for path in order:
@@ -246,14 +247,3 @@ def _flush(path: Path) -> None:
             os.fsync(number)
     finally:
         os.close(number)
-
-
-@contextmanager
-def _write_errors_explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{path}: can't be written ({error.strerror}). Make room or free the folder, then resume; "
-            "earlier checkpoints are untouched."
-        ) from error

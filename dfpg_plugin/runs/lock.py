@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dfpg_plugin.checks import UserError, make_folder
+from dfpg_plugin.files import write_errors_explained
 
 
 @contextmanager
@@ -18,10 +19,8 @@ def locked(folder: Path) -> Iterator[None]:
     """
     make_folder("path", folder.parent)
     file = folder.parent / f".{folder.name}.lock"
-    try:
+    with write_errors_explained(folder.parent, "start again, or elsewhere"):
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise UserError(f"{folder.parent}: can't be written ({error.strerror}). Free it or start elsewhere.") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

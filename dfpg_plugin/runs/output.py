@@ -14,7 +14,7 @@ from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.options import dict2str
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.files import whole_file
+from dfpg_plugin.files import whole_file, write_errors_explained
 from dfpg_plugin.options.completing import RunOptions
 from dfpg_plugin.options.curves import has_curves
 from dfpg_plugin.runs.checkpoints import finish_killed_save
@@ -99,27 +99,18 @@ def prepare_output(options: RunOptions, open_log: Callable[[Path], None], new: b
     """
     if options.rank != 0:
         return
-    try:
-        _write_output(options, open_log, new)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(
-            f"{options.folder}: can't be written ({reason}). Make room or free it, then start again."
-        ) from error
-    logger = get_root_logger()
-    logger.info(get_env_info())
-    logger.info(dict2str(options.plain))
-
-
-def _write_output(options: RunOptions, open_log: Callable[[Path], None], new: bool) -> None:
     opt = options.plain
     kind = "train" if opt["is_train"] else "test"
-    if new:
-        folders = {key: path for key, path in opt["path"].items() if key in FOLDERS}
-        make_exp_dirs({"is_train": opt["is_train"], "path": folders})
-        if opt["is_train"] and has_curves(opt):
-            mkdir_and_rename(str(Path(opt["root_path"]) / "tb_logger" / opt["name"]))
     header = f"# GENERATE TIME: {time.asctime()}\n# CMD:\n# {' '.join(sys.argv)}\n\n"  # as BasicSR does
-    with whole_file(options.folder / options.file.path.name) as copy:
-        copy.write((header + options.file.text).encode())
-    open_log(options.folder / f"{kind}_{opt['name']}_{get_time_str()}.log")
+    with write_errors_explained(options.folder, "start again"):
+        if new:
+            folders = {key: path for key, path in opt["path"].items() if key in FOLDERS}
+            make_exp_dirs({"is_train": opt["is_train"], "path": folders})
+            if opt["is_train"] and has_curves(opt):
+                mkdir_and_rename(str(Path(opt["root_path"]) / "tb_logger" / opt["name"]))
+        with whole_file(options.folder / options.file.path.name) as copy:
+            copy.write((header + options.file.text).encode())
+        open_log(options.folder / f"{kind}_{opt['name']}_{get_time_str()}.log")
+    logger = get_root_logger()
+    logger.info(get_env_info())
+    logger.info(dict2str(opt))
