@@ -111,10 +111,7 @@ class Section(BaseModel):
         """Return the type of a key, or None if the section does not define the key."""
         if key in cls.model_fields:
             return cls.model_fields[key].annotation
-        for form, (kind, _) in cls.FORMS.items():
-            if fnmatchcase(key, form):
-                return kind
-        return None
+        return next((kind for form, (kind, _) in cls.FORMS.items() if fnmatchcase(key, form)), None)
 
     @classmethod
     def known_to(cls, component: type | None) -> set[str]:
