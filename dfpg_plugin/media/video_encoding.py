@@ -14,6 +14,7 @@ from dfpg_plugin.media.video_frames import (
     matrix_of,
     orientation_of,
     range_of,
+    side_data_of,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def choose_encoding(video: "av.VideoStream", first: "av.VideoFrame", suffix: str
     encoder, pixel_format, notes = _choose_format(video, first, _encoders(video, first, suffix))
     orientation = orientation_of(display_matrix(first))
     layout = Layout(first.width, first.height, pixel_format, matrix_of(first), range_of(first), orientation)
-    carried = {data.type.name: bytes(data) for data in first.side_data}
+    carried = side_data_of(first)
     options = {**QUALITY, **_parameters(encoder, carried)}
     notes += [f"{what} is left out" for name, what in LOST.items() if name in carried]
     if encoder not in (H264, HEVC) and carried.keys() & {MASTERING, LIGHT}:

@@ -108,12 +108,19 @@ def matrix_of(frame: "av.VideoFrame") -> int:
     return MATRICES[number]
 
 
+def side_data_of(frame: "av.VideoFrame") -> dict[str, bytes]:
+    """Return a frame's side data by FFmpeg's names, such as ``DISPLAYMATRIX``."""
+    found = {}
+    for part in frame.side_data:
+        data = part if hasattr(part, "type") else frame.side_data[part]  # up to PyAV 18 the data, then their types
+        found[data.type.name] = bytes(data)
+    return found
+
+
 def display_matrix(frame: "av.VideoFrame") -> tuple[int, ...] | None:
     """Return the nine numbers that turn a frame upright; None if it has no display matrix."""
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            return struct.unpack("=9i", bytes(data))
-    return None
+    content = side_data_of(frame).get("DISPLAYMATRIX")
+    return None if content is None else struct.unpack("=9i", content)
 
 
 def orientation_of(matrix: tuple[int, ...] | None) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
+from math import ceil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def _frame_time(film: "av.VideoStream") -> Fraction:
 
 
 def _ticks(seconds: Fraction, time_base: Fraction) -> int:
-    return -int(-seconds // time_base)  # rounded up
+    return ceil(seconds / time_base)
 
 
 def _listed(words: list[str]) -> str:
