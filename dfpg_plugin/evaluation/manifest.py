@@ -122,10 +122,10 @@ def _describe_method(opt: Options, plan: Plan) -> dict:
     }
 
 
-def _digest_of_files(plan: SetPlan) -> str:
+def _digest_of_files(set_plan: SetPlan) -> str:
     """Return a digest of the names, sizes and times of all files that are read: the set's, and a folder's images."""
     digest = hashlib.sha256()
-    for file in sorted([*plan.files, *plan.source.files]):
+    for file in sorted([*set_plan.files, *set_plan.source.files]):
         size_and_time = None
         if os.path.exists(file):
             facts = os.stat(file)

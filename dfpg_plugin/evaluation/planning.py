@@ -1,4 +1,7 @@
-"""Plan an evaluation: which images of which test sets are measured, and by which metrics. Nothing is written."""
+"""Plan an evaluation: which images of which test sets are measured, and by which metrics.
+
+Nothing is written. Folders are listed; of a verification's photographs the faces are embedded.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,7 +25,7 @@ from dfpg_plugin.evaluation.image_sources import (
     SharpFaces,
 )
 from dfpg_plugin.evaluation.records import set_file
-from dfpg_plugin.evaluation.set_metrics import Partners, SetOptions, VerificationOptions, read_set_metrics
+from dfpg_plugin.evaluation.set_metrics import Partners, SetOptions, VerificationOptions
 from dfpg_plugin.options.reading import Options
 
 
@@ -57,12 +60,13 @@ class Chunk:
     indices: tuple[int, ...]
 
 
-def plan_evaluation(opt: Options, images: str, datasets: Sequence[Dataset]) -> Plan:
+def plan_evaluation(
+    opt: Options, images: str, datasets: Sequence[Dataset], set_metrics: Mapping[str, SetOptions]
+) -> Plan:
     """Plan the evaluation of data sets. Raises UserError if sets, metrics and images do not fit together."""
-    set_metrics = read_set_metrics(opt["val"].get("set_metrics") or {}, opt["val"].get("metrics") or {})
+    _check_file_names([dataset.opt["name"] for dataset in datasets])  # type: ignore[attr-defined]
     restoring = RestoringModel(opt) if images == RESTORED else None
     sets = tuple(_plan_set(dataset, images, restoring, set_metrics) for dataset in datasets)
-    _check_file_names([plan.name for plan in sets])
     return Plan(images, sets, set_metrics, restoring)
 
 
@@ -72,8 +76,8 @@ def plan_chunks(sets: Sequence[SetPlan], done: Sequence[set[int]], batch_size: i
     The images of a chunk do not depend on where an evaluation was stopped. So the numbers do not depend on that either.
     """
     left = []
-    for set_number, (plan, finished) in enumerate(zip(sets, done, strict=True)):
-        count = len(plan.dataset)  # type: ignore[arg-type]
+    for set_number, (set_plan, finished) in enumerate(zip(sets, done, strict=True)):
+        count = len(set_plan.dataset)  # type: ignore[arg-type]
         for number, first in enumerate(range(0, count, batch_size)):
             if number not in finished:
                 indices = range(first, min(first + batch_size, count))

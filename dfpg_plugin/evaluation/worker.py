@@ -40,17 +40,17 @@ class MeasuredChunks(Dataset):
     def __getitem__(self, position: int) -> tuple[Chunk, list[Record]]:
         """Measure a chunk. Raises UserError, naming the file, if an image of the test set can't be read."""
         chunk = self.chunks[position]
-        plan = self.sets[chunk.set_number]
-        batch = Batch.read(plan.dataset, chunk.indices)
-        images = [_of_right_size(*pair) for pair in zip(plan.source.images(batch), batch.sharp, strict=True)]
+        set_plan = self.sets[chunk.set_number]
+        batch = Batch.read(set_plan.dataset, chunk.indices)
+        images = [_of_right_size(*pair) for pair in zip(set_plan.source.images(batch), batch.sharp, strict=True)]
         values = iter(self._values(images, batch.sharp))
         records = []
-        for record, image in zip(_unmeasured(plan, chunk, batch), images, strict=True):
+        for record, image in zip(_unmeasured(set_plan, chunk, batch), images, strict=True):
             if isinstance(image, str):
                 records.append(replace(record, problem=image))
                 continue
-            detections, pairs = self._faces(plan, record, image)
-            picture = self._save(plan, record.name, image)
+            detections, pairs = self._faces(set_plan, record, image)
+            picture = self._save(set_plan, record.name, image)
             records.append(replace(record, values={**next(values), **detections}, pairs=pairs, picture=picture))
         return chunk, records
 
@@ -64,7 +64,7 @@ class MeasuredChunks(Dataset):
         return [{key: column[i] for key, column in columns.items()} for i in range(len(good))]
 
     def _faces(
-        self, plan: SetPlan, record: Record, image: Image
+        self, set_plan: SetPlan, record: Record, image: Image
     ) -> tuple[dict[str, float | None], dict[str, list[PairDistance]]]:
         """Return whether a face is found, and its distances to the photographs, for every set metric."""
         values: dict[str, float | None] = {}
@@ -80,22 +80,22 @@ class MeasuredChunks(Dataset):
                 seen[which] = (faces, recogniser.embed(image, faces[0]) if is_needed else None)
             faces, embedding = seen[which]
             if isinstance(options, VerificationOptions):
-                pairs[key] = plan.partners[key].distances(record.name, record.gt, embedding)
+                pairs[key] = set_plan.partners[key].distances(record.name, record.gt, embedding)
             else:
                 values[key] = float(bool(faces))
         return values, pairs
 
-    def _save(self, plan: SetPlan, name: str, image: Image) -> str | None:
+    def _save(self, set_plan: SetPlan, name: str, image: Image) -> str | None:
         """Save under the name that BasicSR gives, if ``val.save_img`` asks for it; return the path."""
         if not self.opt["val"]["save_img"]:
             return None
         suffix = self.opt["val"]["suffix"] or self.opt["name"]
-        path = Path(self.opt["path"]["visualization"], plan.name, f"{name}_{suffix}.png")
+        path = Path(self.opt["path"]["visualization"], set_plan.name, f"{name}_{suffix}.png")
         write_png(path, image)
         return str(path.relative_to(self.opt["path"]["results_root"]))
 
 
-def _unmeasured(plan: SetPlan, chunk: Chunk, batch: Batch) -> list[Record]:
+def _unmeasured(set_plan: SetPlan, chunk: Chunk, batch: Batch) -> list[Record]:
     """Return the records of a chunk's images, without values."""
     records = []
     for i, sample in enumerate(batch.samples):
@@ -104,7 +104,7 @@ def _unmeasured(plan: SetPlan, chunk: Chunk, batch: Batch) -> list[Record]:
         record = Record(
             index=chunk.indices[i],
             name=batch.names[i],
-            gt=_below(gt_path, plan.gt_root),
+            gt=_below(gt_path, set_plan.gt_root),
             size=None if parsed is None else parsed.size,
             pixels=_digest(batch.blurred[i], batch.sharp[i]),
             lq_path=str(sample["lq_path"]),

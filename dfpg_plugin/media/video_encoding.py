@@ -3,6 +3,7 @@
 import os
 import struct
 from dataclasses import dataclass, field
+from enum import IntFlag
 from typing import TYPE_CHECKING
 
 from dfpg_plugin.media.video_frames import (
@@ -35,6 +36,16 @@ LOST = {  # side data of a frame, by FFmpeg's names, that no encoder here writes
     "ICC_PROFILE": "the colour profile",
 }
 MASTERING, LIGHT = "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"
+
+
+class Loss(IntFlag):
+    """What a change of the pixel format loses: FFmpeg's ``FF_LOSS_*`` (libavutil/pixdesc.h)."""
+
+    RESOLUTION = 1
+    DEPTH = 2
+    COLORSPACE = 4
+    ALPHA = 8
+    CHROMA = 32
 
 
 @dataclass(frozen=True)
@@ -107,26 +118,27 @@ def _choose_format(
     video: "av.VideoStream", first: "av.VideoFrame", encoders: tuple[str, ...]
 ) -> tuple[str, str, list[str]]:
     """Return the encoder that loses least (the first one of equals), its pixel format, and notes on the losses."""
-    from av.codec.codec import PixFmtLoss, find_best_pix_fmt_of_list
+    from av.codec.codec import find_best_pix_fmt_of_list
 
     given, has_alpha = first.format.name, _has_alpha(video, first)
     candidates = []
     for encoder in encoders:
-        best, loss = find_best_pix_fmt_of_list(_formats(encoder, first), given, has_alpha=has_alpha)
+        best, flags = find_best_pix_fmt_of_list(_formats(encoder, first), given, has_alpha=has_alpha)
+        loss = int(flags)  # PyAV 17 gives a number, later versions a flag of their own
         if best is None:
             continue
-        num_losses = (int(loss) & ~int(PixFmtLoss.ALPHA)).bit_count()  # no encoder here writes transparency
-        bits = _bits(best.name) if loss & PixFmtLoss.DEPTH else 0
+        num_losses = (loss & ~Loss.ALPHA).bit_count()  # no encoder here writes transparency
+        bits = _bits(best.name) if loss & Loss.DEPTH else 0
         candidates.append((num_losses, -bits, encoder, best.name, loss))
     _, _, encoder, chosen, loss = min(candidates, key=lambda candidate: candidate[:2])
     notes = []
     if has_alpha:
         notes.append(f"transparency is left out: {encoder} writes none")
     descriptions = {
-        PixFmtLoss.DEPTH: f"{first.format.components[0].bits} bits become {_bits(chosen)}",
-        PixFmtLoss.RESOLUTION: "its colours become coarser",
-        PixFmtLoss.CHROMA: "its colours become coarser",
-        PixFmtLoss.COLORSPACE: "its colours are rounded",
+        Loss.DEPTH: f"{first.format.components[0].bits} bits become {_bits(chosen)}",
+        Loss.RESOLUTION: "its colours become coarser",
+        Loss.CHROMA: "its colours become coarser",
+        Loss.COLORSPACE: "its colours are rounded",
     }
     lost = sorted({text for kind, text in descriptions.items() if loss & kind})
     if lost:

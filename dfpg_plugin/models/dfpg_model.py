@@ -89,7 +89,7 @@ class DFPGModel(MendedModel):
         return None if self.prior is None else self.prior.net
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """Update D, then G (section 4.1). Raises AstrayError, or NonFiniteLossError before it changes a weight."""
+        """Update D, then G (section 4.1). Raises NonFiniteLossError before the update it is about, or AstrayError."""
         self.check.begin(current_iter)
         parts = self.captured.begin(self.lq, self.gt, self.acceleration.accumulate)
         log: Losses = {}

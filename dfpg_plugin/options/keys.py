@@ -73,9 +73,11 @@ def warn_of_idle_keys(opt: Options, file: OptionFile) -> None:
 
 
 def _without_effect(datasets: Mapping) -> Iterator[str]:
-    """Yield a line for every value that BasicSR's loaders ignore, unless the source of the data set has the key."""
+    """Yield a line for every value that BasicSR's loaders ignore, unless a data set of another package may read it."""
     for name, options in datasets.items():
-        read = keys_read_by(find(DATASET_REGISTRY, options.get("type"))) or ()
+        dataset = find(DATASET_REGISTRY, options.get("type"))
+        is_ours = getattr(dataset, "__module__", "").startswith(f"{__name__.split('.')[0]}.")
+        read = () if is_ours else keys_read_by(dataset) or ()
         path = f"datasets:{name}"
         if name.split("_")[0] != "train":
             for key in (key for key in KEYS_OF_TRAINING if options.get(key) and key not in read):

@@ -69,7 +69,8 @@ class NonFinite(Section):
     """What a training does about a step whose losses or gradients are not finite."""
 
     action: Annotated[Literal["stop", "skip"], Expected("stop or skip")] = Key(
-        STOP, "`stop` ends the training. `skip` leaves the weights as they are and goes on with the next batch."
+        STOP,
+        "`stop` ends the training. `skip` leaves out that update of G or D, and goes on with the next batch.",
     )
     limit: From0 = Key(10, "How many batches may be skipped from a start of the training to its end.")
 

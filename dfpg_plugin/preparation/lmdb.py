@@ -1,5 +1,6 @@
 """`basicsr prepare lmdb`: write a folder of images as one LMDB in BasicSR's layout."""
 
+import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -55,7 +56,7 @@ def write_lmdb(source: Path, target: Path, *, compress_level: int = 1) -> int:
                     "remove them and run this again: the others are kept."
                 )
             _finish(env, partial, files, compress_level)
-        partial.rename(target)
+        os.rename(partial, target)
     except (lmdb.Error, OSError) as error:
         raise UserError(
             f"{target}: can't be written, in {partial.name} ({error}). Make room or free the folder, then run this "

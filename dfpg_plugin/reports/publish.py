@@ -51,12 +51,12 @@ def publish(report: Report, folder: Path, choice: PictureChoice) -> list[Path]:
     pages[JSON] = json.dumps(facts, indent=1, allow_nan=False) + "\n"
     earlier_files = read_json(folder / JSON).get("files", []) if (folder / JSON).exists() else []
     contents |= {file: text.encode("utf-8", "surrogateescape") for file, text in pages.items()}
-    for file, content in contents.items():
-        with whole_file(folder / file) as output:
-            output.write(content)
     # an earlier report with more metrics, for example, has more pictures
     for file in {Path(str(name)).name for name in earlier_files} - contents.keys():
         _remove(folder / file)
+    for file, content in contents.items():
+        with whole_file(folder / file) as output:
+            output.write(content)
     return [folder / file for file in contents]
 
 

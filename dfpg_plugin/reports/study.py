@@ -177,7 +177,9 @@ def _run_command(what: str, arguments: Sequence[str], log: Path, jobs: int) -> N
     get_root_logger().info(what)
     environment = {**os.environ, "OMP_NUM_THREADS": str(_cpus_each(jobs))}
     command = [sys.executable, "-m", "dfpg_cli.main", *arguments]
-    with write_errors_explained(log), log.open("w", encoding="utf-8") as output:
+    with write_errors_explained(log):
+        output = log.open("w", encoding="utf-8")
+    with output:
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     if done.returncode != 0:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.files import new_file_beside
+from dfpg_plugin.files import new_file_beside, write_errors_explained
 from dfpg_plugin.media.video_encoding import Encoding, add_film, choose_encoding
 from dfpg_plugin.media.video_streams import container_options, copied_metadata, copy_streams, lost_metadata, main_film
 from dfpg_plugin.media.video_times import Times
@@ -70,23 +70,20 @@ def restore_video(restorer: DFPGRestorer, path: Path, output: Path) -> Film:
         raise UserError(f"{path}: videos need PyAV. Run: pip install av")
     import av
 
-    try:
-        with new_file_beside(output, output.suffix) as (temporary, number):
+    with write_errors_explained(output), new_file_beside(output, output.suffix) as (temporary, number):
+        try:
             film = _restore_into(restorer, path, temporary)
-            os.fsync(number)
-            os.replace(temporary, output)
-        if path.suffix.lower() != output.suffix:
-            film.notes.append(f"{path.suffix or 'a file without a suffix'} is written as {output.suffix}")
-        return film
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except (av.FFmpegError, OSError, ValueError, IndexError) as error:
-        if isinstance(error, OSError) and error.errno in FULL:
-            reason = os.strerror(error.errno)
-            raise UserError(
-                f"{output}: can't be written ({reason}). Make room, then restore the video again."
-            ) from error
-        raise UserError(f"{path}: not a video that can be read and written ({error}).") from error
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        except (av.FFmpegError, OSError, ValueError, IndexError) as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise
+            raise UserError(f"{path}: not a video that can be read and written ({error}).") from error
+        os.fsync(number)
+        os.replace(temporary, output)
+    if path.suffix.lower() != output.suffix:
+        film.notes.append(f"{path.suffix or 'a file without a suffix'} is written as {output.suffix}")
+    return film
 
 
 def _restore_into(restorer: DFPGRestorer, path: Path, output: Path) -> Film:

@@ -25,9 +25,10 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            number = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+            holder = f"process {number}" if number else "another process"
             raise UserError(
-                f"{folder} is being written by process {holder}. Wait for it or stop it, or set another name."
+                f"{folder} is being written by {holder}. Wait for it or stop it, or set another name."
             ) from error
         with suppress(OSError):  # a full disk takes no number; the lock holds without it
             os.ftruncate(descriptor, 0)

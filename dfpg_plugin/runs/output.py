@@ -102,12 +102,14 @@ def prepare_output(options: RunOptions, open_log: Callable[[Path], None], new: b
     opt = options.plain
     kind = "train" if opt["is_train"] else "test"
     header = f"# GENERATE TIME: {time.asctime()}\n# CMD:\n# {' '.join(sys.argv)}\n\n"  # as BasicSR does
+    if new and opt["is_train"] and has_curves(opt):
+        curves = Path(opt["root_path"]) / "tb_logger" / opt["name"]
+        with write_errors_explained(curves, "start again"):
+            mkdir_and_rename(str(curves))
     with write_errors_explained(options.folder, "start again"):
         if new:
             folders = {key: path for key, path in opt["path"].items() if key in FOLDERS}
             make_exp_dirs({"is_train": opt["is_train"], "path": folders})
-            if opt["is_train"] and has_curves(opt):
-                mkdir_and_rename(str(Path(opt["root_path"]) / "tb_logger" / opt["name"]))
         with whole_file(options.folder / options.file.path.name) as copy:
             copy.write((header + options.file.text).encode())
         open_log(options.folder / f"{kind}_{opt['name']}_{get_time_str()}.log")

@@ -345,14 +345,12 @@ def test_an_order_that_is_asked_for_and_never_kept_is_told(
     assert warnings_of(opt, tmp_path, monkeypatch) == [message] * lines
 
 
+@pytest.mark.parametrize("kind", ["PairedImageDataset", "FaceBlurDataset", "FacePairDataset", "FaceDeblurTestDataset"])
 def test_keys_by_which_only_training_images_are_loaded_are_told_elsewhere(
-    demo_options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo_options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     loading = {"batch_size_per_gpu": 4, "num_worker_per_gpu": 2, "persistent_workers": True, "dataset_enlarge_ratio": 3}
-    (tmp_path / "gt").mkdir()
-    folders = {"dataroot_gt": str(tmp_path / "gt"), "dataroot_lq": str(tmp_path / "gt")}
-    pairs = {"type": "PairedImageDataset", "io_backend": {"type": "disk"}, **folders}
-    demo_options["datasets"]["val_2"] = {**pairs, **loading}
+    demo_options["datasets"]["val_2"] = {"type": kind, **loading}
     demo_options["datasets"]["train"].update(loading)
     opt = complete(demo_options, Arguments("t.yml"), tmp_path, is_train=True)
     assert sorted(warnings_of(opt, tmp_path, monkeypatch)) == [

@@ -23,7 +23,7 @@ def test_a_second_holder_is_refused_and_the_first_named(tmp_path: Path) -> None:
 
 def test_a_full_disk_takes_no_number_but_the_lock_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_at(monkeypatch, "pwrite")
-    refused = pytest.raises(UserError, match=r"run is being written by process unknown\.")
+    refused = pytest.raises(UserError, match=r"run is being written by another process\.")
     with locked(tmp_path / "run"), refused, locked(tmp_path / "run"):
         pass
     fail_at(monkeypatch, "open")
