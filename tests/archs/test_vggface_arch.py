@@ -127,7 +127,9 @@ def test_random_weights_are_always_the_same_and_leave_the_seed_alone() -> None:
     first = VGGFaceFeatureExtractor(weights="random").state_dict()
     after = torch.rand(1)
     torch.manual_seed(2)
-    second = VGGFaceFeatureExtractor(weights="".join(["ran", "dom"])).state_dict()  # not the literal, as from YAML
+    net = VGGFaceFeatureExtractor(weights="".join(["ran", "dom"]))  # not the literal, as from YAML
+    assert net.source == "random"
+    second = net.state_dict()
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert not torch.equal(after, torch.rand(1))
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from basicsr.models.base_model import BaseModel
+from basicsr.models.sr_model import SRModel
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 from torch.nn import functional as F
@@ -12,6 +14,7 @@ from two_processes import in_two_processes
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.mended_model import MendedModel
+from dfpg_plugin.speed.acceleration import Acceleration
 
 
 class BufferedNet(nn.Module):
@@ -418,3 +421,31 @@ def test_the_best_generator_is_kept_by_the_first_metric(tmp_path: Path) -> None:
         resumed.net_g.up.bias.fill_(7.0)
     resumed.nondist_validation(Loader(pairs), 4, None, False)
     assert torch.load(best, weights_only=True)["params"]["up.bias"][0] == 0
+
+
+@pytest.mark.parametrize(("num_gpu", "flushed"), [(0, [True]), (1, [])])
+def test_denormal_numbers_are_zero_on_cpus_alone(monkeypatch: pytest.MonkeyPatch, num_gpu: int, flushed: list) -> None:
+    class Built(Exception):  # noqa: N818
+        pass
+
+    def build_model(self: SRModel, opt: dict) -> None:
+        raise Built
+
+    calls: list[bool] = []
+    monkeypatch.setattr(torch, "set_flush_denormal", calls.append)
+    monkeypatch.setattr(SRModel, "__init__", build_model)
+    with pytest.raises(Built):
+        MendedModel({"num_gpu": num_gpu})
+    assert calls == flushed
+
+
+def test_several_processes_on_another_device_than_cpus_are_left_to_basicsr(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MendedModel.__new__(MendedModel)
+    model.opt, model.device, model.acceleration = (
+        {"dist": True, "num_gpu": 1},
+        torch.device("meta"),
+        Acceleration.read({}),
+    )
+    monkeypatch.setattr(BaseModel, "model_to_device", lambda self, net: ("by BasicSR", net))
+    by, net = model.model_to_device(torch.nn.Conv2d(3, 3, 1))
+    assert (by, net.weight.device.type) == ("by BasicSR", "meta")
