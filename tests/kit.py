@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import pathlib
 import resource
 import signal
 from collections.abc import Iterator
@@ -72,6 +73,9 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, step: str, number: int = 0) -> None
         return work(*args, **kwargs)
 
     monkeypatch.setattr(os, step, failing)
+    accessor = getattr(pathlib, "_NormalAccessor", None)  # Python 3.10's paths keep the functions of os
+    if accessor is not None and hasattr(accessor, step):
+        monkeypatch.setattr(accessor, step, staticmethod(failing))
 
 
 def identity(file: Path | int) -> tuple[int, int]:
