@@ -129,6 +129,7 @@ def gfpgan_file(tmp_path: Path) -> Path:
     return write_yaml(tmp_path / "gfpgan.yml", gfpgan_options())
 
 
+@pytest.mark.slow
 def test_gfpgan_is_trained_resumed_tested_and_reported(basicsr: Callable, tmp_path: Path, gfpgan_file: Path) -> None:
     train = f"train -opt gfpgan.yml --force_yml {SMALL_GFPGAN}"
     options = gfpgan_options()
