@@ -22,7 +22,7 @@ def test_the_site_builds_strictly_and_fetches_nothing_from_outside(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     pages = {page.name: page.read_text(encoding="utf-8") for page in (tmp_path / "site").glob("*.html")}
     assert {name: found for name, text in pages.items() if (found := FETCHED.findall(text))} == {}
-    for flag in ("--skip-existing", "--auto_resume", "--kernel-range", "--json-schema", "as debug_&#60;name&gt;"):
+    for flag in ("--skip-existing", "--auto_resume", "--kernel-range", "--json-schema", "the run debug_&#60;name&gt;"):
         assert flag in pages["commands.html"]
     assert "Restores faces with any registered network" in pages["python_reference.html"]
     assert (tmp_path / "site/source/options/train_dfpg_lfw.yml").read_bytes() == (
