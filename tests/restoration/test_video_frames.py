@@ -1,5 +1,7 @@
 """A frame as a photograph and back, by the definitions of H.273: matrices, ranges and depths."""
 
+from types import SimpleNamespace
+
 import av
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from numpy.typing import NDArray
 from restoration.test_video import numbers
 
 from dfpg_plugin.media.pictures import Picture
-from dfpg_plugin.media.video_frames import FULL, LIMITED, Layout, matrix_of, range_of
+from dfpg_plugin.media.video_frames import FULL, LIMITED, Layout, display_matrix, matrix_of, range_of, side_data_of
 
 # H.273's number of a matrix: the shares of red and blue in the lightness
 SHARES = {1: (0.2126, 0.0722), 2: (0.299, 0.114), 4: (0.3, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114),
@@ -46,3 +48,33 @@ def test_colours_are_seen_and_changed_by_the_matrix_and_the_range_of_the_film(
     for plane in range(3):
         change = numbers(frame, plane) - before[plane]
         assert np.abs(change - (redder_numbers[plane] - old_numbers[plane])).max() < 2 ** (bits - 8) * 1.5
+
+
+class Data:
+    """A part of a frame's side data, as PyAV gives it."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        self.type, self.content = SimpleNamespace(name=name), content
+
+    def __bytes__(self) -> bytes:
+        return self.content
+
+
+@pytest.mark.parametrize("gives_types", [False, True])  # up to PyAV 18 a loop gives the data, then their types
+def test_side_data_are_read_as_each_pyav_gives_them(gives_types: bool) -> None:
+    matrix = np.array([0, 1, 0, -1, 0, 0, 0, 0, 1], "<i4")
+    parts = [Data("SEI_UNREGISTERED", b"x264"), Data("DISPLAYMATRIX", matrix.tobytes())]
+
+    class Types(dict):
+        def __init__(self) -> None:
+            super().__init__({id(part.type): part for part in parts})
+
+        def __iter__(self):
+            return iter([part.type for part in parts])
+
+        def __getitem__(self, kind: object) -> Data:
+            return super().__getitem__(id(kind))
+
+    frame = SimpleNamespace(side_data=Types() if gives_types else parts)
+    assert side_data_of(frame) == {"SEI_UNREGISTERED": b"x264", "DISPLAYMATRIX": matrix.tobytes()}
+    assert display_matrix(frame) == tuple(matrix)
