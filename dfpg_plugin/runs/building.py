@@ -13,7 +13,8 @@ from dfpg_plugin.checks import UserError, where_raised
 from dfpg_plugin.options.reading import Options
 from dfpg_plugin.runs.metric_trials import check_metrics
 
-# errors that components raise for arguments, files and states that they do not accept; NotImplementedError is one, too
+# errors that components raise for arguments, files and states that they do not accept; NotImplementedError, which
+# BasicSR's unfinished parts raise, is a RuntimeError
 REFUSALS = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError),
     *(RuntimeError, TypeError, ValueError),
