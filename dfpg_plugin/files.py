@@ -10,14 +10,17 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dfpg_plugin.checks import UserError
 
+SHIPPED = Path(str(resources.files("dfpg_plugin"))) / "weights" / "dfpgnet_lfw.safetensors"  # the package's own network
 CONTAINERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")  # keys for the weights in a file
 # the name of a file that is being written, such as .net_g_8.0a1b2c3d.dfpg-tmp
 UNFINISHED = re.compile(r"\..{0,50}\.[0-9a-f]{8}\.dfpg-tmp(\.\w+)?", re.DOTALL)
@@ -41,6 +44,20 @@ def load_pytorch(path: str | Path) -> object:
         raise UserError(f"{path} is not a readable PyTorch file ({type(error).__name__}: {reason}).") from error
 
 
+def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return a file's tensors and metadata. Raises UserError, naming the file, if the file can't be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}).") from error
+
+
+def is_safetensors(path: str | Path) -> bool:
+    """Return whether a file's name says that its format is safetensors."""
+    return Path(path).suffix == ".safetensors"
+
+
 def state_dict_of(path: str | Path, content: object) -> dict[str, Tensor]:
     """Return ``content`` as names and tensors. Raises UserError, saying what was found, for any other content."""
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
@@ -54,10 +71,11 @@ def state_dict_of(path: str | Path, content: object) -> dict[str, Tensor]:
 def load_weights(path: str | Path, keys: Sequence[str | None]) -> tuple[dict[str, Tensor], str | None]:
     """Return the weights under the first of ``keys`` that a PyTorch file has, and that key.
 
-    Without such a key, return the whole file as weights, and None. Raises UserError, naming the file, if the file holds
+    Without such a key, return the whole file as weights, and None. So is a file read whose name ends in .safetensors.
+    Raises UserError, naming the file, if the file holds
     no weights, or weights that are not finite real numbers.
     """
-    content, found = load_pytorch(path), None
+    content, found = read_safetensors(path)[0] if is_safetensors(path) else load_pytorch(path), None
     if isinstance(content, Mapping):
         found = next((key for key in keys if key is not None and isinstance(content.get(key), Mapping)), None)
         if found is not None:

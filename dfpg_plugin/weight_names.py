@@ -10,6 +10,8 @@ from dfpg_plugin.checks import UserError
 # attributes that hold a network: in DDP and AveragedModel (module), in Lightning's modules and in other trainings
 WRAPPERS = ("module", "model", "net_g", "net_d", "netG", "netD", "generator", "discriminator", "net", "network")
 INSERTED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # names that torch adds at any depth
+CHANNEL_ATTENTION = "channel_attention."  # the beginning of the names of these weights in a discriminator
+EXPORTED_ATTENTION = "network_d."  # the same in a file of `basicsr export`, beside the generator's weights
 SHOWN = 3  # names in a message
 
 
@@ -33,6 +35,23 @@ def load_into(net: nn.Module, state: Mapping[str, Tensor], source: object, stric
         return list(net.load_state_dict(dict(state), strict=strict).missing_keys)
     except RuntimeError as error:
         raise UserError(describe_misfit(net, state, source, str(error))) from error
+
+
+def of_exported_file(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return those of a file's weights that may belong to ``net``, if ``basicsr export`` wrote the file.
+
+    Such a file holds a generator's weights, and may hold the channel attention of the discriminator as well, named
+    ``network_d.*``. A network with channel attention gets the attention, under the names that a training has for it.
+    Any other network gets the rest. The weights of any other file are returned as they are.
+    """
+    attention = {
+        CHANNEL_ATTENTION + name.removeprefix(EXPORTED_ATTENTION): value
+        for name, value in state.items()
+        if name.startswith(EXPORTED_ATTENTION)
+    }
+    if attention.keys() & net.state_dict().keys():
+        return attention
+    return {name: value for name, value in state.items() if not name.startswith(EXPORTED_ATTENTION)}
 
 
 def with_fitting_names(net: nn.Module, state: Mapping[str, Tensor], source: object) -> dict[str, Tensor]:

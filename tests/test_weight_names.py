@@ -20,9 +20,10 @@ from torchvision import models
 from dfpg_plugin.archs.extractors_arch import TorchvisionFeatureExtractor
 from dfpg_plugin.archs.vggface_arch import VGGFaceFeatureExtractor
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.files import read_safetensors
 from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.restoration.export import add_attention
-from dfpg_plugin.restoration.network import load_described, read_safetensors
+from dfpg_plugin.restoration.network import load_described
 from dfpg_plugin.weight_names import load_into, with_fitting_names, without_wrapper
 
 

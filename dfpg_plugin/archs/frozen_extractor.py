@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.files import CONTAINERS, load_weights, sha256_of, state_dict_of
+from dfpg_plugin.files import CONTAINERS, load_weights, sha256_of
 from dfpg_plugin.vggface.files import weights_sha256
 from dfpg_plugin.weight_names import first_names, with_fitting_names, without_wrapper
 
@@ -143,13 +141,7 @@ def read_weights(name: str, style: str, weights: str, url: str) -> tuple[dict[st
     path = Path(weights).expanduser()
     if not path.is_file():
         raise UserError(f"{name} weights: {path} does not exist. Download {url} to it, or name another file.")
-    if path.suffix == ".safetensors":
-        try:
-            state = state_dict_of(path, load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is not a readable safetensors file ({error}).") from error
-    else:
-        state = load_weights(path, CONTAINERS)[0]
+    state = load_weights(path, CONTAINERS)[0]
     origin = {"file": path.name, "sha256": sha256_of(path), "style": style, "channel_order": "rgb"}
     return without_wrapper(state, path), origin
 
@@ -157,7 +149,7 @@ def read_weights(name: str, style: str, weights: str, url: str) -> tuple[dict[st
 def load_needed(name: str, file: str, net: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load the weights that a network needs from a file that may hold more.
 
-    Raises UserError, naming file and weight, for weights that are missing, have another shape or are not finite.
+    Raises UserError, naming file and weight, for weights that are missing or have another shape.
     """
     state = with_fitting_names(net, state, file)
     own = net.state_dict()
@@ -171,6 +163,4 @@ def load_needed(name: str, file: str, net: nn.Module, state: Mapping[str, Tensor
         if state[key].shape != own[key].shape:
             shapes = f"{list(state[key].shape)}, expected {list(own[key].shape)}"
             raise UserError(f"{name} weights: {file}: {key} has the shape {shapes}. It is of another network.")
-        if state[key].is_complex() or not torch.isfinite(state[key]).all():
-            raise UserError(f"{name} weights: {file}: {key} holds values that are not finite. Get the file again.")
     net.load_state_dict({key: state[key] for key in needed}, strict=False)

@@ -5,7 +5,7 @@ from basicsr.utils import get_root_logger
 from torch import nn
 
 from dfpg_plugin.files import CONTAINERS, load_weights
-from dfpg_plugin.weight_names import load_into, with_fitting_names
+from dfpg_plugin.weight_names import load_into, of_exported_file, with_fitting_names
 
 
 def load_network(
@@ -20,10 +20,15 @@ def load_network(
     Averaged weights that the file lacks are copied from the generator. BasicSR leaves random weights there
     (sr_model.py:46-50). Raises UserError, with the file's name, if the file is missing or damaged or does not fit the
     network. Without ``strict``, a file fits if any of its weights fits.
+
+    The file is a PyTorch file, or a safetensors file of ``basicsr export``. BasicSR reads PyTorch files only.
     """
     state, found = load_weights(load_path, (param_key, "params", *CONTAINERS))
     bare = model.get_bare_model(net)
-    state = with_fitting_names(bare, state, load_path)
+    of_net = of_exported_file(bare, state)
+    if left_out := len(state) - len(of_net):
+        get_root_logger().info(f"{load_path}: {left_out} weights of another network are left out.")
+    state = with_fitting_names(bare, of_net, load_path)
     get_root_logger().info(f"Loading {type(bare).__name__} from {load_path}, with param key: [{found}].")
     missing = load_into(bare, state, load_path, strict)
     if not strict:

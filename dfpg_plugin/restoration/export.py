@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.faces import orl_faces
-from dfpg_plugin.files import CONTAINERS, load_weights, save_whole, whole_file
-from dfpg_plugin.restoration.network import ATTENTION, HALF, OPTIONS, PRECISION, build, read_safetensors
-from dfpg_plugin.weight_names import with_fitting_names
+from dfpg_plugin.files import CONTAINERS, load_weights, read_safetensors, save_whole, whole_file
+from dfpg_plugin.restoration.network import ATTENTION, HALF, OPTIONS, PRECISION, build
+from dfpg_plugin.weight_names import CHANNEL_ATTENTION, EXPORTED_ATTENTION, with_fitting_names
 
 if TYPE_CHECKING:
     import onnx
@@ -33,7 +33,6 @@ CHECKED_BATCHES = (1, 3)
 TOLERANCE = 1e-4  # the greatest difference from PyTorch that is accepted
 LEAST_SIDE = "least_side"  # the metadata's key for the least height and width, px
 MOST_LEAST = 256  # px; the search for the least side ends here
-CHANNEL_ATTENTION = "channel_attention."  # the beginning of the names of these weights in CAFeatureDiscriminator
 ABOUT = "about.json"  # the file with the metadata inside a TorchScript file
 LICENCE = "of the data and of the prior that the network was trained with; see its model card"
 Run = Callable[[Tensor], Tensor]
@@ -249,7 +248,7 @@ def add_attention(file: Path, discriminator: str, options: Mapping) -> None:
     found = {key: value for key, value in trained.items() if key.startswith(CHANNEL_ATTENTION)}
     if not found:
         raise UserError(f"{discriminator}: holds no channel attention. Export without --discriminator.")
-    state.update({f"{ATTENTION}.{key.removeprefix(CHANNEL_ATTENTION)}": value for key, value in found.items()})
+    state.update({EXPORTED_ATTENTION + key.removeprefix(CHANNEL_ATTENTION): value for key, value in found.items()})
     with whole_file(file) as opened:
         opened.write(save(state, {**about, ATTENTION: json.dumps(dict(options))}))
 

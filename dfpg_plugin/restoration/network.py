@@ -2,25 +2,22 @@
 
 import json
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 
 import torch
 from basicsr.archs import build_network
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from dfpg_plugin.checks import UserError, check_file
-from dfpg_plugin.files import CONTAINERS, load_weights
+from dfpg_plugin.files import CONTAINERS, SHIPPED, is_safetensors, load_weights, read_safetensors
 from dfpg_plugin.models.priors import sized_to_prior
 from dfpg_plugin.options.plugins import load_plugins
 from dfpg_plugin.options.reading import read_option_file
-from dfpg_plugin.weight_names import load_into, with_fitting_names
+from dfpg_plugin.weight_names import CHANNEL_ATTENTION, load_into, of_exported_file, with_fitting_names
 
-SHIPPED = files("dfpg_plugin") / "weights" / "dfpgnet_lfw.safetensors"
 # keys and values of a safetensors file's metadata
 OPTIONS = "network_g"  # the network's options as JSON
-ATTENTION = "network_d"  # the discriminator's options as JSON, if the file holds channel attention as `network_d.*`
+ATTENTION = "network_d"  # the discriminator's options as JSON, if the file holds its channel attention too
 PRECISION, HALF = "precision", "half"  # the weights are stored in half precision
 SEES, GREY = "sees", "grey"  # the network was trained on grey pictures only
 
@@ -48,16 +45,15 @@ def load_described(weights: str | Path | None, option_file: str | Path | None) -
     The arguments are those of :func:`load_network`. The facts are the file's metadata, ``weights``, the path of the
     file, and ``network_g``, the options as JSON. Raises UserError as :func:`load_network` does.
     """
-    path = Path(str(SHIPPED)) if weights is None else check_file("--weights", weights)
-    if path.suffix == ".safetensors":
+    path = SHIPPED if weights is None else check_file("--weights", weights)
+    if is_safetensors(path):
         state, about = read_safetensors(path)
-        state = {key: value for key, value in state.items() if not key.startswith(ATTENTION)}
         options = read_options_of(option_file, OPTIONS) if option_file else _options_of(path, about)
     else:
         (state, _), about = load_weights(path, CONTAINERS), {}
         options = read_options_of(option_file or str(_option_file_beside(path)), OPTIONS)
     network = build(options)
-    load_into(network, with_fitting_names(network, state, path), path)
+    load_into(network, with_fitting_names(network, of_exported_file(network, state), path), path)
     about = {**about, "weights": str(path), OPTIONS: json.dumps(options)}
     for key in (ATTENTION, PRECISION):  # true of the file, but not of the loaded network
         about.pop(key, None)
@@ -69,16 +65,17 @@ def load_attention(weights: str | Path | None) -> nn.ModuleList | None:
 
     Raises UserError, naming the file, for weights that do not fit the discriminator's options in the file.
     """
-    path = Path(str(SHIPPED)) if weights is None else Path(weights).expanduser()
-    if path.suffix != ".safetensors":
+    path = SHIPPED if weights is None else Path(weights).expanduser()
+    if not is_safetensors(path):
         return None
     state, about = read_safetensors(path)
     if ATTENTION not in about:
         return None
-    names = {key.removeprefix(f"{ATTENTION}."): value for key, value in state.items() if key.startswith(ATTENTION)}
     try:
-        attention: nn.ModuleList = build(json.loads(about[ATTENTION])).channel_attention  # type: ignore[assignment]
-        attention.load_state_dict(names)
+        discriminator = build(json.loads(about[ATTENTION]))
+        attention: nn.ModuleList = discriminator.channel_attention  # type: ignore[assignment]
+        found = of_exported_file(discriminator, state)
+        attention.load_state_dict({name.removeprefix(CHANNEL_ATTENTION): value for name, value in found.items()})
     except (RuntimeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: its channel attention does not fit the options under {ATTENTION}.") from error
     return attention.requires_grad_(False)
@@ -90,15 +87,6 @@ def build(options: Mapping) -> nn.Module:
         return build_network(dict(options))
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"network_g: can't be built with {dict(options)}: {error}") from error
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return a file's tensors and metadata. Raises UserError, naming the file, if the file can't be read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error}).") from error
 
 
 def read_options_of(option_file: str | Path, network: str) -> dict:

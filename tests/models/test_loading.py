@@ -1,5 +1,6 @@
 """Which weights of a file a training starts with, and whether all of them have to fit, is said by its options."""
 
+import logging
 from copy import deepcopy
 from pathlib import Path
 
@@ -7,11 +8,16 @@ import pytest
 import torch
 from basicsr.archs import build_network
 from basicsr.utils.registry import ARCH_REGISTRY
-from kit import Brighten, register
+from kit import ROOT, Brighten, register
+from safetensors.torch import save_file
+from torch import nn
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.models.mended_model import MendedModel
+from dfpg_plugin.options.completing import Arguments, complete
+from dfpg_plugin.options.reading import read_option_file
+from dfpg_plugin.restoration.network import load_network
 
 
 @pytest.mark.parametrize(
@@ -57,3 +63,34 @@ def test_a_discriminators_file_may_lack_weights_where_that_is_allowed(options: d
     assert [name for name, p in found.named_parameters() if not (p == 1).all()] == [
         name for name, _ in found.named_parameters() if name.startswith("head.")
     ]
+
+
+def write_exported(file: Path, network: nn.Module) -> dict[str, torch.Tensor]:
+    """Write weights as ``basicsr export --discriminator`` does; return the channel attention in them, all of it 2."""
+    found = {name: value for name, value in discriminator(2).items() if name.startswith("channel_attention.")}
+    attention = {name.replace("channel_attention.", "network_d."): value for name, value in found.items()}
+    save_file({**network.state_dict(), **attention}, file)
+    return found
+
+
+def test_a_training_starts_with_the_weights_of_an_exported_file(
+    options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    exported = build_network(dict(options["network_g"]))
+    attention = write_exported(tmp_path / "net.safetensors", exported)
+    monkeypatch.setattr(torch, "load", None)  # which reads safetensors in some versions only
+    options["path"] |= {f"pretrain_network_{key}": str(tmp_path / "net.safetensors") for key in "gd"}
+    with caplog.at_level(logging.INFO, "basicsr"):
+        model = DFPGModel({**options, "path": {**options["path"], "strict_load_d": False}})
+    torch.testing.assert_close(model.net_g.state_dict(), exported.state_dict())
+    twos = [name for name, value in model.net_d.state_dict().items() if (value == 2).all()]
+    assert twos == list(attention)
+    assert f"net.safetensors: {len(attention)} weights of another network are left out" in caplog.text
+
+
+def test_a_training_starts_with_the_shipped_network(options: dict, tmp_path: Path) -> None:
+    path = tmp_path / "t.yml"
+    path.write_text((ROOT / "options" / "test_dfpg_lfw.yml").read_text().replace("_g: experiments", "_g: shipped #"))
+    opt = complete(read_option_file(str(path)), Arguments(str(path)), tmp_path, is_train=False)
+    options.update(network_g=opt["network_g"], path=opt["path"], is_train=False)
+    torch.testing.assert_close(MendedModel(options).net_g.state_dict(), load_network().state_dict())

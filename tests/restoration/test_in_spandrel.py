@@ -13,7 +13,7 @@ import dfpg_plugin
 from dfpg_plugin.archs.dfpgnet_arch import DFPGNet
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.faces import orl_faces
-from dfpg_plugin.restoration.network import SHIPPED
+from dfpg_plugin.files import SHIPPED
 
 SMALL = {"num_feat": 16, "num_block": 1, "num_prior_block": 2, "squeeze_factor": 4}
 
