@@ -160,7 +160,9 @@ def test_lfws_options_use_the_data_that_their_heads_make() -> None:
     assert "prior_opt" in train["train"] and "gan_opt" in train["train"]  # B6, with D^C
     assert train["network_d"]["channel_attention"]
     set_metrics = read_set_metrics(test["val"]["set_metrics"])
-    assert set(set_metrics) == {"detection", "verification"}
+    assert set(set_metrics) == {"detection", "verification", "verification_of_all"}
+    usual, of_all = set_metrics["verification"], set_metrics["verification_of_all"]
+    assert of_all == usual.model_copy(update={"unfound": "no_match"})
     assert set_metrics["verification"].photographs == str(pairs[test["datasets"]["test"]["dataroot"]].faces)
     for path in ("George_W_Bush_0001.png", "George_W_Bush/George_W_Bush_0530.webp"):  # of a sharp face, of a photograph
         assert re.search(set_metrics["verification"].identity, path)[1] == "George_W_Bush"

@@ -18,6 +18,7 @@ from dfpg_plugin.evaluation.records import PairDistance
 from dfpg_plugin.files import sha256_of
 from dfpg_plugin.metrics.face_sets import draw_pairs, read_pairs
 from dfpg_plugin.metrics.recognisers import DLIB, load_recogniser
+from dfpg_plugin.metrics.verification import MAX_THRESHOLD
 from dfpg_plugin.options.section import Expected, From0, Key, Section, Text, YesOrNo
 
 DETECTION, VERIFICATION = "detection_rate", "verification_accuracy"
@@ -34,6 +35,8 @@ class Partner(NamedTuple):
 
 
 RecogniserName = Annotated[Literal["dlib", "facexlib"], Expected("dlib or facexlib")]
+LEFT_OUT = "left_out"
+Unfound = Annotated[Literal["left_out", "no_match"], Expected("left_out or no_match")]
 
 
 class DetectionOptions(Section):
@@ -50,6 +53,7 @@ class VerificationOptions(DetectionOptions):
     pairs: Text | None = Key(None, "A list of `image photograph 1`, or 0 for two people. By default pairs are drawn.")
     identity: Text | None = Key(None, "A regular expression that finds in a photograph's path who is on it.")
     seed: From0 = Key(0, "The seed of the drawing, and of the folds.")
+    unfound: Unfound = Key(LEFT_OUT, "Pairs of an image without one found face: left_out, or no_match, two people.")
     legacy_order: YesOrNo = Key(False, "Whether the folds are those of the published notebook.")
 
     @model_validator(mode="after")
@@ -101,7 +105,7 @@ def describe_set_metrics(metrics: Mapping[str, SetOptions]) -> dict[str, dict]:
             "type": next(name for name, kind in SET_METRICS.items() if type(options) is kind),
             "better": HIGHER,
             "of": "set",
-            "settings": options.model_dump(),
+            "settings": _settings(options),
             "uses": {
                 "recogniser": recogniser.name,
                 "weights_sha256": recogniser.weights_sha256,
@@ -109,6 +113,14 @@ def describe_set_metrics(metrics: Mapping[str, SetOptions]) -> dict[str, dict]:
             },
         }
     return described
+
+
+def _settings(options: SetOptions) -> dict:
+    """Return the settings as older results have them, which know no ``unfound``, so that both can be compared."""
+    settings = options.model_dump()
+    if settings.get("unfound") == LEFT_OUT:
+        del settings["unfound"]
+    return settings
 
 
 def _digests(options: SetOptions) -> dict[str, str]:
@@ -172,14 +184,19 @@ class Partners:
     def distances(self, name: str, gt: str, own: Embedding) -> list[PairDistance]:
         """Return the squared distance between an image's embedding, ``own``, and each partner's embedding.
 
-        A distance is None if either embedding is None.
+        A distance is None if either embedding is None. With ``unfound: no_match`` it is the greatest possible if only
+        ``own`` is None: no threshold is that large, so that such a pair is judged to be two people.
         """
         rows = []
         for partner in self.partners_of(name, gt):
-            other = self.embeddings[partner.photograph]
-            distance = None if own is None or other is None else float(np.sum((own - other) ** 2))
+            distance = self._distance(own, self.embeddings[partner.photograph])
             rows.append(PairDistance(partner.photograph, distance, partner.is_same, partner.place))
         return rows
+
+    def _distance(self, own: Embedding, photographs: Embedding) -> float | None:
+        if photographs is None or (own is None and self.options.unfound == LEFT_OUT):
+            return None
+        return MAX_THRESHOLD if own is None else float(np.sum((own - photographs) ** 2))
 
     @staticmethod
     def _read_list(path: str, names: Sequence[str]) -> dict[str, list[Partner]]:

@@ -10,8 +10,9 @@ import pytest
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.evaluation.records import read_run
-from dfpg_plugin.evaluation.set_metrics import Partners, VerificationOptions, read_set_metrics
+from dfpg_plugin.evaluation.set_metrics import Partners, VerificationOptions, describe_set_metrics, read_set_metrics
 from dfpg_plugin.metrics.recognisers import load_recogniser
+from dfpg_plugin.metrics.verification import verify
 
 IDENTITY = r"^(s\d+)"
 
@@ -98,6 +99,33 @@ def test_a_person_of_one_photograph_has_no_partner(tmp_path: Path) -> None:
     assert partners.partners_of("s37_1_ker01_blur_k5", "s37_1.jpg")[0] == ("s37_2.png", True, 0)
     with pytest.raises(UserError, match=r"finds no pair in .* for 1 sharp faces\. A face needs another photograph"):
         Partners(options, tmp_path, ["s38_1.jpg"], [])
+
+
+def test_an_image_without_a_face_matches_nobody_where_it_counts(tmp_path: Path) -> None:
+    write_photographs(tmp_path / "p")
+    cv2.imwrite(str(tmp_path / "p" / "s37_2.png"), np.full((112, 92), 90, np.uint8))
+    given = {"identity": IDENTITY, "photographs": str(tmp_path / "p")}
+    names = [f"s{person}_1.png" for person in range(37, 41)]
+    left_out, counts = (
+        Partners(VerificationOptions(**given, **way), tmp_path, names, []) for way in ({}, {"unfound": "no_match"})
+    )
+    unfound = [
+        [[row.distance for row in ways.distances("x", name, None)] for name in names] for ways in (left_out, counts)
+    ]
+    # the photograph s37_2 shows no face either
+    assert unfound == [[[None, None]] * 4, [[None, 4.0], [4.0, 4.0], [4.0, 4.0], [4.0, 4.0]]]
+    found = left_out.embeddings["s38_1.png"]
+    assert left_out.distances("x", "s38_1.png", found) == counts.distances("x", "s38_1.png", found)
+    # ten images with a face, judged rightly, and ten without: of these one pair of two is
+    rightly = verify([0.1, 1.5] * 10 + [4.0, 4.0] * 10, [True, False] * 20).accuracy
+    assert rightly == pytest.approx(0.75)
+
+
+def test_results_that_know_no_unfound_can_be_compared() -> None:
+    usual, counts = (VerificationOptions(identity=IDENTITY, **way) for way in ({}, {"unfound": "no_match"}))
+    found = describe_set_metrics({"usual": usual, "counts": counts})
+    assert "unfound" not in found["usual"]["settings"]
+    assert found["counts"]["settings"] == {**found["usual"]["settings"], "unfound": "no_match"}
 
 
 def test_pairs_from_a_list(tmp_path: Path) -> None:
