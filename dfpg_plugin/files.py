@@ -53,6 +53,11 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
         raise UserError(f"{path} is not a readable safetensors file ({error}).") from error
 
 
+def weights_file(name: str) -> Path:
+    """Return the file that ``path: pretrain_network_*`` names. ``shipped`` names this package's network."""
+    return SHIPPED if name == "shipped" else Path(name).expanduser()
+
+
 def is_safetensors(path: str | Path) -> bool:
     """Return whether a file's name says that its format is safetensors."""
     return Path(path).suffix == ".safetensors"
@@ -71,9 +76,8 @@ def state_dict_of(path: str | Path, content: object) -> dict[str, Tensor]:
 def load_weights(path: str | Path, keys: Sequence[str | None]) -> tuple[dict[str, Tensor], str | None]:
     """Return the weights under the first of ``keys`` that a PyTorch file has, and that key.
 
-    Without such a key, return the whole file as weights, and None. So is a file read whose name ends in .safetensors.
-    Raises UserError, naming the file, if the file holds
-    no weights, or weights that are not finite real numbers.
+    Without such a key, return the whole file as weights, and None. A safetensors file has no such keys. Raises
+    UserError, naming the file, if the file holds no weights, or weights that are not finite real numbers.
     """
     content, found = read_safetensors(path)[0] if is_safetensors(path) else load_pytorch(path), None
     if isinstance(content, Mapping):
@@ -81,9 +85,19 @@ def load_weights(path: str | Path, keys: Sequence[str | None]) -> tuple[dict[str
         if found is not None:
             content = content[found]
     state = state_dict_of(path, content)
-    if bad := [name for name, value in state.items() if value.is_complex() or not torch.isfinite(value).all()]:
-        raise UserError(f"{path}: {len(bad)} of its weights are not finite real numbers, {bad[0]} first.")
+    check_finite(path, state)
     return state, found
+
+
+def check_finite(path: str | Path, state: Mapping[str, Tensor]) -> None:
+    """Raise UserError, naming the file and a weight, for weights that are not finite real numbers."""
+    if bad := [name for name, value in state.items() if value.is_complex() or not _is_finite(value)]:
+        raise UserError(f"{path}: {len(bad)} of its weights are not finite real numbers, {bad[0]} first.")
+
+
+def _is_finite(value: Tensor) -> bool:
+    as_known = value.float() if value.is_floating_point() else value  # torch.isfinite knows no 8-bit floats
+    return bool(torch.isfinite(as_known).all())
 
 
 def sha256_of(path: str | Path) -> str:

@@ -37,21 +37,25 @@ def load_into(net: nn.Module, state: Mapping[str, Tensor], source: object, stric
         raise UserError(describe_misfit(net, state, source, str(error))) from error
 
 
-def of_exported_file(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return those of a file's weights that may belong to ``net``, if ``basicsr export`` wrote the file.
+def of_exported_file(net: nn.Module, state: Mapping[str, Tensor], source: object = None) -> dict[str, Tensor]:
+    """Return those weights of a safetensors file that may belong to ``net``.
 
-    Such a file holds a generator's weights, and may hold the channel attention of the discriminator as well, named
-    ``network_d.*``. A network with channel attention gets the attention, under the names that a training has for it.
-    Any other network gets the rest. The weights of any other file are returned as they are.
+    A file of ``basicsr export`` holds a generator's weights. The file may hold the channel attention of the
+    discriminator as well, named ``network_d.*``. A network with channel attention gets the attention, under the names
+    that a training has for it. Any other network gets the rest. ``source``: the file, for a line in the log that says
+    what is left out; None: no line.
     """
     attention = {
         CHANNEL_ATTENTION + name.removeprefix(EXPORTED_ATTENTION): value
         for name, value in state.items()
         if name.startswith(EXPORTED_ATTENTION)
     }
-    if attention.keys() & net.state_dict().keys():
-        return attention
-    return {name: value for name, value in state.items() if not name.startswith(EXPORTED_ATTENTION)}
+    rest = {name: value for name, value in state.items() if not name.startswith(EXPORTED_ATTENTION)}
+    found, left_out = (attention, rest) if attention.keys() & net.state_dict().keys() else (rest, attention)
+    if source is not None and attention:
+        names = first_names([*left_out])
+        get_root_logger().info(f"{source}: {len(left_out)} weights of another network are left out: {names}.")
+    return found
 
 
 def with_fitting_names(net: nn.Module, state: Mapping[str, Tensor], source: object) -> dict[str, Tensor]:

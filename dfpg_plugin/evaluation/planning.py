@@ -25,7 +25,7 @@ from dfpg_plugin.evaluation.image_sources import (
     SharpFaces,
 )
 from dfpg_plugin.evaluation.records import set_file
-from dfpg_plugin.evaluation.set_metrics import Partners, SetOptions, VerificationOptions
+from dfpg_plugin.evaluation.set_metrics import Embedding, Partners, SetOptions, VerificationOptions
 from dfpg_plugin.options.reading import Options
 
 
@@ -92,13 +92,14 @@ def _plan_set(
     lq_paths, gt_paths = _paths(dataset)
     lq_names = [Path(path).stem for path in lq_paths]
     root = os.path.commonpath([os.path.dirname(path) for path in gt_paths]) if gt_paths else ""
-    partners = {}
+    partners: dict[str, Partners] = {}
+    embedded: dict[tuple, Embedding] = {}
     for key, options in set_metrics.items():
         if isinstance(options, VerificationOptions):
             if not gt_paths:
                 raise UserError(f"val:set_metrics:{key}: the data set {name} does not tell where its sharp faces lie.")
             gt_names = [os.path.relpath(path, root) for path in gt_paths]
-            partners[key] = Partners(options, Path(root), gt_names, lq_names)
+            partners[key] = Partners(options, Path(root), gt_names, lq_names, embedded)
     source = restoring or _source(images, name, lq_names)
     return SetPlan(name, dataset, root, (*lq_paths, *gt_paths), source, partners)
 

@@ -25,7 +25,7 @@ class PairDistance(NamedTuple):
     """How far an image is from one photograph; in a file, a list such as ``["ann_2.png", 0.31, true, 0]``."""
 
     photograph: str
-    distance: float | None  # squared, between embeddings; None unless both pictures show exactly one face
+    distance: float | None  # squared, between embeddings; None if the pair does not count
     is_same: bool  # whether both pictures show one person
     place: int  # among the pairs of all images; the published folds need the order
 

@@ -53,7 +53,9 @@ class VerificationOptions(DetectionOptions):
     pairs: Text | None = Key(None, "A list of `image photograph 1`, or 0 for two people. By default pairs are drawn.")
     identity: Text | None = Key(None, "A regular expression that finds in a photograph's path who is on it.")
     seed: From0 = Key(0, "The seed of the drawing, and of the folds.")
-    unfound: Unfound = Key(LEFT_OUT, "Pairs of an image without one found face: left_out, or no_match, two people.")
+    unfound: Unfound = Key(
+        LEFT_OUT, "An image in which not exactly one face is found is left_out, or counts as no_match."
+    )
     legacy_order: YesOrNo = Key(False, "Whether the folds are those of the published notebook.")
 
     @model_validator(mode="after")
@@ -139,12 +141,18 @@ class Partners:
     """The photographs that a set's images are compared with, and their embeddings."""
 
     def __init__(
-        self, options: VerificationOptions, gt_root: Path, gt_names: Sequence[str], names: Sequence[str]
+        self,
+        options: VerificationOptions,
+        gt_root: Path,
+        gt_names: Sequence[str],
+        names: Sequence[str],
+        embedded: dict[tuple, Embedding],
     ) -> None:
         """Compute the embedding of every photograph that is needed.
 
         ``gt_names``: paths of the set's sharp faces below ``gt_root``. ``names``: the set's blurred images without
-        extension; empty if unknown. Raises UserError if photographs, list and expression do not fit together.
+        extension; empty if unknown. ``embedded``: what other metrics have computed; new embeddings
+        are added. Raises UserError if photographs, list and expression do not fit together.
         """
         self.options = options
         if options.photographs is None:
@@ -165,10 +173,7 @@ class Partners:
                 f"val:set_metrics: identity: {options.identity!r} finds no pair in {root} for {len(gt_names)} sharp "
                 "faces. A face needs another photograph of the same person and one of somebody else."
             )
-        recogniser = load_recogniser(options.recogniser, options.weights)
-        self.embeddings: dict[str, Embedding] = {
-            name: recogniser.embed_only_face(read_image(root / name)) for name in photographs
-        }
+        self.embeddings = {name: self._embedding(root / name, embedded) for name in photographs}
 
     def partners_of(self, name: str, gt: str) -> list[Partner]:
         """Return the photographs to compare an image with.
@@ -184,14 +189,21 @@ class Partners:
     def distances(self, name: str, gt: str, own: Embedding) -> list[PairDistance]:
         """Return the squared distance between an image's embedding, ``own``, and each partner's embedding.
 
-        A distance is None if either embedding is None. With ``unfound: no_match`` it is the greatest possible if only
-        ``own`` is None: no threshold is that large, so that such a pair is judged to be two people.
+        A distance is None if the photograph's embedding is None. If ``own`` is None, the distance is None as well, or,
+        with ``unfound: no_match``, 4: the greatest squared distance of unit vectors. Every threshold is below 4, so
+        that such a pair is judged to show two people.
         """
         rows = []
         for partner in self.partners_of(name, gt):
             distance = self._distance(own, self.embeddings[partner.photograph])
             rows.append(PairDistance(partner.photograph, distance, partner.is_same, partner.place))
         return rows
+
+    def _embedding(self, path: Path, embedded: dict[tuple, Embedding]) -> Embedding:
+        key = (self.options.recogniser, self.options.weights, path)
+        if key not in embedded:
+            embedded[key] = load_recogniser(*key[:2]).embed_only_face(read_image(path))
+        return embedded[key]
 
     def _distance(self, own: Embedding, photographs: Embedding) -> float | None:
         if photographs is None or (own is None and self.options.unfound == LEFT_OUT):

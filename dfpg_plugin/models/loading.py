@@ -4,7 +4,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
 from torch import nn
 
-from dfpg_plugin.files import CONTAINERS, load_weights
+from dfpg_plugin.files import CONTAINERS, is_safetensors, load_weights, weights_file
 from dfpg_plugin.weight_names import load_into, of_exported_file, with_fitting_names
 
 
@@ -23,14 +23,14 @@ def load_network(
 
     The file is a PyTorch file, or a safetensors file of ``basicsr export``. BasicSR reads PyTorch files only.
     """
-    state, found = load_weights(load_path, (param_key, "params", *CONTAINERS))
+    file = weights_file(load_path)  # BasicSR's own trainer passes `shipped` on
+    state, found = load_weights(file, (param_key, "params", *CONTAINERS))
     bare = model.get_bare_model(net)
-    of_net = of_exported_file(bare, state)
-    if left_out := len(state) - len(of_net):
-        get_root_logger().info(f"{load_path}: {left_out} weights of another network are left out.")
-    state = with_fitting_names(bare, of_net, load_path)
-    get_root_logger().info(f"Loading {type(bare).__name__} from {load_path}, with param key: [{found}].")
-    missing = load_into(bare, state, load_path, strict)
+    if is_safetensors(file):
+        state = of_exported_file(bare, state, file)
+    state = with_fitting_names(bare, state, file)
+    get_root_logger().info(f"Loading {type(bare).__name__} from {file}, with param key: [{found}].")
+    missing = load_into(bare, state, file, strict)
     if not strict:
         model._print_different_keys_loading(bare, state, strict)
     if net is getattr(model, "net_g_ema", None):

@@ -11,7 +11,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from typing_extensions import Self
 
 from dfpg_plugin.checks import UserError, check_folder, close_names
-from dfpg_plugin.files import SHIPPED
+from dfpg_plugin.files import weights_file
 from dfpg_plugin.options import schema
 from dfpg_plugin.options.components import find
 from dfpg_plugin.options.reading import OptionFile, Options
@@ -157,9 +157,9 @@ def _set_defaults(values: dict, section: type[Section], keys: Sequence[str]) -> 
 def _complete_paths(path: dict) -> dict:
     given = {key: value for key, value in path.items() if value is not None}
     for key, value in given.items():
-        if "pretrain_network" in key and value == "shipped":
-            given[key] = str(SHIPPED)
-        elif isinstance(value, str) and ("pretrain_network" in key or key == "resume_state"):
+        if isinstance(value, str) and "pretrain_network" in key:
+            given[key] = str(weights_file(value))
+        elif isinstance(value, str) and key == "resume_state":
             given[key] = str(Path(value).expanduser())
     return {"resume_state": None, **given}
 

@@ -118,7 +118,7 @@ class PathSection(Section):
     """Files and folders."""
 
     FORMS: ClassVar = {
-        "pretrain_network_*": (Text, "The file of the weights a network starts with. `shipped`: this package's own."),
+        "pretrain_network_*": (Text, "The file of weights to start with. `shipped`: the one in this package."),
         "param_key_*": (Text, "The key of the weights in that file, such as params or params_ema."),
         "strict_load_*": (YesOrNo, "Whether that file must have exactly the network's weights. By default true."),
     }

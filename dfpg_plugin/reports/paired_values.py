@@ -16,6 +16,7 @@ from dfpg_plugin.reports.methods import Method
 from dfpg_plugin.reports.statistics import Array
 
 NO_FACE = "not exactly one face is found in it, or in its photographs"
+NO_FACE_IN_PHOTOGRAPHS = "not exactly one face is found in any of its photographs"  # of no_match
 NOWHERE = "no method has a value"
 NO_PARTNER = "no other photograph shows the person"
 NO_FACE_IN_SOME = "some of its pairs are left out: not exactly one face is found in a photograph"
@@ -168,7 +169,7 @@ class TestSet:
         partly = [name for name in measured if any(pair.distance is None for pair in records[name].pairs[metric])]
         if partly:
             missing += (Missing(label, self.name, metric, tuple(partly), NO_FACE_IN_SOME),)
-        # an image in which no face is found is not absent: the protocol leaves the image out
+        # an image without a value for want of a face is not absent: the protocol leaves the image out
         return MetricValues(sums, counts, unmeasured, unmeasured, (result.accuracy,), missing)
 
     def _unmeasured(self, records: dict[str, Record]) -> NDArray[np.bool_]:
@@ -191,6 +192,6 @@ class TestSet:
         if self.metrics[metric]["type"] != VERIFICATION:
             return "no value"
         if record.pairs.get(metric):
-            return NO_FACE
+            return NO_FACE_IN_PHOTOGRAPHS if "unfound" in self.metrics[metric]["settings"] else NO_FACE
         is_drawn = self.metrics[metric]["settings"].get("identity") is not None
         return NO_PARTNER if is_drawn else "not in the list of pairs"

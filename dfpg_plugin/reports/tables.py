@@ -136,7 +136,7 @@ def to_csv(report: Report) -> str:
     """Return the values of all images as CSV. Each set, image, method and run has a row.
 
     A verification metric lists an image's pairs: ``ann_2.png 0.31 same; bob_1.png 1.2 other``. The distance is left out
-    if a face was not found.
+    if the pair does not count. It is 4 if the image has not exactly one found face and matches nobody (``no_match``).
     """
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")

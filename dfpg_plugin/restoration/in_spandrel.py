@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dfpg_plugin.archs.dfpgnet_arch import MIN_SIZE, DFPGNet
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.restoration.network import ATTENTION
+from dfpg_plugin.weight_names import EXPORTED_ATTENTION
 
 if TYPE_CHECKING:
     from spandrel import ArchSupport, ImageModelDescriptor
@@ -45,7 +45,7 @@ def register_in_spandrel(*, ignore_duplicates: bool = False) -> "list[ArchSuppor
             super().__init__(id=ID, detect=spandrel.util.KeyCondition.has_all(*KEYS))
 
         def load(self, state_dict: dict[str, Tensor]) -> "ImageModelDescriptor[DFPGNet]":
-            state = {name: value for name, value in state_dict.items() if not name.startswith(f"{ATTENTION}.")}
+            state = {name: value for name, value in state_dict.items() if not name.startswith(EXPORTED_ATTENTION)}
             options = options_of_weights(state)
             return spandrel.ImageModelDescriptor(
                 DFPGNet(**options),

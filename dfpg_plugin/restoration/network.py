@@ -9,7 +9,7 @@ from basicsr.archs import build_network
 from torch import nn
 
 from dfpg_plugin.checks import UserError, check_file
-from dfpg_plugin.files import CONTAINERS, SHIPPED, is_safetensors, load_weights, read_safetensors
+from dfpg_plugin.files import CONTAINERS, SHIPPED, check_finite, is_safetensors, load_weights, read_safetensors
 from dfpg_plugin.models.priors import sized_to_prior
 from dfpg_plugin.options.plugins import load_plugins
 from dfpg_plugin.options.reading import read_option_file
@@ -48,12 +48,15 @@ def load_described(weights: str | Path | None, option_file: str | Path | None) -
     path = SHIPPED if weights is None else check_file("--weights", weights)
     if is_safetensors(path):
         state, about = read_safetensors(path)
+        check_finite(path, state)
         options = read_options_of(option_file, OPTIONS) if option_file else _options_of(path, about)
     else:
         (state, _), about = load_weights(path, CONTAINERS), {}
         options = read_options_of(option_file or str(_option_file_beside(path)), OPTIONS)
     network = build(options)
-    load_into(network, with_fitting_names(network, of_exported_file(network, state), path), path)
+    if is_safetensors(path):
+        state = of_exported_file(network, state)
+    load_into(network, with_fitting_names(network, state, path), path)
     about = {**about, "weights": str(path), OPTIONS: json.dumps(options)}
     for key in (ATTENTION, PRECISION):  # true of the file, but not of the loaded network
         about.pop(key, None)

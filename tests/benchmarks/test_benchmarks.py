@@ -48,7 +48,7 @@ def run(name: str, *arguments: object) -> str:
 
 
 def test_no_benchmark_is_left_out() -> None:
-    others = {"gpu", "find_faces", "cut_faces", "verify_lfw"}  # below
+    others = {"gpu", "find_faces", "cut_faces", "verify_lfw", "chessboard"}  # below
     assert {path.stem for path in FOLDER.glob("*.py")} == SHARED | set(TABLES) | set(PRINTED) | others
 
 
@@ -144,3 +144,17 @@ def test_the_verification_of_lfw_counts_every_pair_and_goes_on_from_its_store(tm
     np.savez(store, **content)
     run("verify_lfw", lfw, tmp_path / "pairs.txt", "--store", store, "--json", table)
     assert json.loads(table.read_text())["rows"] == [{**row, "without a face": 0, "with several": 1}]  # as it is stored
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_chessboard_gives_its_amplitude(tmp_path: Path) -> None:
+    row, column = np.mgrid[:48, :64]
+    pattern = np.where((row + column) % 2, 7, -7)
+    pictures = {"slope": column + 60, "stripes": 128 + np.where(column % 2, 7, -7), "pattern": column + 60 + pattern}
+    for name, picture in pictures.items():
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "a.png"), picture.astype(np.uint8))
+    found = re.findall(
+        r"([\d.]+) grey levels in 1 pictures", run("chessboard", *(tmp_path / name for name in pictures))
+    )
+    assert [float(value) for value in found] == pytest.approx([0, 0, 7], abs=0.5)

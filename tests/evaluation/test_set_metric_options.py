@@ -70,7 +70,7 @@ def test_the_seed_draws_the_partners(tmp_path: Path) -> None:
     names = sorted(path.name for path in (tmp_path / "p").iterdir())
 
     def drawn(seed: int) -> list:
-        partners = Partners(VerificationOptions(identity=r"^(s\d+)", seed=seed), tmp_path / "p", names, [])
+        partners = Partners(VerificationOptions(identity=r"^(s\d+)", seed=seed), tmp_path / "p", names, [], {})
         return [partners.partners_of(f"{name}_blurred", name) for name in names]
 
     assert drawn(3) == drawn(3)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.faces import orl_faces
+from dfpg_plugin.evaluation import set_metrics
 from dfpg_plugin.evaluation.records import read_run
 from dfpg_plugin.evaluation.set_metrics import Partners, VerificationOptions, describe_set_metrics, read_set_metrics
 from dfpg_plugin.metrics.recognisers import load_recogniser
 from dfpg_plugin.metrics.verification import verify
+from dfpg_plugin.reports.methods import agreed_metrics
 
 IDENTITY = r"^(s\d+)"
 
@@ -79,7 +82,7 @@ def test_a_picture_of_two_faces_counts_once_and_is_not_verified(small_set: Calla
 def test_an_image_keeps_its_partners_where_others_are_missing(tmp_path: Path) -> None:
     write_photographs(tmp_path / "p")
     names = sorted(path.name for path in (tmp_path / "p").iterdir())
-    partners = Partners(VerificationOptions(identity=IDENTITY, seed=3), tmp_path / "p", names, [])
+    partners = Partners(VerificationOptions(identity=IDENTITY, seed=3), tmp_path / "p", names, [], {})
     alone = partners.partners_of("s37_1_ker01_blur_k5", "s37_1.png")
     assert alone == partners.partners_of("s37_1_ker01_blur_k5", "s37_1.png")
     assert alone[0] == ("s37_2.png", True, 0)  # never its own sharp face
@@ -94,11 +97,11 @@ def test_a_person_of_one_photograph_has_no_partner(tmp_path: Path) -> None:
     (tmp_path / "p" / "s38_2.png").unlink()
     options = VerificationOptions(identity=IDENTITY, photographs=str(tmp_path / "p"))
     # sharp faces may lie elsewhere and have another extension than the photographs
-    partners = Partners(options, tmp_path, ["s37_1.jpg", "s38_1.jpg"], [])
+    partners = Partners(options, tmp_path, ["s37_1.jpg", "s38_1.jpg"], [], {})
     assert partners.distances("s38_1_ker01_blur_k5", "s38_1.jpg", None) == []
     assert partners.partners_of("s37_1_ker01_blur_k5", "s37_1.jpg")[0] == ("s37_2.png", True, 0)
     with pytest.raises(UserError, match=r"finds no pair in .* for 1 sharp faces\. A face needs another photograph"):
-        Partners(options, tmp_path, ["s38_1.jpg"], [])
+        Partners(options, tmp_path, ["s38_1.jpg"], [], {})
 
 
 def test_an_image_without_a_face_matches_nobody_where_it_counts(tmp_path: Path) -> None:
@@ -107,7 +110,7 @@ def test_an_image_without_a_face_matches_nobody_where_it_counts(tmp_path: Path) 
     given = {"identity": IDENTITY, "photographs": str(tmp_path / "p")}
     names = [f"s{person}_1.png" for person in range(37, 41)]
     left_out, counts = (
-        Partners(VerificationOptions(**given, **way), tmp_path, names, []) for way in ({}, {"unfound": "no_match"})
+        Partners(VerificationOptions(**given, **way), tmp_path, names, [], {}) for way in ({}, {"unfound": "no_match"})
     )
     unfound = [
         [[row.distance for row in ways.distances("x", name, None)] for name in names] for ways in (left_out, counts)
@@ -116,14 +119,36 @@ def test_an_image_without_a_face_matches_nobody_where_it_counts(tmp_path: Path) 
     assert unfound == [[[None, None]] * 4, [[None, 4.0], [4.0, 4.0], [4.0, 4.0], [4.0, 4.0]]]
     found = left_out.embeddings["s38_1.png"]
     assert left_out.distances("x", "s38_1.png", found) == counts.distances("x", "s38_1.png", found)
-    # ten images with a face, judged rightly, and ten without: of these one pair of two is
-    rightly = verify([0.1, 1.5] * 10 + [4.0, 4.0] * 10, [True, False] * 20).accuracy
-    assert rightly == pytest.approx(0.75)
+    # such a pair is judged to be two people even where a threshold that accepts all pairs would be the best
+    (distance,) = {distance for row in unfound[1] for distance in row} - {None}
+    judged = verify([3.9] * 30 + [distance] * 20, [True] * 30 + [True] * 10 + [False] * 10)
+    assert judged.right == (True,) * 30 + (False,) * 10 + (True,) * 10
+
+
+def test_each_photograph_is_looked_at_once_for_all_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photographs(tmp_path / "p")
+    names = [f"s{person}_1.png" for person in range(37, 41)]
+    options, embedded = VerificationOptions(identity=IDENTITY, photographs=str(tmp_path / "p")), {}
+    first = Partners(options, tmp_path, names, [], embedded)
+    monkeypatch.setattr(set_metrics, "load_recogniser", None)
+    again = Partners(options.model_copy(update={"unfound": "no_match"}), tmp_path, names, [], embedded)
+    assert len(embedded) == 8
+    assert all(again.embeddings[name] is embedding for name, embedding in first.embeddings.items())
+
+
+def without_unfound(facts: dict) -> dict:
+    return {**facts, "settings": {key: value for key, value in facts["settings"].items() if key != "unfound"}}
 
 
 def test_results_that_know_no_unfound_can_be_compared() -> None:
     usual, counts = (VerificationOptions(identity=IDENTITY, **way) for way in ({}, {"unfound": "no_match"}))
     found = describe_set_metrics({"usual": usual, "counts": counts})
+    runs = [SimpleNamespace(manifest={"metrics": {"v": found["usual"]}}, folder=Path("new"))]
+    runs.append(SimpleNamespace(manifest={"metrics": {"v": without_unfound(found["usual"])}}, folder=Path("old")))
+    assert agreed_metrics([SimpleNamespace(runs=runs)]) == {"v": found["usual"]}
+    runs.append(SimpleNamespace(manifest={"metrics": {"v": found["counts"]}}, folder=Path("other")))
+    with pytest.raises(UserError, match=r"settings:unfound: None / no_match"):
+        agreed_metrics([SimpleNamespace(runs=runs)])
     assert "unfound" not in found["usual"]["settings"]
     assert found["counts"]["settings"] == {**found["usual"]["settings"], "unfound": "no_match"}
 
@@ -132,16 +157,16 @@ def test_pairs_from_a_list(tmp_path: Path) -> None:
     write_photographs(tmp_path / "p")
     (tmp_path / "pairs.txt").write_text("a.png s37_2.png 1\na.png s38_1.png 0\nb s39_1.png 1\n")
     options = VerificationOptions(pairs=str(tmp_path / "pairs.txt"), photographs=str(tmp_path / "p"))
-    partners = Partners(options, tmp_path, [], ["a", "b", "c"])
+    partners = Partners(options, tmp_path, [], ["a", "b", "c"], {})
     assert partners.partners_of("a", "a.png") == [("s37_2.png", True, 0), ("s38_1.png", False, 1)]
     assert partners.partners_of("b", "b.png") == [("s39_1.png", True, 2)]
     assert partners.partners_of("c", "c.png") == []
     assert sorted(partners.embeddings) == ["s37_2.png", "s38_1.png", "s39_1.png"]
     with pytest.raises(UserError, match=r"pairs\.txt: b is no image of the test set"):
-        Partners(options, tmp_path, [], ["a"])
+        Partners(options, tmp_path, [], ["a"], {})
     (tmp_path / "pairs.txt").write_text("a.png gone.png 1\n")
     with pytest.raises(UserError, match=r"gone\.png is not in"):
-        Partners(options, tmp_path, [], ["a"])
+        Partners(options, tmp_path, [], ["a"], {})
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.options.completing import Arguments, complete
 from dfpg_plugin.options.reading import read_option_file
-from dfpg_plugin.restoration.network import load_network
+from dfpg_plugin.restoration.network import load_attention, load_network
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,28 @@ def test_a_training_starts_with_the_weights_of_an_exported_file(
     assert f"net.safetensors: {len(attention)} weights of another network are left out" in caplog.text
 
 
-def test_a_training_starts_with_the_shipped_network(options: dict, tmp_path: Path) -> None:
-    path = tmp_path / "t.yml"
-    path.write_text((ROOT / "options" / "test_dfpg_lfw.yml").read_text().replace("_g: experiments", "_g: shipped #"))
-    opt = complete(read_option_file(str(path)), Arguments(str(path)), tmp_path, is_train=False)
-    options.update(network_g=opt["network_g"], path=opt["path"], is_train=False)
-    torch.testing.assert_close(MendedModel(options).net_g.state_dict(), load_network().state_dict())
+def test_a_foreign_file_is_loaded_whole_or_not_at_all(options: dict, tmp_path: Path) -> None:
+    exported = build_network(dict(options["network_g"]))
+    torch.save({**exported.state_dict(), "network_d.x": torch.ones(1)}, tmp_path / "net.pth")
+    options["path"]["pretrain_network_g"] = str(tmp_path / "net.pth")
+    with pytest.raises(UserError, match=r"net\.pth does not fit DFPGNet: it has 1 others: network_d\.x"):
+        DFPGModel(options)
+
+
+@pytest.mark.parametrize("resolved", [True, False], ids=["by this package", "by BasicSR's trainer"])
+def test_a_training_starts_with_the_shipped_network(options: dict, tmp_path: Path, resolved: bool) -> None:
+    text = (ROOT / "options" / "train_dfpg_lfw.yml").read_text()
+    for key in ("g: ~\n", "d: ~\n  strict_load_d: false\n"):
+        assert f"pretrain_network_{key[0]}: ~\n" in text
+        text = text.replace(f"pretrain_network_{key[0]}: ~\n", f"pretrain_network_{key.replace('~', 'shipped')}")
+    (tmp_path / "t.yml").write_text(text)
+    given = read_option_file(str(tmp_path / "t.yml"))
+    opt = complete(given, Arguments(str(tmp_path / "t.yml")), tmp_path, is_train=True)
+    path = opt["path"] if resolved else {**options["path"], "pretrain_network_g": "shipped"}
+    if not resolved:
+        path |= {"pretrain_network_d": "shipped", "strict_load_d": False}
+    model = DFPGModel({**options, "path": path, "network_g": opt["network_g"], "network_d": opt["network_d"]})
+    torch.testing.assert_close(model.net_g.state_dict(), load_network().state_dict())
+    attention = load_attention(None)
+    assert attention is not None
+    torch.testing.assert_close(model.net_d.channel_attention.state_dict(), attention.state_dict())

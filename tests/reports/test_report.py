@@ -239,6 +239,22 @@ def test_an_image_without_pairs_is_listed_and_does_not_count(
     assert (cell.count, cell.is_complete) == (29, True)
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [({}, "found in it, or in its photographs"), ({"unfound": "no_match"}, "is found in any of its photographs")],
+)
+def test_why_a_verification_has_no_pair_depends_on_what_counts(tmp_path: Path, settings: dict, reason: str) -> None:
+    pairs = [[("p", 0.2, True, 0), ("q", 0.9, False, 1)]] * 11 + [[("p", None, True, 0), ("q", None, False, 1)]]
+    records = [record(i, f"face{i:02d}", pairs={"v": found}) for i, found in enumerate(pairs)]
+    metric = {**VERIFICATION, "settings": {"legacy_order": False, "seed": 0, **settings}}
+    whole = [record(i, f"face{i:02d}", pairs={"v": pairs[0]}) for i in range(12)]
+    runs = {"m": records, "whole": whole}
+    report = report_of(*(method(k, write_run(tmp_path / k, {"S": v}, {"v": metric})) for k, v in runs.items()))
+    (missing,) = report.missing
+    assert missing.images == ("face11",)
+    assert reason in missing.reason
+
+
 def test_legacy_folds_are_cut_in_the_order_of_the_list(tmp_path: Path) -> None:
     """All pairs of one person first, whatever the images are called: then a fold holds one kind alone."""
     rng = np.random.default_rng(0)
