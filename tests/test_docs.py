@@ -101,7 +101,7 @@ def test_the_readmes_figures_are_those_of_the_results() -> None:
     readme, results = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/results.md"))
     table = readme.split("## How good is it")[1].split("## Install")[0]
     figures = re.findall(r"(\d+\.\d+)\D*? (\[[\d., ]+\])", table.replace("*", ""))
-    assert len(figures) == 8
+    assert len(figures) == 10
     known = {(value, interval) for value, interval in re.findall(r"(\d+\.\d+)(?: %)? (\[[\d., ]+\])", results)}
     assert set(figures) <= known
 
