@@ -187,6 +187,11 @@ def mend_stock_resume(load_resume_state: Callable[[dict], dict | None]) -> None:
     basicsr.train.load_resume_state = load_resume_state
 
 
+def read_forced_value(text: str) -> object:
+    """Return what BasicSR's ``--force_yml`` makes of a value (options.py:58-80). A list is evaluated as Python."""
+    return importlib.import_module("basicsr.utils.options")._postprocess_yml_value(text)
+
+
 def _is_replaced(module: str, name: str) -> bool:
     """Tell whether a module of BasicSR is imported, and has under ``name`` a function that another module defines."""
     found = sys.modules.get(module)

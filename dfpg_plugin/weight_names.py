@@ -51,9 +51,10 @@ def of_exported_file(net: nn.Module, state: Mapping[str, Tensor], source: object
         if name.startswith(EXPORTED_ATTENTION)
     }
     rest = {name: value for name, value in state.items() if not name.startswith(EXPORTED_ATTENTION)}
-    found, left_out = (attention, rest) if attention.keys() & net.state_dict().keys() else (rest, attention)
+    found = attention if attention.keys() & net.state_dict().keys() else rest
     if source is not None and attention:
-        names = first_names([*left_out])
+        left_out = [name for name in state if (name in rest) != (found is rest)]
+        names = first_names(left_out)
         get_root_logger().info(f"{source}: {len(left_out)} weights of another network are left out: {names}.")
     return found
 

@@ -11,7 +11,7 @@ from dfpg_plugin import compat
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.options.completing import Arguments, RunOptions, convert_whole_numbers
 from dfpg_plugin.options.keys import warn_of_idle_keys
-from dfpg_plugin.options.reading import Options, force
+from dfpg_plugin.options.reading import Options, force, read_yaml
 from dfpg_plugin.runs.metric_trials import try_metrics
 from dfpg_plugin.training.resume import find_state
 
@@ -35,6 +35,7 @@ def train_stock(options: RunOptions, args: Arguments) -> None:
         raise UserError(f"{file.path}: BasicSR reads numbers like 1e-4 as text. For --stock write 1.0e-4.")
     for entry in args.force_yml:
         _refuse_code(entry)
+        _refuse_misread_value(entry)
     given = deepcopy(file.values)
     force(given, args.force_yml)
     _refuse_missing_keys(given)
@@ -107,6 +108,14 @@ def _refuse_misread_options(opt: Options, args: Arguments) -> None:
             "--force_yml manual_seed: BasicSR draws random numbers before it reads this. For --stock write manual_seed "
             "in the file."
         )
+
+
+def _refuse_misread_value(entry: str) -> None:
+    """Raise UserError for a value such as -1, 1e-4 or null, which BasicSR reads as text."""
+    text = entry.partition("=")[2]
+    is_text = isinstance(compat.read_forced_value(text), str)
+    if is_text and not isinstance(read_yaml(text, f"--force_yml {entry}"), str):
+        raise UserError(f"--force_yml {entry}: BasicSR reads {text} as text. For --stock write it in the file.")
 
 
 def _refuse_code(entry: str) -> None:

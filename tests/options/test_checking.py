@@ -144,6 +144,19 @@ def test_the_stock_loop_has_no_workers_for_a_validation(demo_options: dict, tmp_
         train_stock(read_options(arguments, is_train=True), arguments)
 
 
+@pytest.mark.parametrize(
+    "entry",
+    ["train:warmup_iter=-1", "train:optim_g:lr=1e-4", "val=null", "train:pixel_opt={type: L1Loss, loss_weight: 1.0}"],
+)
+def test_the_stock_loop_is_not_given_values_that_it_would_take_for_text(
+    demo_options: dict, tmp_path: Path, entry: str
+) -> None:
+    arguments = Arguments(str(write_yaml(tmp_path / "t.yml", demo_options)), force_yml=[entry])
+    value = entry.partition("=")[2]
+    with pytest.raises(UserError, match=re.escape(f"--force_yml {entry}: BasicSR reads {value} as text.")):
+        train_stock(read_options(arguments, is_train=True), arguments)
+
+
 IGNORED = "BasicSR's own loop does not read it. For --stock remove it."
 
 

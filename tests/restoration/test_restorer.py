@@ -141,6 +141,13 @@ def test_a_strength_that_is_none_is_refused(strength: object) -> None:
         Settings(strength=strength)
 
 
+def test_weights_that_are_not_finite_restore_nothing(weights: str, tmp_path: Path) -> None:
+    broken = {name: torch.full_like(value, torch.nan) for name, value in load_file(weights).items()}
+    save_file(broken, tmp_path / "nan.safetensors", {"network_g": json.dumps({"type": "Brighten"})})
+    with pytest.raises(UserError, match=r"nan\.safetensors: 1 of its weights are not finite real numbers"):
+        DFPGRestorer(str(tmp_path / "nan.safetensors"))
+
+
 def test_a_network_that_was_trained_on_grey_pictures_leaves_colours_alone(weights: str, tmp_path: Path) -> None:
     about = {"network_g": json.dumps({"type": "Brighten"}), "sees": "grey"}
     save_file(load_file(weights), tmp_path / "grey.safetensors", about)
