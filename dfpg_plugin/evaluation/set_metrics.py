@@ -205,10 +205,10 @@ class Partners:
             embedded[key] = load_recogniser(*key[:2]).embed_only_face(read_image(path))
         return embedded[key]
 
-    def _distance(self, own: Embedding, photographs: Embedding) -> float | None:
-        if photographs is None or (own is None and self.options.unfound == LEFT_OUT):
+    def _distance(self, own: Embedding, other: Embedding) -> float | None:
+        if other is None or (own is None and self.options.unfound == LEFT_OUT):
             return None
-        return MAX_THRESHOLD if own is None else float(np.sum((own - photographs) ** 2))
+        return MAX_THRESHOLD if own is None else float(np.sum((own - other) ** 2))
 
     @staticmethod
     def _read_list(path: str, names: Sequence[str]) -> dict[str, list[Partner]]:

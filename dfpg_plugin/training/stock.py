@@ -111,11 +111,14 @@ def _refuse_misread_options(opt: Options, args: Arguments) -> None:
 
 
 def _refuse_misread_value(entry: str) -> None:
-    """Raise UserError for a value such as -1, 1e-4 or null, which BasicSR reads as text."""
-    text = entry.partition("=")[2]
-    is_text = isinstance(compat.read_forced_value(text), str)
-    if is_text and not isinstance(read_yaml(text, f"--force_yml {entry}"), str):
-        raise UserError(f"--force_yml {entry}: BasicSR reads {text} as text. For --stock write it in the file.")
+    """Raise UserError for a value that BasicSR does not read as YAML: -1 and null are text to it, none is no value."""
+    text = entry.partition("=")[2].strip()
+    in_file = "For --stock write it in the file."
+    if "=" in text:
+        raise UserError(f"--force_yml {entry}: BasicSR takes no value with `=`. {in_file}")
+    theirs, ours = compat.read_forced_value(text), read_yaml(text, f"--force_yml {entry}")
+    if theirs != ours or type(theirs) is not type(ours):
+        raise UserError(f"--force_yml {entry}: BasicSR reads the value as {theirs!r}, not {ours!r}. {in_file}")
 
 
 def _refuse_code(entry: str) -> None:

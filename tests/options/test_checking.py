@@ -145,15 +145,28 @@ def test_the_stock_loop_has_no_workers_for_a_validation(demo_options: dict, tmp_
 
 
 @pytest.mark.parametrize(
-    "entry",
-    ["train:warmup_iter=-1", "train:optim_g:lr=1e-4", "val=null", "train:pixel_opt={type: L1Loss, loss_weight: 1.0}"],
+    ("entry", "theirs", "ours"),
+    [
+        ("train:warmup_iter=-1", "'-1'", "-1"),
+        ("train:optim_g:lr=1e-4", "'1e-4'", "0.0001"),
+        ("val=null", "'null'", "None"),
+        ("train:pixel_opt={type: L1Loss}", "'{type: L1Loss}'", "{'type': 'L1Loss'}"),
+        ("name=none", "None", "'none'"),
+    ],
 )
-def test_the_stock_loop_is_not_given_values_that_it_would_take_for_text(
-    demo_options: dict, tmp_path: Path, entry: str
+def test_the_stock_loop_is_not_given_values_that_it_would_misread(
+    demo_options: dict, tmp_path: Path, entry: str, theirs: str, ours: str
 ) -> None:
     arguments = Arguments(str(write_yaml(tmp_path / "t.yml", demo_options)), force_yml=[entry])
-    value = entry.partition("=")[2]
-    with pytest.raises(UserError, match=re.escape(f"--force_yml {entry}: BasicSR reads {value} as text.")):
+    with pytest.raises(
+        UserError, match=re.escape(f"--force_yml {entry}: BasicSR reads the value as {theirs}, not {ours}.")
+    ):
+        train_stock(read_options(arguments, is_train=True), arguments)
+
+
+def test_the_stock_loop_is_not_given_a_value_with_an_equals_sign(demo_options: dict, tmp_path: Path) -> None:
+    arguments = Arguments(str(write_yaml(tmp_path / "t.yml", demo_options)), force_yml=["name=a=b"])
+    with pytest.raises(UserError, match="--force_yml name=a=b: BasicSR takes no value with `=`"):
         train_stock(read_options(arguments, is_train=True), arguments)
 
 
