@@ -419,13 +419,15 @@ def test_what_a_model_or_data_set_of_others_does_not_seem_to_read_is_said_only(
 
     monkeypatch.setitem(MODEL_REGISTRY._obj_map, "Theirs", Theirs)
     monkeypatch.setitem(DATASET_REGISTRY._obj_map, "Theirs", Theirs)
-    demo_options.update(model_type="Theirs", theirs={"a": 1}, their_key=1)
-    unread = "_".join(("gt", "wide"))  # in one piece it would stand in the source of their class, which is this file
+    # in one piece the unread keys would stand in the source of their class, which is this whole file
+    unread_section, unread = "_".join(("section", "unread")), "_".join(("gt", "wide"))
+    demo_options.update(model_type="Theirs", their_key=1)
+    demo_options[unread_section] = {"a": 1}
     demo_options["datasets"]["val"] = {"name": "v", "type": "Theirs", unread: 1}
     opt = complete(demo_options, Arguments("t.yml"), tmp_path, is_train=True)
     check_options(opt, ["dfpg_plugin"])
     said = warnings_of(opt, tmp_path, monkeypatch)
-    assert any(line.startswith("theirs: not read by Theirs, as far as its source tells.") for line in said)
+    assert any(line.startswith(f"{unread_section}: not read by Theirs, as far as its source tells.") for line in said)
     assert any(line.startswith(f"datasets:val:{unread}: not read by Theirs") for line in said)
     assert not any(line.startswith("their_key") for line in said)
 
