@@ -7,7 +7,7 @@ from dfpg_plugin.options.checking import check_options
 from dfpg_plugin.options.completing import Arguments, RunOptions, complete, convert_whole_numbers, output_root
 from dfpg_plugin.options.plugins import load_plugins
 from dfpg_plugin.options.reading import force, open_option_file
-from dfpg_plugin.runs.distribution import start_group
+from dfpg_plugin.runs.distribution import of_first_process, start_group
 
 
 def to_arguments(args: argparse.Namespace) -> Arguments:
@@ -28,8 +28,10 @@ def read_options(args: Arguments, is_train: bool, join_group: bool = True, needs
     if not needs_network and isinstance(opt.get("path"), dict):
         opt["path"] = {key: value for key, value in opt["path"].items() if not key.startswith("pretrain_network_")}
     plugins = load_plugins(opt.get("plugins") or [])
+    seed_is_drawn = opt.get("manual_seed") is None
     complete(opt, args, output_root(opt).resolve(), is_train)
     check_options(opt, plugins, needs_network, file.lines)
     if join_group:
         start_group(args, opt.get("dist_params"), opt["num_gpu"])
-    return RunOptions.of(file, opt)
+    options = RunOptions.of(file, opt, seed_is_drawn)
+    return options.with_seed(of_first_process(opt["manual_seed"])) if seed_is_drawn else options

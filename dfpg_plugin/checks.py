@@ -5,7 +5,9 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-LEAST_SIDES = {"calculate_ssim": 11}  # metric: the side of its window in px, which BasicSR's function does not check
+# metric of BasicSR: the side of its window in px, which BasicSR's function does not check
+LEAST_SIDES = {"calculate_ssim": 11, "calculate_niqe": 96}
+LOWER_IS_BETTER = {"calculate_niqe"}  # metrics of BasicSR; its functions do not say which direction is better
 
 
 class UserError(ValueError):
@@ -105,5 +107,5 @@ def check_border(metric: Mapping, height: int, width: int) -> None:
     if min(height, width) - 2 * border < least:
         raise UserError(
             f"val:metrics: {metric['type']}: crop_border: {border} leaves less than {least} px of an image of "
-            f"{width}x{height} px. Lower it, or leave such images out."
+            f"{width}x{height} px. Lower it, or leave out such images or this metric."
         )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 import torch
@@ -192,3 +192,17 @@ def read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected an object, found {type(content).__name__}. Restore or remove it.")
     return content
+
+
+def flat_stem(name: str) -> str:
+    """Return a relative path without its extension as one name: ``s33/1.pgm`` gives ``s33_1``."""
+    return PurePath(name).with_suffix("").as_posix().replace("/", "_")
+
+
+def name_of_image(lq_path: str, options: Mapping) -> str:
+    """Return the name of a blurred face in results: the stem of its file, or its whole key in an LMDB.
+
+    ``options``: the data set's. A key may have folders: ``s33/1`` gives ``s33_1``.
+    """
+    is_key = (options.get("io_backend") or {}).get("type") == "lmdb"
+    return flat_stem(lq_path) if is_key else PurePath(lq_path).stem

@@ -19,8 +19,8 @@ from dfpg_plugin.data.faces import orl_faces
 from dfpg_plugin.data.images import ImageSource, find_images
 from dfpg_plugin.data.kernel_files import read_kernels
 from dfpg_plugin.data.kernels import Kernels, synthesise_kernels
-from dfpg_plugin.data.naming import flat_stem
 from dfpg_plugin.data.stream import EpochCounter
+from dfpg_plugin.files import flat_stem
 
 STEP_STREAM, KERNEL_STREAM = 1, 2  # spawn keys: the sizes of steps and the kernels have random numbers of their own
 

@@ -49,11 +49,6 @@ def blurred_name(gt_stem: str, kernel_id: int, size: int, suffix: str = "") -> s
     return name
 
 
-def flat_stem(name: str) -> str:
-    """Return a relative path without its extension as one name: ``s33/1.pgm`` gives ``s33_1``."""
-    return PurePath(name).with_suffix("").as_posix().replace("/", "_")
-
-
 def pair_by_name(blurred: Sequence[str], sharp: Sequence[str]) -> list[tuple[str, str]]:
     """Return (blurred, sharp) for every blurred file, sorted. Folders and extensions are ignored.
 

@@ -18,6 +18,7 @@ from dfpg_plugin.checks import UserError, check_folder
 from dfpg_plugin.data.images import list_images, read_image
 from dfpg_plugin.data.naming import check_stems
 from dfpg_plugin.evaluation.restoring import Image, Sample, restore, to_image
+from dfpg_plugin.files import name_of_image
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.options.reading import Options
 from dfpg_plugin.runs.building import explained
@@ -33,7 +34,7 @@ class Batch:
 
     samples: list[Sample]
     options: Mapping  # of the data set
-    names: list[str]  # stems of the blurred faces' files
+    names: list[str]  # of the blurred faces
     blurred: list[Image]
     sharp: list[Image | None]  # None: the data set has no sharp face
 
@@ -45,7 +46,7 @@ class Batch:
         return cls(
             samples,
             options,
-            [Path(sample["lq_path"]).stem for sample in samples],
+            [name_of_image(sample["lq_path"], options) for sample in samples],
             [to_image(sample["lq"], options) for sample in samples],
             [to_image(sample["gt"], options) if "gt" in sample else None for sample in samples],
         )

@@ -26,6 +26,7 @@ from dfpg_plugin.evaluation.image_sources import (
 )
 from dfpg_plugin.evaluation.records import set_file
 from dfpg_plugin.evaluation.set_metrics import Embedding, Partners, SetOptions, VerificationOptions
+from dfpg_plugin.files import name_of_image
 from dfpg_plugin.options.reading import Options
 
 
@@ -90,7 +91,7 @@ def _plan_set(
 ) -> SetPlan:
     name: str = dataset.opt["name"]  # type: ignore[attr-defined]
     lq_paths, gt_paths = _paths(dataset)
-    lq_names = [Path(path).stem for path in lq_paths]
+    lq_names = _names(lq_paths, dataset.opt)  # type: ignore[attr-defined]
     root = os.path.commonpath([os.path.dirname(path) for path in gt_paths]) if gt_paths else ""
     partners: dict[str, Partners] = {}
     embedded: dict[tuple, Embedding] = {}
@@ -102,6 +103,16 @@ def _plan_set(
             partners[key] = Partners(options, Path(root), gt_names, lq_names, embedded)
     source = restoring or _source(images, name, lq_names)
     return SetPlan(name, dataset, root, (*lq_paths, *gt_paths), source, partners)
+
+
+def _names(lq_paths: Sequence[str], options: Mapping) -> list[str]:
+    """Return the images' names. Raises UserError for two images of one name: one would take the other's place."""
+    paths: dict[str, str] = {}
+    for path in lq_paths:
+        name = name_of_image(path, options)
+        if (first := paths.setdefault(name, path)) != path:
+            raise UserError(f"{options['name']}: {first} and {path} would both be the image {name}. Rename one.")
+    return list(paths)
 
 
 def _source(images: str, set_name: str, lq_names: Sequence[str]) -> FaceSource:

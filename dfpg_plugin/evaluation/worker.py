@@ -122,7 +122,9 @@ def _of_right_size(image: Image | str, gt: Image | None) -> Image | str:
 
 
 def _below(path: str, root: str) -> str:
-    return os.path.relpath(path, root) if path and root else Path(path).name
+    if path and root:
+        return os.path.relpath(path, root)
+    return Path(path).name if os.path.isabs(path) else path  # a key of an LMDB is as unique as it stands
 
 
 def _digest(*images: Image | None) -> str:

@@ -22,7 +22,14 @@ def prior_loss(estimated: Sequence[Tensor], target: Sequence[Tensor], reduction:
     - ``sum``: sum over C, H and W, mean over B. Eq. 9 to the letter.
     - ``mean_hw``: sum over C, mean over B, H and W, as in LPIPS, which the paper cites.
     - ``mean``: mean over B, C, H and W, as in the laboratory's follow-up code (SAPPGAN). The default.
+
+    Raises UserError for a tensor in the place of a list.
     """
+    if isinstance(estimated, Tensor) or isinstance(target, Tensor):
+        raise UserError(
+            "PriorLoss compares lists of feature maps (B,C,H,W), not two tensors. Use it as train:prior_opt or "
+            "train:feature_opt; for images there is PriorPerceptualLoss, as train:perceptual_opt."
+        )
     terms = []
     for p_hat, p in zip(estimated, target, strict=True):
         squared = (normalise(p_hat) - normalise(p)).square()
@@ -49,6 +56,8 @@ def _check_arguments(name: str, loss_weight: object, reduction: object) -> None:
 @LOSS_REGISTRY.register()
 class PriorLoss(nn.Module):
     """:func:`prior_loss` times ``loss_weight``. The paper's lambda_prior (Eq. 10) is 1."""
+
+    takes_layers = True  # the lists of all layers' features, not the features of one layer
 
     def __init__(self, *, loss_weight: float = 1.0, reduction: str = "mean") -> None:
         super().__init__()

@@ -8,7 +8,7 @@ from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import METRIC_REGISTRY
 from numpy.typing import NDArray
 
-from dfpg_plugin.checks import check_border
+from dfpg_plugin.checks import LOWER_IS_BETTER, check_border
 from dfpg_plugin.metrics.identity_similarity import calculate_identity_similarity, identity_similarities
 from dfpg_plugin.metrics.images import checked_pair
 from dfpg_plugin.metrics.lpips_distance import calculate_lpips, load_lpips, lpips_distances
@@ -58,6 +58,8 @@ def settings_of(metric: Mapping[str, object]) -> dict:
 
 def better_by_default(metric: Mapping[str, object]) -> str:
     """Return ``higher`` or ``lower``, for options without ``better``: the metric's default, or BasicSR's, higher."""
+    if metric["type"] in LOWER_IS_BETTER:
+        return "lower"
     parameter = inspect.signature(METRIC_REGISTRY.get(metric["type"])).parameters.get("better")
     return parameter.default if parameter is not None and isinstance(parameter.default, str) else "higher"
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dfpg_plugin.models.captured_step import CapturedStep
 from dfpg_plugin.models.critic import Critic
+from dfpg_plugin.models.layer_losses import over_layers
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.models.microbatch import Cosines, Estimate, Losses, Part, frozen, gathering
 from dfpg_plugin.models.model_checks import (
@@ -219,12 +220,11 @@ class DFPGModel(MendedModel):
             losses.update({name: term for name, term in terms.items() if term is not None})
         if self.cri_feature is not None and self.prior is not None:
             features = self.prior.features(restored) if self.generator_estimates else estimated
-            pairs = zip(features, target, strict=True)
-            losses["l_g_feature"] = torch.stack([self.cri_feature(p_hat, p) for p_hat, p in pairs]).sum()
+            losses["l_g_feature"] = over_layers(self.cri_feature, features, target)
         if self.cri_prior is not None:
             with torch.no_grad():
                 weighted_target = self._attend(target)
-            losses["l_g_prior"] = self.cri_prior(self._attend(estimated), weighted_target)
+            losses["l_g_prior"] = over_layers(self.cri_prior, self._attend(estimated), weighted_target)
         if self.critic is not None:
             losses["l_g_gan"] = self.critic.generator_loss(estimated)
         return losses, self.cosines(estimated, target)

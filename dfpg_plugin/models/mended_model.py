@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import save_whole
+from dfpg_plugin.models.best_network import BEST, best_iteration, first_validation_set
 from dfpg_plugin.models.model_checks import check_restored, explaining
 from dfpg_plugin.models.nonfinite import StepCheck
-from dfpg_plugin.models.optimizers import build_optimizer, scheduler_class
+from dfpg_plugin.models.optimizers import build_optimizer, check_length, scheduler_class
 from dfpg_plugin.models.resuming import with_given_options
 from dfpg_plugin.models.validation import validate
 from dfpg_plugin.options.schema import TrainingStep, Val
@@ -27,7 +28,6 @@ from dfpg_plugin.speed.acceleration import Acceleration, autocast, channels_last
 from dfpg_plugin.speed.tiles import restore_in_tiles
 
 BASICSR_SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
-BEST = "best"
 
 
 class MendedModel(SRModel):
@@ -89,6 +89,7 @@ class MendedModel(SRModel):
             return
         build = scheduler_class(options.pop("type", None))
         self.schedulers = [build(optimizer, **options) for optimizer in self.optimizers]
+        check_length(options, self.opt["train"].get("total_iter"))
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
         """Step the schedulers. Before ``warmup_iter``, set the rates to rate * current_iter / warmup_iter.
@@ -160,12 +161,9 @@ class MendedModel(SRModel):
     def nondist_validation(self, dataloader: DataLoader, current_iter: int, tb_logger: object, save_img: bool) -> None:
         """Validate as BasicSR does. Save ``net_g_best.pth`` if the first metric on the first set is the best so far."""
         validate(self, dataloader, current_iter, tb_logger, save_img)
-        records = getattr(self, "best_metric_results", None)
-        if not self.is_train or not records:
-            return
-        first = next(iter(records))
-        record = next(iter(records[first].values()))
-        if dataloader.dataset.opt["name"] == first and record["iter"] == current_iter:  # type: ignore[attr-defined]
+        name: str = dataloader.dataset.opt["name"]  # type: ignore[attr-defined]
+        best = best_iteration(self.opt, getattr(self, "best_metric_results", {}))
+        if self.is_train and name == first_validation_set(self.opt) and best == current_iter:
             self.save_generator(BEST)
 
     def dist_validation(self, dataloader: DataLoader, current_iter: int, tb_logger: object, save_img: bool) -> None:

@@ -22,7 +22,9 @@ def build_optimizer(name: str, params: Iterable, lr: float, options: Mapping[str
     kind = _from_torch("optimizer", torch.optim, name)
     # momentum: if the first step of a fused SGD is skipped, its momentum is memory that was never written
     can_be_fused = "fused" in signature(kind).parameters and not options.get("foreach") and not options.get("momentum")
-    defaults = {"fused": True} if can_be_fused else {}
+    defaults: dict[str, Any] = {"fused": True} if can_be_fused else {}
+    if isinstance(betas := options.get("betas"), list | tuple):  # torch refuses a pair such as [0, 0.99]
+        options = {**options, "betas": tuple(map(float, betas))}
     return kind(params, lr=lr, **{**defaults, **options})
 
 
@@ -32,6 +34,15 @@ def scheduler_class(name: str | None) -> type:
     Raises UserError for another name, and for ReduceLROnPlateau, which needs a metric.
     """
     return _from_torch("scheduler", torch.optim.lr_scheduler, name)
+
+
+def check_length(scheduler: Mapping[str, Any], total_iter: float | None) -> None:
+    """Raise UserError for a schedule, such as OneCycleLR's, that ends before the training. torch would fail there."""
+    steps = scheduler.get("total_steps")
+    if steps is not None and total_iter is not None and steps < total_iter - 1:  # the first iteration makes no step
+        raise UserError(
+            f"train:scheduler:total_steps: {steps} is below total_iter, {total_iter}. Set it to {total_iter}."
+        )
 
 
 def _from_torch(what: str, module: ModuleType, name: str | None) -> type:

@@ -4,6 +4,7 @@ torch's ``load_state_dict`` takes every hyperparameter from the state. An option
 a training would then be logged and have no effect.
 """
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 
@@ -14,6 +15,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from dfpg_plugin.checks import UserError
 
+OPTIONS = "options"  # the state's key for the options of the run, see compared_options
+COMPARED = ("manual_seed", "model_type", "scale", "datasets", "train", "val")  # and every network
 TYPES = "types"  # the state's key for the names of the optimizers' and schedulers' classes
 IN_ORDER = ("optim_g", "optim_d")  # the order in which models of BasicSR and of this package build their optimizers
 NO_OPTION = {"lr", "params"}  # entries of a parameter group that are no options: the schedule sets lr
@@ -34,19 +37,30 @@ def types_of(model: BaseModel) -> dict[str, list[str]]:
     return {name: [type(part).__name__ for part in of_model] for name, of_model in parts.items()}
 
 
+def compared_options(opt: Mapping) -> dict:
+    """Return the options that shape a training, as plain values that a safe load accepts."""
+    kept = {key: value for key, value in opt.items() if key in COMPARED or key.startswith("network_")}
+    return json.loads(json.dumps(kept, default=str))
+
+
 def with_given_options(model: BaseModel, state: Mapping) -> dict:
     """Return a copy of ``state`` with the options of a newly built model's optimizers and schedulers.
 
     A changed rate or schedule goes on as if the run had begun with it. Unchanged values stay equal bit by bit. Best
-    values are kept for the metrics that the options still name. Raises UserError for another type of optimizer, and for
-    a new option that needs values which the earlier run did not keep, such as ``amsgrad``.
+    values are kept for the validation sets and metrics that the options still name, unless a metric's own options were
+    changed. The log names every changed option. Raises UserError for another type of optimizer, and for a new option
+    that needs values which the earlier run did not keep, such as ``amsgrad``.
     """
-    best = _best_records(model.opt, state.get("best_metric_results") or {})
+    given, saved = compared_options(model.opt), state.get(OPTIONS)
+    best = _best_records(given, state)
     counts = {len(part) for part in (model.optimizers, model.schedulers, state["optimizers"], state["schedulers"])}
     if len(counts) > 1:  # a state of another model: the model's own check raises
         return {**state, "best_metric_results": best}
     changes: list[str] = []
     pairs = [_carried_over(model, state, i, changes) for i in range(len(model.optimizers))]
+    if saved is not None:
+        named = {_key(change) for change in changes}
+        changes += [text for text in _differences(saved, given) if _key(text) not in named]
     if changes:
         text = "; ".join(dict.fromkeys(changes))
         get_root_logger().info(f"Changed since iteration {state['iter']}, and in effect from now on: {text}.")
@@ -78,6 +92,20 @@ def _carried_over(model: BaseModel, state: Mapping, i: int, changes: list[str]) 
     for group, own in zip(groups, optimizer.param_groups, strict=False):  # torch raises if their numbers differ
         group.update({name: own[name] for name in names if name in own})
     return {**optimizer_state, "param_groups": groups}, scheduler_state
+
+
+def _key(change: str) -> str:
+    return change.split(" ")[0]
+
+
+def _differences(saved: Mapping, given: Mapping, above: str = "") -> Iterator[str]:
+    """Yield a text for every value that differs, such as ``train:pixel_opt:loss_weight 1.0 -> 0.5``."""
+    for key in dict.fromkeys([*saved, *given]):
+        old, new = saved.get(key), given.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{above}{key}:")
+        elif old != new:
+            yield f"{above}{key} {'not set' if old is None else old} -> {'not set' if new is None else new}"
 
 
 def _option_key(opt: Mapping, i: int) -> str:
@@ -122,9 +150,12 @@ def _changed_schedule(scheduler: LRScheduler, saved: Mapping, saved_type: str | 
     if not is_same_type:
         yield f"train:scheduler:type {saved_type or 'another'} -> {own_type}"
         return
-    for name in own:
-        if name in saved and name not in MOVING and _as_list(saved[name]) != _as_list(own[name]):
+    differing = [n for n in own if n in saved and n not in MOVING and _as_list(saved[n]) != _as_list(own[n])]
+    for name in differing:
+        if not name.startswith("_"):
             yield f"train:scheduler:{name} {_as_in_yaml(saved[name])} -> {_as_in_yaml(own[name])}"
+    if differing and all(name.startswith("_") for name in differing):  # what OneCycleLR makes of pct_start, say
+        yield f"train:scheduler: other options of {own_type}"
 
 
 def _replay(scheduler: LRScheduler, iteration: int) -> None:
@@ -145,18 +176,28 @@ def _as_in_yaml(value: object) -> object:
     return sorted(value) if isinstance(value, Mapping) else _as_list(value)
 
 
-def _best_records(opt: Mapping, saved: Mapping) -> dict:
-    """Return the best values of the metrics that the options name now.
+def _best_records(given: Mapping, state: Mapping) -> dict:
+    """Return the best values of the sets and metrics that the options name now.
 
-    A metric that was added, or whose ``better`` was changed, starts anew. BasicSR would fail at an added metric.
+    A metric that was added, or whose options were changed, starts anew. BasicSR would fail at an added metric. A state
+    of an earlier version does not hold the options: of these, only a changed ``better`` shows.
     """
-    metrics = (opt.get("val") or {}).get("metrics") or {}
+    metrics = _metrics(given)
+    names = {options["name"] for options in (given.get("datasets") or {}).values()}
+    before = _metrics(state[OPTIONS]) if OPTIONS in state else metrics
     best: dict[str, dict] = {}
-    for dataset, records in saved.items():
+    for dataset, records in (state.get("best_metric_results") or {}).items():
+        if dataset not in names:
+            continue
         best[dataset] = {}
         for name, options in metrics.items():
             better = options.get("better", "higher")
             new = {"better": better, "val": float("-inf" if better == "higher" else "inf"), "iter": -1}
             record = records.get(name, new)
-            best[dataset][name] = record if record["better"] == better else new
+            is_same = record["better"] == better and before.get(name) == options
+            best[dataset][name] = record if is_same else new
     return best
+
+
+def _metrics(options: Mapping) -> Mapping:
+    return (options.get("val") or {}).get("metrics") or {}

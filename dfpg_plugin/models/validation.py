@@ -1,6 +1,6 @@
 """Validate as BasicSR does, but share the images among the processes of a training."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from dfpg_plugin.checks import check_border, make_folder
-from dfpg_plugin.files import whole_file
+from dfpg_plugin.files import name_of_image, whole_file
 
 Row = tuple[int, list[float]]  # an image's number and the values of its metrics
 
@@ -59,7 +59,7 @@ def _measure(model: SRModel, loader: DataLoader, current_iter: int | str, save_i
         if "gt" in images:
             del model.gt
         if save_img:
-            path = _path(model.opt, dataset.opt["name"], data["lq_path"][0], current_iter)  # type: ignore[attr-defined]
+            path = _path(model.opt, dataset.opt, data["lq_path"][0], current_iter)  # type: ignore[attr-defined]
             write_png(path, images["result"])
         for options in metrics.values():
             check_border(options, *images["result"].shape[:2])
@@ -86,9 +86,9 @@ def write_png(path: Path, image: NDArray[np.uint8]) -> None:
         file.write(cv2.imencode(".png", image)[1].tobytes())
 
 
-def _path(opt: dict, set_name: str, lq_path: str, current_iter: int | str) -> Path:
+def _path(opt: dict, data_set: Mapping, lq_path: str, current_iter: int | str) -> Path:
     """Return where BasicSR saves a restored image (sr_model.py:176-186)."""
-    stem, folder = Path(lq_path).stem, Path(opt["path"]["visualization"])
+    stem, folder = name_of_image(lq_path, data_set), Path(opt["path"]["visualization"])
     if opt["is_train"]:
         return folder / stem / f"{stem}_{current_iter}.png"
-    return folder / set_name / f"{stem}_{opt['val']['suffix'] or opt['name']}.png"
+    return folder / data_set["name"] / f"{stem}_{opt['val']['suffix'] or opt['name']}.png"

@@ -18,7 +18,7 @@ from basicsr.utils.registry import (
 )
 from pydantic import ValidationError
 
-from dfpg_plugin.checks import UserError, check_choice, check_file
+from dfpg_plugin.checks import LOWER_IS_BETTER, UserError, check_choice, check_file
 from dfpg_plugin.options import schema
 from dfpg_plugin.options.completing import section_of_data_set, typed_part
 from dfpg_plugin.options.components import check_arguments, look_up, source_of
@@ -183,12 +183,14 @@ def _check_direction(key: str, metric: object) -> None:
             f"val:metrics:{key}:better: has no value, and BasicSR takes this for {LOWER}. Write {HIGHER} or {LOWER}."
         )
     own = inspect.signature(function).parameters.get("better")
-    if own is not None and own.default == LOWER and "better" not in metric:
+    is_lower = metric["type"] in LOWER_IS_BETTER or (own is not None and own.default == LOWER)
+    if is_lower and "better" not in metric:
         raise UserError(f"val:metrics:{key}: better: is missing, so BasicSR assumes {HIGHER}. Add `better: {LOWER}`.")
 
 
 def _training_checks(opt: Options) -> Iterator[Callable[[], object]]:
     train_set = opt["datasets"]["train"]
+    yield partial(_check_one_training_set, opt["datasets"])
     yield partial(_check_given, "datasets:train:batch_size_per_gpu", train_set)
     if opt.get("val") is not None:
         yield partial(_check_given, "val:val_freq", opt["val"])
@@ -198,6 +200,12 @@ def _training_checks(opt: Options) -> Iterator[Callable[[], object]]:
     yield partial(_check_prefetch, opt)
     yield partial(_check_workers, train_set)
     yield partial(check_curves, opt)
+
+
+def _check_one_training_set(datasets: Mapping) -> None:
+    others = [key for key in datasets if key != "train" and key.split("_")[0] == "train"]
+    if others:
+        raise UserError(f"datasets:{others[0]}: a training has one set, `train`. Remove it, or join the two folders.")
 
 
 def _check_given(key: str, section: Mapping) -> None:

@@ -45,13 +45,24 @@ class RunOptions:
     sections: schema.Options  # the same options, typed
     rank: int  # of this process
     world_size: int  # the number of processes
+    seed_is_drawn: bool = False  # whether `manual_seed` was drawn, as neither the file nor --force_yml gives one
 
     @classmethod
-    def of(cls, file: OptionFile, opt: Options) -> Self:
+    def of(cls, file: OptionFile, opt: Options, seed_is_drawn: bool = False) -> Self:
         """Return completed options with this process's rank. Raises UserError if the schema does not take them."""
         rank, world_size = get_dist_info()
         plain = {**opt, "rank": rank, "world_size": world_size}
-        return cls(file, plain, schema.Options.read(str(file.path), typed_part(opt)), rank, world_size)
+        sections = schema.Options.read(str(file.path), typed_part(opt))
+        return cls(file, plain, sections, rank, world_size, seed_is_drawn)
+
+    def with_seed(self, seed: int) -> Self:
+        """Return the same options with ``seed`` as ``manual_seed``, also in the data sets that have no own seed."""
+        plain, before = {**self.plain, "manual_seed": seed}, self.plain["manual_seed"]
+        plain["datasets"] = {
+            key: {**options, "seed": seed} if options.get("seed") == before else options
+            for key, options in self.plain["datasets"].items()
+        }
+        return replace(self, plain=plain, sections=schema.Options.read(str(self.file.path), typed_part(plain)))
 
     def with_paths(self, paths: dict) -> Self:
         """Return the same options with ``paths`` as the section ``path``."""

@@ -6,8 +6,7 @@ import cv2
 
 from dfpg_plugin.checks import UserError, make_folder
 from dfpg_plugin.data.faces import orl_faces
-from dfpg_plugin.data.naming import flat_stem
-from dfpg_plugin.files import whole_file
+from dfpg_plugin.files import flat_stem, whole_file
 
 
 def prepare_faces(target: Path, split: str) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from dfpg_plugin.checks import UserError, check_folder
 from dfpg_plugin.data.images import Image, look_for_images
-from dfpg_plugin.data.naming import flat_stem
+from dfpg_plugin.files import flat_stem
 from dfpg_plugin.preparation.face_folder import Cut, FaceFormat, Photograph, Written, write_faces
 
 CutFaces = Callable[[bytes, str], tuple[list[Image], list[str]]]  # a file's content and name -> its faces, notes

@@ -126,7 +126,8 @@ class TestSet:
         counts = np.min([run.counts for run in runs], axis=0)
         sums = [np.where(counts > 0, run.means * counts, 0.0) for run in runs]
         run_means = tuple(mean for run in runs for mean in run.run_means)  # verification: the mean over the folds
-        if self.metrics[metric]["type"] != VERIFICATION and counts.any():
+        is_one_verification = self.metrics[metric]["type"] == VERIFICATION and len(runs) == 1
+        if counts.any() and not is_one_verification:
             run_means = tuple(float(run_sums.sum() / counts.sum()) for run_sums in sums)
         absent = np.any([run.absent for run in runs], axis=0)
         unmeasured = np.any([run.unmeasured for run in runs], axis=0)

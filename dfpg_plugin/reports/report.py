@@ -48,7 +48,7 @@ class PairedTest:
     difference: float  # best minus other, over the images that both have
     low: float
     high: float
-    p: float  # Holm-adjusted over all other methods
+    p: float  # Holm-adjusted over all pairs of methods
     images: int
     faces: int
 
@@ -117,7 +117,8 @@ def as_dict(report: Report) -> dict:
         "statistics": {
             "interval": f"{LEVEL:.0%} bootstrap percentile interval over sharp faces",
             "resamples": report.resamples,
-            "test": f"sign-flip permutation test of the differences of faces, {NUM_PERMUTATIONS} permutations, Holm",
+            "test": f"sign-flip permutation test of the differences of faces, {NUM_PERMUTATIONS} permutations, Holm "
+            "over all pairs of methods",
             "seed": report.seed,
         },
         "metrics": report.metrics,
@@ -178,8 +179,8 @@ def _cells(
         sums, counts = method_values.sums[which], method_values.counts[which]
         interval = bootstrap(*group_sums(sums, counts, groups), resamples, seed)
         mean, run_means = interval.mean, method_values.run_means if which.all() else ()
-        if test_set.metrics[metric]["type"] == VERIFICATION and run_means:
-            mean = float(np.mean(run_means))  # the mean over the folds, as published
+        if test_set.metrics[metric]["type"] == VERIFICATION and len(run_means) == 1:
+            mean = run_means[0]  # the mean over the folds, as published; of several runs, the mean over the images
         count = int((counts > 0).sum())
         absent = int((method_values.absent[which] & expected).sum())
         cells[label] = Cell(mean, interval.low, interval.high, count, int(expected.sum()), absent, run_means)
@@ -223,7 +224,8 @@ def _paired_tests(
         p = paired_p(sums[counts > 0], seed)
         faces = int((counts > 0).sum())
         tests.append(PairedTest(best, other, interval.mean, interval.low, interval.high, p, int(both.sum()), faces))
-    adjusted = holm([test.p for test in tests])
+    # the best method is found on the same faces, so that any pair of methods might have been tested
+    adjusted = holm([test.p for test in tests], math.comb(len(tests) + 1, 2))
     return tuple(replace(test, p=p) for test, p in zip(tests, adjusted, strict=True))
 
 

@@ -79,10 +79,14 @@ def paired_p(differences: Array, seed: int) -> float:
     return float(result.pvalue)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for multiple tests by Holm's step-down method, in the given order."""
+def holm(p_values: Sequence[float], family: int) -> list[float]:
+    """Return p-values adjusted for multiple tests by Holm's step-down method, in the given order.
+
+    ``family``: the number of tests that might have been made. The p-values may be fewer, if their tests were chosen by
+    the data: the adjusted ones are then those of Holm's method or greater.
+    """
     order = np.argsort(p_values)
-    steps = np.array(p_values, dtype=float)[order] * np.arange(len(p_values), 0, -1)
+    steps = np.array(p_values, dtype=float)[order] * (family - np.arange(len(p_values)))
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted.tolist()

@@ -87,6 +87,8 @@ def _check_study(files: Sequence[str], seeds: Sequence[int], test: str, runs: Se
     if len(set(seeds)) != len(seeds):
         raise UserError(f"--seeds: {' '.join(map(str, seeds))} names a seed twice. Name each seed once.")
     results_folder(test)  # raises if path:root is missing
+    if not isinstance(read_option_file(test).get("path"), dict):
+        raise UserError(f"{test}: the section `path` is missing. Write `path:` and below it `pretrain_network_g: ~`.")
     for run in runs:
         _check_earlier_training(run)
     for file in files:

@@ -99,7 +99,7 @@ def provenance_lines(report: Report) -> list[str]:
     return [
         f"In brackets: 95 % bootstrap percentile intervals of the mean, {report.resamples} resamples of sharp faces, "
         f"each with all its blurred pictures, seed {report.seed}. Values of several runs are averaged first.",
-        "p: sign-flip permutation test of the differences of faces, adjusted for the number of methods (Holm).",
+        "p: sign-flip permutation test of the differences of faces, adjusted for all pairs of methods (Holm).",
         f"{INCOMPLETE}: images are missing, so that the mean is not comparable and takes no rank.",
         *(_metric_line(key, facts) for key, facts in report.metrics.items()),
         *(_run_line(method.label, run.manifest) for method in report.methods for run in method.runs),

@@ -42,7 +42,7 @@ def build_loaders(opt: Options, phase: str) -> list[DataLoader]:
     Raises UserError if a data set can't be built, or if a metric needs a ground truth that a data set does not have.
     """
     loaders = []
-    for key, options in sorted(opt["datasets"].items()):
+    for key, options in opt["datasets"].items():
         if key.split("_")[0] == phase:
             # BasicSR loads these sets without workers, and torch refuses persistent workers then
             options = {**options, "persistent_workers": False}

@@ -21,7 +21,7 @@ from basicsr.utils import get_time_str
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import load_pytorch, save_whole, sha256_of, whole_file, write_errors_explained
-from dfpg_plugin.models.resuming import TYPES, types_of
+from dfpg_plugin.models.resuming import OPTIONS, TYPES, compared_options, types_of
 from dfpg_plugin.runs.randomness import random_states
 
 STAGING = ".saving"  # the folder for files that are not complete yet
@@ -193,9 +193,12 @@ def _read_again(staging: Path, folder: Path, current_iter: int) -> dict:
 
 
 def _complete_state(path: Path, state: dict, model: BaseModel, of_random_numbers: list[dict]) -> None:
-    """Write ``state``, and what BasicSR's models leave out: random states, best metrics, types of the optimizers."""
+    """Write ``state``, and what BasicSR's models leave out.
+
+    These are the random states, the best metrics, the types of the optimizers, and the options.
+    """
     best = getattr(model, "best_metric_results", {})
-    added = {"random": of_random_numbers, TYPES: types_of(model)}
+    added = {"random": of_random_numbers, TYPES: types_of(model), OPTIONS: compared_options(model.opt)}
     save_whole({"best_metric_results": _without_numpy(best), **state, **added}, path)
 
 

@@ -41,6 +41,15 @@ def start_group(args: Arguments, dist_params: dict | None, num_gpu: int) -> None
     distributed.init_process_group("gloo" if backend == "nccl" and not cuda else backend, timeout=timeout)
 
 
+def of_first_process(value: int) -> int:
+    """Return the value that the group's first process has; without a group, the value itself."""
+    if not distributed.is_initialized():
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values)
+    return values[0]
+
+
 class LostProcessError(RuntimeError):
     """Another process of the group has ended or does not answer."""
 

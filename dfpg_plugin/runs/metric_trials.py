@@ -41,13 +41,13 @@ def check_metrics(opt: Options, dataset: object, name: str) -> None:
 
 
 def try_metrics(opt: Options) -> None:
-    """Measure two images of noise by every metric that takes a ground truth, to find mistakes now.
+    """Measure two images of noise by every metric, to find mistakes now.
 
     Raises UserError, naming the metric, if weights are missing or do not fit, or if an option's value is wrong.
     """
     for key, metric in metrics_of(opt).items():
-        if _ground_truth_parameter(key, metric) is not None:
-            _try(key, metric, _noise())
+        takes_ground_truth = _ground_truth_parameter(key, metric) is not None
+        _try(key, metric, _noise() if takes_ground_truth else _noise()[:1])
 
 
 def _ground_truth_parameter(key: str, metric: Mapping) -> inspect.Parameter | None:

@@ -17,6 +17,7 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import whole_file, write_errors_explained
 from dfpg_plugin.options.completing import RunOptions
 from dfpg_plugin.options.curves import has_curves
+from dfpg_plugin.options.reading import Options
 from dfpg_plugin.runs.checkpoints import finish_killed_save
 from dfpg_plugin.runs.lock import locked
 
@@ -91,6 +92,16 @@ def lock_run(options: RunOptions) -> Iterator[None]:
         yield
 
 
+def make_missing_folders(opt: Options) -> None:
+    """Make those of the run's folders that are not there. A run that resumes another run's state has none yet."""
+    for folder in _folders(opt).values():
+        Path(folder).mkdir(parents=True, exist_ok=True)
+
+
+def _folders(opt: Options) -> dict[str, str]:
+    return {key: path for key, path in opt["path"].items() if key in FOLDERS}
+
+
 def prepare_output(options: RunOptions, open_log: Callable[[Path], None], new: bool) -> None:
     """Make the run's folders if the run is ``new``, copy the YAML into its folder, and open its log.
 
@@ -108,8 +119,8 @@ def prepare_output(options: RunOptions, open_log: Callable[[Path], None], new: b
             mkdir_and_rename(str(curves))
     with write_errors_explained(options.folder, "start again"):
         if new:
-            folders = {key: path for key, path in opt["path"].items() if key in FOLDERS}
-            make_exp_dirs({"is_train": opt["is_train"], "path": folders})
+            make_exp_dirs({"is_train": opt["is_train"], "path": _folders(opt)})
+        make_missing_folders(opt)
         with whole_file(options.folder / options.file.path.name) as copy:
             copy.write((header + options.file.text).encode())
         open_log(options.folder / f"{kind}_{opt['name']}_{get_time_str()}.log")

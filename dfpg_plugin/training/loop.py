@@ -59,10 +59,10 @@ def train(options: RunOptions, dry_run: bool = False) -> None:
     ``dry_run``: build everything and train one step, and write no file and no folder. Raises UserError,
     FloatingPointError, StoppedBySignalError after a signal, and LostProcessError if another process has ended.
     """
-    set_random_seed(options.plain["manual_seed"] + options.rank)
     with run_log() as open_log, worker_signals() as signals:
         warn_of_idle_keys(options.plain, options.file)
         options, state = load_resume_state(options)
+        set_random_seed(options.plain["manual_seed"] + options.rank)
         run = build(options, state, signals)
         torch.backends.cudnn.benchmark = True  # after the build: a search for the build's trial images takes seconds
         if dry_run:
@@ -72,7 +72,7 @@ def train(options: RunOptions, dry_run: bool = False) -> None:
             prepare_output(options, open_log, new=state is None)
             tb_logger = open_curves(options.plain)
             if state is not None:
-                set_aside_later(options, state["iter"])
+                set_aside_later(options, run.model, state["iter"])
                 restore_random_state(state.get("random"), options.rank, options.world_size)
             try:
                 iterate(run, 0 if state is None else state["iter"], requests, tb_logger)
@@ -107,12 +107,14 @@ def try_validation(model: BaseModel, loaders: Sequence[DataLoader]) -> None:
     for loader in loaders:
         with keeping_random_numbers(model.device):
             data = next(iter(loader))
+            image = data.get("gt")
             if isinstance(model, MendedModel):
                 model.feed_data(data)
                 model.test()
-        if isinstance(data.get("gt"), torch.Tensor):
+                image = model.output
+        if isinstance(image, torch.Tensor):
             for metric in metrics:
-                check_border(metric, *data["gt"].shape[-2:])
+                check_border(metric, *image.shape[-2:])
 
 
 def try_step(run: Run) -> None:

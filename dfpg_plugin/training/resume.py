@@ -2,14 +2,17 @@
 
 import logging
 import re
+import shutil
 from pathlib import Path
 
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import check_resume, get_root_logger
 
 from dfpg_plugin.checks import UserError, check_file
+from dfpg_plugin.files import whole_file
+from dfpg_plugin.models.best_network import BEST, best_iteration, first_validation_set
 from dfpg_plugin.models.mended_model import MendedModel
-from dfpg_plugin.models.resuming import with_given_options
+from dfpg_plugin.models.resuming import OPTIONS, with_given_options
 from dfpg_plugin.options.completing import RunOptions
 from dfpg_plugin.options.reading import Options
 from dfpg_plugin.runs.checkpoints import (
@@ -26,10 +29,15 @@ from dfpg_plugin.runs.checkpoints import (
 def load_resume_state(options: RunOptions) -> tuple[RunOptions, dict | None]:
     """Return the options and the training state to resume, which is None for a new run: see :func:`find_state`.
 
-    The options then name the state's file and, under ``path:pretrain_network_*``, the networks saved with the state.
+    The options then name the state's file and, under ``path:pretrain_network_*``, the networks saved with the state. A
+    seed that the options do not give is the state's.
     """
     state, paths = find_state(options.plain)
-    return (options if state is None else options.with_paths(paths)), state
+    if state is None:
+        return options, None
+    if options.seed_is_drawn and OPTIONS in state:
+        options = options.with_seed(state[OPTIONS]["manual_seed"])
+    return options.with_paths(paths), state
 
 
 def find_state(opt: Options) -> tuple[dict | None, dict]:
@@ -65,11 +73,31 @@ def resume(model: BaseModel, state: dict) -> None:
         model.best_metric_results = state["best_metric_results"]
 
 
-def set_aside_later(options: RunOptions, current_iter: int) -> None:
+def set_aside_later(options: RunOptions, model: BaseModel, current_iter: int) -> None:
     """Move the checkpoints after ``current_iter`` to another folder: the run goes back and makes its own again."""
     if options.rank == 0 and (folder := set_aside(options.folder, current_iter)) is not None:
         get_root_logger().info(
             f"The run goes back to iteration {current_iter}. Its later checkpoints are now in {folder}."
+        )
+        if (folder / MODELS / f"net_g_{BEST}.pth").exists():
+            _find_best_again(model, options.folder / MODELS)
+
+
+def _find_best_again(model: BaseModel, models: Path) -> None:
+    """Write ``net_g_best.pth`` anew, after a later one was set aside.
+
+    The best network up to here is known by its iteration. Without its file, the next validation's is kept instead.
+    """
+    records = getattr(model, "best_metric_results", {})
+    iteration = best_iteration(model.opt, records)
+    saved = models / f"net_g_{iteration}.pth"
+    if saved.exists():
+        with saved.open("rb") as source, whole_file(models / f"net_g_{BEST}.pth") as target:
+            shutil.copyfileobj(source, target)
+    elif records.pop(first_validation_set(model.opt), None) is not None:
+        get_root_logger().info(
+            f"The best network so far, of iteration {iteration}, is not there any more. The best of those to come is "
+            "kept."
         )
 
 
@@ -117,6 +145,8 @@ def _paths_of(opt: Options, state: dict, path: Path) -> dict:
             f"train:total_iter: {total_iter} is below {state['iter']}, the iteration of {path}. Raise it, or name an "
             "earlier state by path:resume_state."
         )
-    resumed = {**opt, "path": {**opt["path"], "resume_state": str(path)}}
+    # a state of another run lies beside that run's networks
+    models = path.parent.parent / MODELS if path.parent.name == STATES else opt["path"]["models"]
+    resumed = {**opt, "path": {**opt["path"], "resume_state": str(path), "models": str(models)}}
     check_resume(resumed, state["iter"])
-    return resumed["path"]
+    return {**resumed["path"], "models": opt["path"]["models"]}

@@ -2,24 +2,30 @@
 
 import ast
 import sys
+from collections.abc import Iterator
 from copy import deepcopy
 
 import torch
 import yaml
+from basicsr.utils.dist_util import get_dist_info
+from basicsr.utils.registry import MODEL_REGISTRY
 
 from dfpg_plugin import compat
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.options.completing import Arguments, RunOptions, convert_whole_numbers
 from dfpg_plugin.options.keys import warn_of_idle_keys
 from dfpg_plugin.options.reading import Options, force, read_yaml
 from dfpg_plugin.runs.metric_trials import try_metrics
+from dfpg_plugin.runs.output import make_missing_folders
 from dfpg_plugin.training.resume import find_state
 
 # whole numbers that may be written as floats such as 5e3, because BasicSR takes floats there
 COUNTS = ("train:total_iter", "val:val_freq", "logger:print_freq", "logger:save_checkpoint_freq")
 NCCL = "nccl"
 # keys that BasicSR reads without a default
-NEEDED = ("num_gpu", "logger:print_freq", "logger:save_checkpoint_freq", "logger:use_tb_logger")
+NEEDED = ("num_gpu", "path", "logger:print_freq", "logger:save_checkpoint_freq", "logger:use_tb_logger")
+NEEDED_TO_LOAD = ("batch_size_per_gpu", "num_worker_per_gpu")  # of the training set
 ONLY_OURS = ("train:non_finite", "logger:keep_checkpoints", "dist_params:timeout")  # keys that BasicSR's loop ignores
 
 
@@ -61,16 +67,31 @@ def _load_resume_state(opt: Options) -> dict | None:
     """
     state, paths = find_state(opt)
     opt["path"].update(paths)
+    if state is not None and get_dist_info()[0] == 0:
+        make_missing_folders(opt)
     return state
 
 
 def _refuse_missing_keys(given: Options) -> None:
-    """Raise UserError if a key of NEEDED has no value. BasicSR has no default for such a key."""
-    for key in NEEDED:
-        section, _, name = key.rpartition(":")
-        values = (given.get(section) or {}) if section else given
+    """Raise UserError if a key has no value for which BasicSR has no default."""
+    for key in _needed_keys(given):
+        *sections, name = key.split(":")
+        values = given
+        for section in sections:
+            values = values.get(section) or {}
         if values.get(name) is None:
             raise UserError(f"{key}: has no value, and BasicSR has no default for it. For --stock write one.")
+
+
+def _needed_keys(given: Options) -> Iterator[str]:
+    yield from NEEDED
+    yield from (f"datasets:train:{key}" for key in NEEDED_TO_LOAD)
+    yield from (f"datasets:{key}:name" for key in given["datasets"])
+    if given.get("val") is not None:
+        yield "val:save_img"
+    model = MODEL_REGISTRY.get(given["model_type"])
+    if not issubclass(model, MendedModel):
+        yield "train:scheduler"
 
 
 def _refuse_whole_floats(given: Options) -> None:

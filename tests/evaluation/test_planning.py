@@ -50,6 +50,16 @@ def test_two_sets_of_one_file_are_refused_before_anything_is_looked_at() -> None
         plan_evaluation({}, "nowhere", [Faces(1, "a/b"), Faces(1, "a_b")], {})
 
 
+def test_images_that_would_have_one_name_are_refused() -> None:
+    faces = Faces(2, "a")
+    faces.paths = [{"lq_path": f"/lq/{folder}/1.png", "gt_path": f"/gt/{folder}/1.png"} for folder in ("s1", "s2")]
+    with pytest.raises(UserError, match=r"^a: /lq/s1/1\.png and /lq/s2/1\.png would both be the image 1\. Rename one"):
+        plan_evaluation({}, "blurred", [faces], {})
+    faces.opt["io_backend"] = {"type": "lmdb"}
+    faces.paths = [{"lq_path": f"{folder}/1", "gt_path": f"{folder}/1"} for folder in ("s1", "s2")]
+    plan_evaluation({}, "blurred", [faces], {})
+
+
 def test_the_model_stays_behind_when_its_source_travels() -> None:
     source = RestoringModel({"num_gpu": 0})
     vars(source)["model"] = lambda: None  # can't be pickled

@@ -113,3 +113,9 @@ def test_unknown_reduction_and_lists_of_other_lengths_are_refused() -> None:
         PriorLoss(reduction="mean_wh")
     with pytest.raises(ValueError, match="shorter"):
         prior_loss(features(), features()[:1])
+
+
+def test_images_are_refused_in_the_place_of_lists() -> None:
+    image = torch.rand(2, 3, 4, 4)
+    with pytest.raises(UserError, match="PriorLoss compares lists of feature maps"):
+        PriorLoss()(image, image)

@@ -13,6 +13,7 @@ from torch import distributed
 from torch.nn import functional as F
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.losses.prior_loss import prior_loss
 from dfpg_plugin.models.dfpg_model import DFPGModel
 from dfpg_plugin.models.microbatch import Cosines, Part, frozen
 from dfpg_plugin.models.nonfinite import NonFiniteLossError
@@ -314,6 +315,24 @@ def test_feature_loss_of_b2_compares_features_of_restored_and_sharp(options: dic
         for a, b in zip(model.net_prior(part.estimate.restored), part.estimate.target, strict=True)
     )
     torch.testing.assert_close(model._generator_losses(part)[0]["l_g_feature"], expected)
+
+
+def test_the_prior_loss_as_feature_loss_is_equation_9_of_the_restored_face(options: dict) -> None:
+    options["train"]["feature_opt"] = {"type": "PriorLoss", "loss_weight": 0.5}
+    model = build(options)
+    part = forward(model)
+    expected = 0.5 * prior_loss(model.net_prior(part.estimate.restored), part.estimate.target)
+    torch.testing.assert_close(model._generator_losses(part)[0]["l_g_feature"], expected)
+
+
+def test_a_loss_of_basicsr_in_the_place_of_the_prior_loss_is_summed_over_the_layers(options: dict) -> None:
+    options["train"]["prior_opt"] = {"type": "MSELoss", "loss_weight": 2.0}
+    del options["network_d"], options["train"]["gan_opt"], options["train"]["optim_d"]
+    model = build(options)
+    part = forward(model)
+    pairs = zip(part.estimate.estimated, part.estimate.target, strict=True)
+    expected = sum(2 * F.mse_loss(p_hat, p) for p_hat, p in pairs)
+    torch.testing.assert_close(model._generator_losses(part)[0]["l_g_prior"], expected)
 
 
 @pytest.mark.parametrize(

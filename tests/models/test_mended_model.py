@@ -400,6 +400,7 @@ class Evil:
 
 def test_the_best_generator_is_kept_by_the_first_metric(tmp_path: Path) -> None:
     model = build(tmp_path)
+    model.opt["datasets"] = {"val": {"name": "v"}}
     pairs = [{"lq": torch.rand(1, 3, 16, 16), "gt": torch.rand(1, 3, 16, 16), "lq_path": ["a.png"]}]
 
     class Loader(list):
@@ -416,6 +417,7 @@ def test_the_best_generator_is_kept_by_the_first_metric(tmp_path: Path) -> None:
     assert weights == {1: 5.0, 2: 0.0, 3: 0.0}
     model.save_training_state(0, 3)
     resumed = build(tmp_path)
+    resumed.opt["datasets"] = model.opt["datasets"]
     resumed.resume_training(torch.load(tmp_path / "training_states" / "3.state", weights_only=True))
     with torch.no_grad():
         resumed.net_g.up.bias.fill_(7.0)

@@ -10,7 +10,7 @@ from basicsr.models.base_model import BaseModel
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.models.mended_model import MendedModel
-from dfpg_plugin.models.resuming import TYPES, types_of, with_given_options
+from dfpg_plugin.models.resuming import OPTIONS, TYPES, compared_options, types_of, with_given_options
 
 ADAM = {"type": "Adam", "lr": 1e-3, "betas": [0.9, 0.99]}
 STEPS = {"type": "MultiStepLR", "milestones": [4], "gamma": 0.5}
@@ -23,7 +23,8 @@ class Rates(MendedModel):
 
     def __init__(self, optim_g: dict, scheduler: dict, metrics: dict | None = None) -> None:
         train = {"total_iter": 10, "optim_g": optim_g, "scheduler": copy.deepcopy(scheduler)}
-        BaseModel.__init__(self, {"num_gpu": 0, "is_train": True, "train": train, "val": {"metrics": metrics}})
+        opt = {"num_gpu": 0, "is_train": True, "datasets": {"val": {"name": "faces"}}, "train": train}
+        BaseModel.__init__(self, {**opt, "val": {"metrics": metrics}})
         self.weight = torch.nn.Parameter(torch.ones(3))
         options = {key: value for key, value in optim_g.items() if key != "type"}
         self.optimizers = [self.get_optimizer(optim_g["type"], [self.weight], **options)]
@@ -178,3 +179,46 @@ def test_a_state_of_another_model_is_left_to_basicsr(saved: Callable) -> None:
     state["optimizers"] *= 2
     with pytest.raises(AssertionError, match="Wrong lengths of optimizers"):
         resumed(Rates(ADAM, STEPS), state)
+
+
+def test_best_values_of_sets_and_metrics_that_are_others_now_begin_anew(saved: Callable) -> None:
+    model = Rates(ADAM, STEPS, METRICS)
+    psnr, lpips = {"better": "higher", "val": 30.0, "iter": 4}, {"better": "lower", "val": 0.2, "iter": 2}
+    records = {"gone": {"psnr": psnr}, "faces": {"psnr": psnr, "lpips": lpips}}
+    options = copy.deepcopy(compared_options(model.opt))
+    options["val"]["metrics"]["psnr"]["crop_border"] = 4
+    state = {**saved(), "best_metric_results": records, OPTIONS: options}
+    new = {"better": "higher", "val": float("-inf"), "iter": -1}
+    assert with_given_options(model, state)["best_metric_results"] == {"faces": {"psnr": new, "lpips": lpips}}
+
+
+def test_every_changed_option_is_said_in_one_line(saved: Callable, log: pytest.LogCaptureFixture) -> None:
+    model = Rates({**ADAM, "lr": 1e-4}, STEPS)
+    model.opt["train"]["ema_decay"] = 0.9
+    model.opt["datasets"]["train"] = {"name": "faces", "batch_size_per_gpu": 4}
+    options = copy.deepcopy(compared_options(model.opt))
+    options["train"].update(pixel_opt={"type": "L1Loss"}, ema_decay=None)
+    options["train"]["optim_g"]["lr"] = 1e-3
+    options["datasets"]["train"]["batch_size_per_gpu"] = 2
+    with_given_options(model, {**saved(), OPTIONS: options})
+    (line,) = [record.getMessage() for record in log.records if "Changed" in record.getMessage()]
+    assert line.split(": ", 1)[1] == (
+        "train:optim_g:lr 0.001 -> 0.0001; datasets:train:batch_size_per_gpu 2 -> 4; "
+        "train:ema_decay not set -> 0.9; train:pixel_opt {'type': 'L1Loss'} -> not set."
+    )
+
+
+def test_an_option_that_only_the_schedules_inner_phases_show_is_said(
+    saved: Callable, log: pytest.LogCaptureFixture
+) -> None:
+    schedule = {"type": "OneCycleLR", "max_lr": 0.01, "total_steps": 20, "pct_start": 0.3}
+    model = Rates(ADAM, {**schedule, "pct_start": 0.6})
+    rates = resumed(model, saved(scheduler=schedule)).train(SAVED_AT + 1, 10)
+    assert rates == Rates(ADAM, {**schedule, "pct_start": 0.6}).train(1, 10)[SAVED_AT:]
+    assert "in effect from now on: train:scheduler: other options of OneCycleLR." in log.text
+
+
+def test_a_schedule_that_ends_before_the_training_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^train:scheduler:total_steps: 8 is below total_iter, 10\. Set it to 10\."):
+        Rates(ADAM, {"type": "OneCycleLR", "max_lr": 0.01, "total_steps": 8})
+    Rates(ADAM, {"type": "OneCycleLR", "max_lr": 0.01, "total_steps": 9}).train(1, 10)

@@ -10,10 +10,11 @@ from basicsr.data import realesrgan_dataset
 from basicsr.data.single_image_dataset import SingleImageDataset
 from basicsr.models import realesrgan_model, realesrnet_model
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGISTRY
-from kit import write_yaml
+from kit import for_sr_model, write_yaml
 
 from dfpg_cli.run_options import read_options
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.metrics.batches import better_by_default
 from dfpg_plugin.options.checking import check_options
 from dfpg_plugin.options.completing import Arguments, complete
 from dfpg_plugin.options.keys import unknown_keys, warn_of_idle_keys
@@ -548,18 +549,60 @@ def test_frequencies_without_a_value_are_the_defaults_for_basicsr_too(demo_optio
     assert (opt["logger"]["print_freq"], opt["logger"]["save_checkpoint_freq"]) == (100, 5000)
 
 
-@pytest.mark.parametrize("key", ["num_gpu", "logger:print_freq", "logger:save_checkpoint_freq", "logger:use_tb_logger"])
+NEEDED_BY_STOCK = [
+    *("num_gpu", "path", "logger:print_freq", "logger:save_checkpoint_freq", "logger:use_tb_logger", "val:save_img"),
+    *("datasets:train:num_worker_per_gpu", "datasets:train:name", "datasets:val:name"),
+]
+
+
+@pytest.mark.parametrize("key", NEEDED_BY_STOCK)
 @pytest.mark.parametrize("is_there", [True, False])
 def test_the_stock_loop_is_not_started_without_what_basicsr_has_no_default_for(
     demo_options: dict, tmp_path: Path, key: str, is_there: bool
 ) -> None:
+    demo_options["val"]["save_img"] = False
     set_key(demo_options, key, None)
     if not is_there:
         *above, name = key.split(":")
-        del (demo_options[above[0]] if above else demo_options)[name]
+        section = demo_options
+        for part in above:
+            section = section[part]
+        del section[name]
     arguments = Arguments(str(write_yaml(tmp_path / "t.yml", demo_options)))
     with pytest.raises(UserError, match=f"^{key}: has no value, and BasicSR has no default"):
         train_stock(read_options(arguments, is_train=True, join_group=False), arguments)
+
+
+def test_the_stock_loop_is_not_started_without_a_schedule_for_a_model_of_basicsr(
+    demo_options: dict, tmp_path: Path
+) -> None:
+    options = for_sr_model(demo_options)
+    options["val"]["save_img"] = False
+    del options["train"]["scheduler"]
+    arguments = Arguments(str(write_yaml(tmp_path / "t.yml", options)))
+    with pytest.raises(UserError, match=r"^train:scheduler: has no value, and BasicSR has no default"):
+        train_stock(read_options(arguments, is_train=True, join_group=False), arguments)
+
+
+def test_a_training_has_one_training_set(demo_options: dict, tmp_path: Path) -> None:
+    demo_options["datasets"]["train_2"] = dict(demo_options["datasets"]["train"])
+    with pytest.raises(UserError, match="datasets:train_2: a training has one set, `train`"):
+        check(demo_options, tmp_path)
+
+
+def test_the_direction_of_niqe_has_to_be_said(demo_options: dict, tmp_path: Path) -> None:
+    demo_options["val"]["metrics"] = {"n": {"type": "calculate_niqe", "crop_border": 0}}
+    with pytest.raises(UserError, match="val:metrics:n: better: is missing, so BasicSR assumes higher"):
+        check(demo_options, tmp_path)
+    demo_options["val"]["metrics"]["n"]["better"] = "lower"
+    check(demo_options, tmp_path)
+    assert better_by_default({"type": "calculate_niqe"}) == "lower"
+    assert better_by_default({"type": "calculate_psnr"}) == "higher"
+
+
+def test_a_metric_of_one_image_is_tried_too() -> None:
+    with pytest.raises(UserError, match="val:metrics:m: "):
+        try_metrics({"val": {"metrics": {"m": {"type": "calculate_niqe", "crop_border": "4"}}}})
 
 
 def test_an_average_without_a_value_is_none(demo_options: dict, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.evaluation.records import Record
 from dfpg_plugin.metrics.verification import verify
 from dfpg_plugin.reports.methods import read_methods
+from dfpg_plugin.reports.paired_values import TestSet
 from dfpg_plugin.reports.report import Report, as_dict, build_report
 from dfpg_plugin.reports.tables import missing_lines
 
@@ -166,12 +167,12 @@ def test_a_verification_is_that_of_its_settings_seed(tmp_path: Path, seed: int) 
     assert report_of(method("m", folder)).sets[0].cells["v"]["m"].mean == by_seed[seed != 0]
 
 
-def test_p_values_are_adjusted_for_the_number_of_methods(tmp_path: Path) -> None:
+def test_p_values_are_adjusted_for_all_pairs_of_methods(tmp_path: Path) -> None:
     shifts = {"best": 2.0, "second": 1.0, "third": 0.0}
     runs = [method(k, write_run(tmp_path / k, {"S": drawn(0, faces=12, shift=v)})) for k, v in shifts.items()]
     tests = report_of(*runs).sets[0].tests["psnr"]
     assert [test.other for test in tests] == ["second", "third"]
-    assert [test.p for test in tests] == pytest.approx([2 * 2 / 2**12] * 2)
+    assert [test.p for test in tests] == pytest.approx([3 * 2 / 2**12] * 2)  # of three pairs
 
 
 def test_p_belongs_to_the_difference_that_is_shown_where_faces_have_different_numbers_of_images(tmp_path: Path) -> None:
@@ -216,6 +217,29 @@ def test_verification_and_detection(tmp_path: Path) -> None:
     assert (cell.count, cell.is_complete) == (29, True)
     assert report.sets[0].cells["detection"]["m"].mean == np.mean([r.values["detection"] for r in records])
     assert [m.images for m in report.missing if m.method is None] == [(records[4].name,)]
+
+
+def test_a_verification_of_several_runs_is_that_of_the_images_which_count_in_all(tmp_path: Path) -> None:
+    unfound = [("p", None, True, 8), ("q", None, False, 9)]
+    runs, right = [], []
+    for seed, missing in ((0, range(5)), (1, range(3, 9))):
+        records = verification_records(seed)
+        for i in missing:
+            records[i] = record(i, records[i].name, values={}, pairs={"v": unfound})
+        runs.append(write_run(tmp_path / str(seed), {"S": records}, {"v": VERIFICATION}))
+        alone = report_of(method("m", runs[-1])).sets[0].cells["v"]["m"]
+        assert alone.run_means == (alone.mean,)
+    cell = report_of(method("m", *runs)).sets[0].cells["v"]["m"]
+    assert cell.count == 21
+    assert cell.mean == pytest.approx(np.mean(cell.run_means))
+    assert cell.low < cell.mean < cell.high
+    values = [TestSet("S", read_methods([str(run)]), {"v": VERIFICATION}) for run in runs]
+    for test_set in values:
+        of_run = test_set.values(test_set.methods[0], "v")
+        right.append(dict(zip(test_set.names, zip(of_run.sums, of_run.counts, strict=True), strict=True)))
+    both = [name for name in right[0] if right[0][name][1] and right[1][name][1]]
+    shares = [sum(r[name][0] for name in both) / sum(r[name][1] for name in both) for r in right]
+    assert cell.run_means == pytest.approx(shares)
 
 
 @pytest.mark.parametrize(

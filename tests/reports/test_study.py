@@ -79,6 +79,9 @@ def test_what_is_wrong_with_the_files_is_said_first(tmp_path: Path, demo_options
         run_study([str(sharp)], [0], str(test), 1, logs)
     with pytest.raises(UserError, match="--seeds: 0 0 names a seed twice"):
         run_study([str(full)], [0, 0], str(test), 1, logs)
+    without = {key: value for key, value in demo_options.items() if key != "path"}
+    with pytest.raises(UserError, match=r"pathless\.yml: the section `path` is missing"):
+        run_study([str(full)], [0], str(write_yaml(tmp_path / "pathless.yml", without)), 1, logs)
     assert not logs.exists()
 
 

@@ -1,6 +1,7 @@
 """Short trainings through both loops: the same losses and weights, exact lengths, resume, what is left untouched."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -345,6 +346,70 @@ def test_a_run_that_went_back_goes_on_from_there(command: Callable, option_file:
     assert len(list(run.glob("abandoned_*/training_states/*.state"))) == 2
     assert command("train", "-opt", option_file, "--auto_resume", "--force_yml", "train:total_iter=4") == 0
     assert [i for i, _ in logged(run)] == [1, 2, 3, 4, 5, 6, 3, 4]
+
+
+def test_a_run_that_went_back_has_the_best_network_up_to_there(
+    command: Callable, option_file: Path, tmp_path: Path
+) -> None:
+    run, often = tmp_path / "experiments" / "small", ["val:val_freq=1", "logger:save_checkpoint_freq=1"]
+    assert command("train", "-opt", option_file, "--force_yml", *often) == 0
+    records = [
+        torch.load(run / "training_states" / f"{i}.state", weights_only=True)["best_metric_results"]["ORL-val"]["psnr"]
+        for i in (3, 6)
+    ]
+    assert records[1]["iter"] > 3, "the best network has to be one that is set aside"
+    back = [f"path:resume_state={run}/training_states/3.state", "train:total_iter=3", "val:val_freq=3"]
+    assert command("train", "-opt", option_file, "--force_yml", "logger:save_checkpoint_freq=1", *back) == 0
+    assert same(weights(run, "net_g_best"), weights(run, f"net_g_{records[0]['iter']}"))
+
+
+def test_best_is_kept_by_the_first_validation_set_of_the_file_also_after_a_change_of_sets(
+    command: Callable, demo_options: dict, option_file: Path, tmp_path: Path
+) -> None:
+    sets, val = demo_options["datasets"], demo_options["datasets"].pop("val")
+    sets.update(val_z={**val, "name": "z"}, val_a={**val, "name": "a"})
+    demo_options["val"]["val_freq"] = 2
+    run = tmp_path / "experiments" / "small"
+    assert command("train", "-opt", write_yaml(option_file, demo_options), "--force_yml", "train:total_iter=2") == 0
+    text = next(run.glob("train_*.log")).read_text()
+    assert text.index("Validation z") < text.index("Validation a")
+    sets["val_z"]["name"] = "new"
+    assert command("train", "-opt", write_yaml(option_file, demo_options), "--auto_resume") == 0
+    records = torch.load(run / "training_states" / "6.state", weights_only=True)["best_metric_results"]
+    assert records.keys() == {"new", "a"}
+    best = weights(run, "net_g_best")
+    assert same(best, weights(run, f"net_g_{records['new']['psnr']['iter']}"))
+
+
+def test_another_run_goes_on_from_a_state_with_that_states_networks(
+    command: Callable, option_file: Path, tmp_path: Path
+) -> None:
+    assert command("train", "-opt", option_file) == 0
+    whole = tmp_path / "experiments" / "small"
+    fork = ["name=fork", f"path:resume_state={whole}/training_states/2.state"]
+    for flags in ([], ["--stock"]):
+        assert command("train", "-opt", option_file, *flags, "--force_yml", *fork) == 0
+        forked = tmp_path / "experiments" / "fork"
+        # BasicSR's own loop begins the epoch again
+        assert same(weights(forked), weights(whole)) == (not flags)
+        assert [path.stem for path in sorted((forked / "training_states").glob("*.state"))] == ["4", "6"]
+        shutil.rmtree(forked)
+    assert [path.stem for path in sorted((whole / "training_states").glob("*.state"))] == ["2", "4", "6"]
+
+
+def test_a_run_without_a_seed_keeps_the_seed_that_it_drew(
+    command: Callable, demo_options: dict, option_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del demo_options["manual_seed"]
+    write_yaml(option_file, demo_options)
+    drawn = iter((5, 5, 6))
+    monkeypatch.setattr("dfpg_plugin.options.completing.random.randint", lambda low, high: next(drawn))
+    assert command("train", "-opt", option_file) == 0
+    part = ["train", "-opt", option_file, "--force_yml", "name=broken"]
+    assert command(*part, "train:total_iter=2") == 0
+    assert command(*part, "--auto_resume") == 0
+    whole, broken = tmp_path / "experiments" / "small", tmp_path / "experiments" / "broken"
+    assert same(weights(broken), weights(whole))
 
 
 @pytest.mark.parametrize("flags", [[], ["--stock"]])

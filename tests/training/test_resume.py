@@ -1,7 +1,9 @@
 """Which state a run goes on from."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from basicsr.models.sr_model import SRModel
 from kit import write_yaml
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.training.resume import find_state, resume
+from dfpg_plugin.training.resume import find_state, resume, set_aside_later
 
 
 def options(folder: Path, **path: object) -> dict:
@@ -135,3 +137,24 @@ def test_a_training_that_goes_back_puts_the_later_sets_aside(
     run = tmp_path / "experiments" / demo_options["name"]
     assert sorted(path.name for path in (run / "training_states").glob("*.state")) == ["1.state", "2.state", "3.state"]
     assert [path.name for path in run.glob("abandoned_*/training_states/*.state")] == ["3.state"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_without_its_file_the_best_network_so_far_is_forgotten(tmp_path: Path, is_there: bool) -> None:
+    run = tmp_path
+    options(run)
+    for iteration in (2, 4, 6):
+        save(run, iteration)
+    later = run / "models" / "net_g_best.pth"
+    later.write_bytes(b"of iteration 6")
+    os.utime(later, ns=(2**62, 2**62))
+    if not is_there:
+        (run / "models" / "net_g_2.pth").unlink()
+    record = {"better": "higher", "val": 20.0, "iter": 2}
+    opt = {"datasets": {"val": {"name": "faces"}}}
+    model = SimpleNamespace(opt=opt, best_metric_results={"faces": {"psnr": record}, "others": {"psnr": record}})
+    set_aside_later(SimpleNamespace(rank=0, folder=run), model, 4)
+    assert later.exists() == is_there
+    if is_there:
+        assert later.read_bytes() == (run / "models" / "net_g_2.pth").read_bytes()
+    assert list(model.best_metric_results) == (["faces", "others"] if is_there else ["others"])

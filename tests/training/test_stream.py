@@ -76,3 +76,16 @@ def test_samples_leave_torchs_generator_alone() -> None:
     torch.manual_seed(0)
     SeededDataset(Draws(), 1)[next(iter(sampler))]
     assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.5])
+def test_a_fraction_of_an_epoch_takes_other_images_each_time(ratio: float) -> None:
+    sampler = EpochSampler(Draws(), 1, 0, ratio)
+    counts = np.zeros(6)
+    for epoch in range(600):
+        sampler.set_position(epoch, 0)
+        drawn = [int(index) for index in sampler]
+        assert len(drawn) == 6 * ratio
+        assert {drawn.count(i) for i in range(6)} == {int(ratio), int(ratio) + 1}
+        counts += np.bincount(drawn, minlength=6)
+    assert counts / 600 == pytest.approx(ratio, abs=0.1)  # in BasicSR 1, 1, 1, 0, 0, 0 or 2, 2, 2, 1, 1, 1
