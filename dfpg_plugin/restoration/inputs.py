@@ -1,7 +1,7 @@
 """Choose the files to restore and the places of their results. Say which files are left out, and why."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from dfpg_plugin.checks import UserError
 from dfpg_plugin.data.images import look_into
 from dfpg_plugin.media.pictures import LOSSLESS
 from dfpg_plugin.media.video_files import is_companion, is_video, suffix_of_result
+from dfpg_plugin.restoration.earlier import Source, read_earlier
 
 OUTPUT_FOLDER = "the folder of the results"
 FOLDER_OF_PATTERN = "a folder; a pattern takes files only"
@@ -43,6 +44,7 @@ class Job:
     kept: frozenset[Path] = frozenset()  # results of an earlier run that are not written again
     is_renamed: bool = False  # True if another file's result would have the same name
     idle_flags: tuple[str, ...] = ()  # options that have no effect on this file, such as --ext on a film
+    may_replace: bool = False  # True if a result takes the place of a file that is there
 
     @property
     def results(self) -> list[Path]:
@@ -124,23 +126,26 @@ def plan_outputs(
     With ``skip_existing``, existing results are kept. A file whose results all exist is added to ``inputs.left_out``.
 
     Raises UserError if a result would replace an input, or an existing file without ``overwrite`` and
-    ``skip_existing``. Raises UserError for two results of the same name, and for ``suffix`` or ``side_by_side`` if all
-    inputs are films.
+    ``skip_existing``. Raises UserError for two results of the same name, for an existing result of another file with
+    ``skip_existing``, and for ``suffix`` or ``side_by_side`` if all inputs are films.
     """
     picture_flags = _given_picture_flags(inputs.files, suffix, side_by_side)
     jobs = []
+    earlier = read_earlier(folder) if skip_existing else {}
     sources = {file.path.resolve() for file in inputs.files}
     for file, below in _names(inputs.files, suffix).items():
         output = folder / below
         is_film = is_video(file.path)
         both = side_by_side_of(output) if side_by_side and not is_film else None
         is_renamed = below != _candidates(file, suffix)[0]
-        job = Job(file.path, output, both, is_renamed=is_renamed, idle_flags=picture_flags if is_film else ())
+        idle_flags = picture_flags if is_film else ()
+        job = Job(file.path, output, both, is_renamed=is_renamed, idle_flags=idle_flags, may_replace=overwrite)
         for written in job.results:
             if written.resolve() in sources:
                 raise UserError(f"{written} is an input itself. Choose another folder with -o.")
         there = frozenset(path for path in job.results if path.exists())
         if there and skip_existing:
+            _refuse_results_of_others(job, earlier)
             job = replace(job, kept=there)
         elif there and not overwrite:
             raise UserError(
@@ -153,6 +158,19 @@ def plan_outputs(
             jobs.append(job)
     _refuse_doubles(jobs)
     return jobs
+
+
+def _refuse_results_of_others(job: Job, earlier: Mapping[Path, Source]) -> None:
+    """Raise UserError if an existing result is known to be another file's."""
+    source = earlier.get(job.output.resolve())
+    if source is None or not job.output.exists():
+        return
+    is_same = source.name == job.input.name and source.size in (None, job.input.stat().st_size)
+    if not is_same:
+        raise UserError(
+            f"--skip-existing: {job.output} is there already, and was made from another {source.name}, not from "
+            f"{job.input}. Choose another folder with -o."
+        )
 
 
 def _given_picture_flags(files: Sequence[Input], suffix: str | None, side_by_side: bool) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Restore the faces in photographs, for ``basicsr restore`` and for use from Python."""
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -83,25 +84,37 @@ class DFPGRestorer:
 
         ``colours`` is the order of an array's channels, ``bgr`` or ``rgb``. An array gives an array of the same shape
         and dtype. A path gives an array, not turned by EXIF. A PIL image gives a PIL image; :func:`restore_image` lists
-        the modes. Raises UserError for an image that can't be read, and for arrays of other shapes or dtypes.
+        the modes. A face that can't be restored is left as it is, with a warning. Raises UserError for an image that
+        can't be read, for arrays of other shapes or dtypes, and in mode ``aligned`` for a face that can't be restored.
         """
         check_choice("colours", colours, ("bgr", "rgb"))
         if isinstance(image, str | Path):
-            return self.restore_picture(read_picture(image)).picture.array(colours)
+            return self._restore_aloud(read_picture(image)).array(colours)
         if isinstance(image, PillowImage.Image):
-            return restore_image(image, lambda picture: self.restore_picture(picture).picture)
+            return restore_image(image, self._restore_aloud)
         array = np.asarray(image)
         if array.dtype.name not in ("uint8", "uint16") or array.shape[2:] not in ((), (3,), (4,)) or array.ndim < 2:
             raise UserError(
                 f"image: expected uint8 or uint16 of (H,W), (H,W,3) or (H,W,4), got {array.dtype} {array.shape}."
             )
-        picture = Picture(array if colours == "bgr" else swap_red_and_blue(array))
-        return self.restore_picture(picture).picture.array(colours)
+        picture = Picture(array.copy() if colours == "bgr" else swap_red_and_blue(array.copy()))
+        return self._restore_aloud(picture).array(colours)
 
     def restore_picture(self, picture: Picture) -> Restored:
         """Restore the faces of a photograph, or in mode ``aligned`` the whole picture."""
         change, where, reports = self.restore_colours(picture.colours(), self.settings.mode, self.settings.strength)
         return Restored(picture.with_changes(change, where) if where.any() else picture, reports)
+
+    def _restore_aloud(self, picture: Picture) -> Picture:
+        """Return the restored picture. Warn of faces that failed; in mode ``aligned``, raise UserError."""
+        restored = self.restore_picture(picture)
+        for face in restored.faces:
+            if face.error is not None and self.settings.mode == ALIGNED:
+                raise UserError(f"image: can't be restored: {face.error}")
+            if face.error is not None:
+                box = ", ".join(f"{side:.0f}" for side in face.box)
+                warnings.warn(f"The face at {box} px is left as it was: {face.error}", stacklevel=3)
+        return restored.picture
 
     def restore_colours(
         self, seen: Colours, mode: str, strength: float
@@ -178,7 +191,9 @@ class DFPGRestorer:
         settings = self.settings
         detector = load_detector(settings.detector, settings.detector_weights)
         threshold = detector.threshold if settings.threshold is None else settings.threshold
-        least = threshold - detector.doubt if settings.passes > 1 else threshold
+        least = threshold
+        if settings.passes > 1:
+            least = min(threshold, max(detector.floor, threshold - detector.doubt))
         found = detector.find(seen, least)
         sure = [face for face in found if face.score is not None and face.score >= threshold]
         doubtful = [face for face in without_doubles(found) if face not in sure][:MOST_DOUBTFUL]

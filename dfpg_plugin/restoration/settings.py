@@ -33,6 +33,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raise UserError for a value out of range, and for a setting that has no effect beside another one."""
+        self.boxes = tuple(map(_checked_box, self.boxes))
         check_choice("mode", self.mode, MODES)
         check_choice("amp", self.amp, (None, *PRECISIONS))
         check_choice("passes", self.passes, (1, 2))
@@ -43,12 +44,23 @@ class Settings:
                 raise UserError(f"{name}: expected a whole number from 1, got {getattr(self, name)}.")
         check_share("strength", self.strength)
         given = [name for name, value in vars(self).items() if name != "boxes" and value != getattr(Settings, name)]
-        if self.boxes:  # an empty list differs from the default, an empty tuple
+        if self.boxes:
             given.append("boxes")
         if found := first_idle(given, self.mode, self.detector):
             idle, other = found
             beside = other if other == "boxes" else f"{other}: {getattr(self, other)}"
             raise UserError(f"{idle}: has no effect with {beside}. Remove one of them.")
+
+
+def _checked_box(box: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return a box of any four numbers as floats. Raises UserError for a box that has no size."""
+    try:
+        left, top, right, bottom = map(float, box)
+    except (TypeError, ValueError):
+        raise UserError(f"boxes: expected left, top, right and bottom in px, got {box}.") from None
+    if not all(map(isfinite, (left, top, right, bottom))) or not (left < right and top < bottom):
+        raise UserError(f"boxes: expected finite numbers, left < right and top < bottom, got {box}.")
+    return left, top, right, bottom
 
 
 def first_idle(given: Collection[str], mode: str, detector: str) -> tuple[str, str] | None:

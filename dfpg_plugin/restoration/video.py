@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.files import new_file_beside, write_errors_explained
+from dfpg_plugin.files import new_file_beside, put_in_place, write_errors_explained
 from dfpg_plugin.media.video_encoding import Encoding, add_film, choose_encoding
 from dfpg_plugin.media.video_streams import container_options, copied_metadata, copy_streams, lost_metadata, main_film
 from dfpg_plugin.media.video_times import Times
@@ -25,6 +25,8 @@ ANY_KIND = 0  # FFmpeg's number of a frame of no kind: the encoder decides which
 FILE = "file:"  # without this prefix, FFmpeg reads `a:b.mp4` as the protocol `a`
 MOST_REPORTS = 1000  # the most faces that a report lists, so memory does not grow with a video
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # numbers of the errors that a full disk or a quota raises
+# kinds of files that end with the frame which is decoded last; the frame that is shown last may be another one
+BY_DECODING = ("mp4", "mov")
 MICROSECONDS = 1_000_000  # a second, in FFmpeg's unit for the duration of a file
 
 
@@ -58,13 +60,13 @@ class Film:
         ]
 
 
-def restore_video(restorer: DFPGRestorer, path: Path, output: Path) -> Film:
+def restore_video(restorer: DFPGRestorer, path: Path, output: Path, replace: bool = True) -> Film:
     """Restore a video; return the numbers of its frames and faces, and a note on everything that is not kept.
 
     Pixels away from faces are changed by the encoder only. These stay if the encoder and the file's kind can hold them:
     size, time stamps, depth, range, colours, rotation, sound, subtitles, attachments, chapters and metadata. The file
     is written beside ``output`` and renamed when it is whole. Raises UserError, naming the file, if PyAV is missing, if
-    the file is no video, or if the result can't be written.
+    the file is no video, if the result can't be written, or if ``output`` is there and may not be replaced.
     """
     if find_spec("av") is None:
         raise UserError(f"{path}: videos need PyAV. Run: pip install av")
@@ -80,7 +82,7 @@ def restore_video(restorer: DFPGRestorer, path: Path, output: Path) -> Film:
                 raise
             raise UserError(f"{path}: not a video that can be read and written ({error}).") from error
         os.fsync(number)
-        os.replace(temporary, output)
+        put_in_place(temporary, output, replace)
     if path.suffix.lower() != output.suffix:
         film.notes.append(f"{path.suffix or 'a file without a suffix'} is written as {output.suffix}")
     return film
@@ -133,7 +135,10 @@ def _transcode(
                 times.mend(frame)
                 target.mux(encoded.encode(_restored(restorer, frame, chosen, film)))
                 bar.update()
-    target.mux(encoded.encode(None))
+    rest = encoded.encode(None)
+    if rest and target.format.name in BY_DECODING:
+        rest[-1].duration = max(rest, key=lambda packet: packet.pts).duration
+    target.mux(rest)
     film.notes += [*times.notes(), *film.unlisted()]
     return film
 
@@ -168,6 +173,7 @@ def _restored(restorer: DFPGRestorer, frame: "av.VideoFrame", chosen: Encoding, 
             f"{layout.width}x{layout.height} {layout.pixel_format}, like the first frame"
         )
     new = layout.conform(frame)
+    new.duration = frame.duration
     before = layout.picture(new)
     restored = restorer.restore_picture(before)
     if restored.picture is not before:

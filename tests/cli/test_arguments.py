@@ -43,6 +43,8 @@ def test_options_have_one_spelling_with_hyphens_and_causes_are_shown_everywhere(
         ("prepare lmdb source out", "target", Path("out")),
         ("prepare lmdb source --compress_level 3 out", "target", Path("out")),
         ("prepare lmdb source --out out", "target", Path("out")),
+        ("restore a.jpg --box -10,20,150,200", "boxes", [(-10, 20, 150, 200)]),
+        ("restore a.jpg --box=-10,-20,150,200 --box 1,2,3,4", "boxes", [(-10, -20, 150, 200), (1, 2, 3, 4)]),
         ("--traceback prepare lmdb source out", "traceback", True),
         ("prepare lmdb source out --traceback", "traceback", True),
     ],
@@ -58,6 +60,8 @@ def test_every_spelling_is_understood(line: str, key: str, value: object) -> Non
         ("prepare kernels a -o b", "name the output once"),
         ("prepare kernels a b", "unrecognized arguments: b"),
         ("restore a.jpg --face_sise 64", "unrecognized arguments: --face_sise 64"),
+        ("restore a.jpg --box 0,0,inf,inf", "argument --box: expected left < right and top < bottom"),
+        ("demo --port 70000", "argument --port: expected a number from 1 to 65535, got 70000"),
     ],
 )
 def test_what_is_missing_or_unknown_is_an_error(line: str, text: str, capsys: pytest.CaptureFixture) -> None:

@@ -85,7 +85,8 @@ def test_settings_without_effect_are_refused_in_python_too(settings: dict, said:
     ],
 )  # fmt: skip
 def test_settings_that_go_together_are_taken(settings: dict) -> None:
-    assert vars(Settings(**settings)).items() >= settings.items()
+    expected = {name: tuple(value) if name == "boxes" else value for name, value in settings.items()}
+    assert vars(Settings(**settings)).items() >= expected.items()
 
 
 @pytest.mark.parametrize(

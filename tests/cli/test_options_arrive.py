@@ -103,7 +103,7 @@ TABLE: dict[str, list[tuple[str, str, str, object]]] = {  # (option, what gets i
         ("--skip-existing", OUTPUTS, "skip_existing", True), ("--mode aligned", RESTORER, "settings.mode", "aligned"),
         ("--detector dlib", RESTORER, "settings.detector", "dlib"),
         ("--detector facexlib --detector-weights w", RESTORER, "settings.detector_weights", "w"),
-        ("--box 1,2,3,4 --box 5,6,7,8", RESTORER, "settings.boxes", [(1, 2, 3, 4), (5, 6, 7, 8)]),
+        ("--box 1,2,3,4 --box 5,6,7,8", RESTORER, "settings.boxes", ((1, 2, 3, 4), (5, 6, 7, 8))),
         ("--threshold 0.3", RESTORER, "settings.threshold", 0.3), ("--passes 1", RESTORER, "settings.passes", 1),
         ("--strength 0.4", RESTORER, "settings.strength", 0.4), ("--face-size 64", RESTORER, "settings.face_size", 64),
         ("--no-identity", RESTORER, "settings.recogniser", None),

@@ -72,3 +72,13 @@ def test_the_colours_of_a_feature_are_matplotlib_s_viridis(shape: tuple[int, int
     rows, columns = (128 // side for side in shape)
     large = np.kron(expected, np.ones((rows, columns, 1)))
     assert np.abs(_heat(feature) - large).max() < 4  # of 256 colours
+
+
+@pytest.mark.parametrize("shape", [(12, 12, 3), (40, 1000, 3)])
+def test_a_narrow_picture_is_restored_and_its_prior_shown(shape: tuple[int, int, int]) -> None:
+    page = Page(DFPGRestorer(settings=Settings(recogniser=None)))
+    picture = Picture(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    (_, after), _, prior, account, _ = page.restore_picture(picture, "aligned", 1.0)
+    assert after.shape == shape
+    assert len(prior) == 3 * 5
+    assert "left as it was" not in account

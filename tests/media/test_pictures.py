@@ -6,11 +6,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from kit import files_of_at_most
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from dfpg_plugin.checks import UserError
 from dfpg_plugin.media.pictures import Picture, encode_picture, write_picture
+from dfpg_plugin.media.pillow_images import ICC
 from dfpg_plugin.media.reading import decode_picture, read_picture
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -148,3 +150,29 @@ def test_several_pages_are_refused() -> None:
     pages[0].save(content, "TIFF", save_all=True, append_images=pages[1:])
     with pytest.raises(UserError, match="several pages"):
         decode_picture(content.getvalue(), "x.tif")
+
+
+def test_a_transparent_tiff_says_that_its_fourth_channel_is_transparency() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 4), np.uint8)
+    content = encode_picture(Picture(pixels), ".tif")
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        assert file.pages[0].tags["ExtraSamples"].value == (2,)  # not multiplied into the colours
+    np.testing.assert_array_equal(decode_picture(content, "a.tif").pixels, pixels)
+
+
+def test_a_profile_that_a_jpeg_can_not_hold_is_the_reason_that_is_said(tmp_path: Path) -> None:
+    picture = Picture(np.zeros((8, 8, 3), np.uint8), metadata=((ICC, bytes(200_000)),))
+    with pytest.raises(UserError, match=r"a\.jpg: \.jpg holds no colour profile, EXIF or XMP of 200000 bytes"):
+        write_picture(tmp_path / "a.jpg", picture)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_may_not_be_replaced_stays(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"theirs")
+    picture = Picture(np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match=r"a\.png: another run has written this file meanwhile"):
+        write_picture(tmp_path / "a.png", picture, replace=False)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"theirs"]
+    write_picture(tmp_path / "a.png", picture)
+    write_picture(tmp_path / "b.png", picture, replace=False)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes() != b"theirs"

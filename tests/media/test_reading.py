@@ -6,9 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image as PillowImage
+from PIL.PngImagePlugin import PngInfo
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.media.pictures import encode_picture
 from dfpg_plugin.media.reading import decode_picture, read_picture
 
 RAMP = np.linspace(0, 1, 64).reshape(8, 8)
@@ -68,3 +71,76 @@ def test_a_photograph_whose_second_picture_is_cut_off_is_still_turned(tmp_path: 
     assert read.orientation == 6
     assert any(b"\x12\x01" in part or b"\x01\x12" in part for _, part in read.metadata)
     assert any("can't be read and was left out" in note for note in read.notes)
+
+
+DEEP = np.rint(RAMP * 65535).astype(np.uint16)
+
+
+def tiff(pixels: np.ndarray, **how: object) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels, **how)
+    return file.getvalue()
+
+
+def test_a_deep_tiff_whose_white_is_zero_is_no_negative() -> None:
+    stored = tiff(65535 - DEEP, photometric="miniswhite")
+    np.testing.assert_array_equal(decode_picture(stored, "a.tif").pixels, DEEP)
+
+
+def test_a_deep_tiff_s_colours_are_not_darkened_by_their_transparency() -> None:
+    colours = np.dstack([DEEP, DEEP[::-1], DEEP[:, ::-1]]).astype(np.float64)
+    alpha = np.full((8, 8, 1), 32768)
+    stored = np.dstack([np.rint(colours * (32768 / 65535)), alpha]).astype(np.uint16)
+    read = decode_picture(tiff(stored, photometric="rgb", extrasamples=["assocalpha"]), "a.tif").array("rgb")
+    np.testing.assert_allclose(read[..., :3], colours, atol=1.01)
+    plain = decode_picture(tiff(stored, photometric="rgb", extrasamples=["unassalpha"]), "a.tif").array("rgb")
+    np.testing.assert_array_equal(plain, stored)
+
+
+@pytest.mark.parametrize(
+    ("channels", "how", "reason"),
+    [
+        (3, {"photometric": "rgb", "planarconfig": "separate"}, "separate channels. Save it with interleaved channels"),
+        (4, {"photometric": "separated"}, "other colours than grey, RGB or RGBA"),
+    ],
+)
+def test_deep_tiffs_that_would_be_misread_are_refused(channels: int, how: dict, reason: str) -> None:
+    pixels = np.dstack([DEEP] * channels)
+    if how.get("planarconfig"):
+        pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    with pytest.raises(UserError, match=f"a.tif: a TIFF of 16 bits with {reason}"):
+        decode_picture(tiff(pixels, **how), "a.tif")
+
+
+def test_words_and_settings_that_no_result_keeps_are_said() -> None:
+    words = PngInfo()
+    words.add_text("Comment", "by me")
+    words.add(b"gAMA", (100_000).to_bytes(4, "big"))
+    file = io.BytesIO()
+    PillowImage.new("RGB", (4, 4)).save(file, "PNG", pnginfo=words, dpi=(300, 300))
+    (note,) = decode_picture(file.getvalue(), "a.png").notes
+    assert note == (
+        "its text (Comment); its gamma of 1, without which the picture looks different; its resolution (dpi): left out"
+    )
+    grey = io.BytesIO()
+    PillowImage.fromarray(DEEP).save(grey, "PNG", transparency=0)
+    assert decode_picture(grey.getvalue(), "a.png").notes == ("its colour that means transparent: left out",)
+    scan = tiff(np.zeros((4, 4, 3), np.uint8), photometric="rgb", description="a scan", metadata=None)
+    assert decode_picture(scan, "a.tif").notes == ("its description: left out",)
+    plain = io.BytesIO()
+    PillowImage.new("RGB", (4, 4)).save(plain, "PNG")
+    assert decode_picture(plain.getvalue(), "a.png").notes == ()
+
+
+def test_exif_that_older_programs_wrote_as_text_is_kept() -> None:
+    exif = PillowImage.Exif()
+    exif[274] = 6
+    words = PngInfo()
+    content = exif.tobytes()
+    words.add_text("Raw profile type exif", f"\nexif\n{len(content):8d}\n{content.hex()}\n", zip=True)
+    file = io.BytesIO()
+    PillowImage.new("RGB", (4, 6)).save(file, "PNG", pnginfo=words)
+    picture = decode_picture(file.getvalue(), "a.png")
+    assert picture.orientation == 6
+    with PillowImage.open(io.BytesIO(encode_picture(picture, ".png"))) as written:
+        assert written.getexif()[274] == 6

@@ -13,6 +13,7 @@ from PIL import Image
 from restoration.test_files import write_video
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.media.reading import read_picture
 from dfpg_plugin.restoration import files, video
 from dfpg_plugin.restoration.inputs import FOLDER_OF_PATTERN, find_inputs, plan_outputs
 from dfpg_plugin.restoration.settings import FaceReport
@@ -266,3 +267,40 @@ def test_a_second_name_of_a_file_and_folders_of_a_pattern_are_left_out_and_liste
     pattern = find_inputs([str(tmp_path / "in" / "*")], tmp_path / "out")
     assert [file.path.name for file in pattern.files] == ["x.png"]
     assert pattern.left_out == {**folder.left_out, f"{tmp_path}/in/sub/": FOLDER_OF_PATTERN}
+
+
+def test_a_result_of_another_file_is_not_taken_for_this_ones(restore: Callable, tmp_path: Path) -> None:
+    for folder, level in (("a", 0), ("b", 200)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.full((32, 40, 3), level, np.uint8)).save(tmp_path / folder / "x.png")
+    Image.fromarray(photo()).save(tmp_path / "b" / "x.png")
+    assert restore("a", "-o", "out", "--mode", "aligned")[0] == 0
+    before = (tmp_path / "out" / "x.png").read_bytes()
+    status, said = restore("b", "-o", "out", "--mode", "aligned", "--skip-existing")
+    assert status == 2
+    assert "--skip-existing: out/x.png is there already, and was made from another x.png, not from b/x.png" in said
+    Image.fromarray(photo()).save(tmp_path / "a" / "x.jpg")
+    (tmp_path / "a" / "x.png").unlink()
+    status, said = restore("a", "-o", "out", "--mode", "aligned", "--skip-existing")
+    assert "was made from another x.png, not from a/x.jpg" in said
+    assert (tmp_path / "out" / "x.png").read_bytes() == before
+
+
+def test_two_runs_into_one_folder_lose_nothing(
+    restore: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PICTURE.save(tmp_path / "a.png")
+    PICTURE.save(tmp_path / "b.png")
+
+    def meanwhile(path: Path) -> object:
+        for name in ("a.png", "report.json"):
+            (tmp_path / "out" / name).write_text("of another run")
+        return read_picture(path)
+
+    monkeypatch.setattr("dfpg_plugin.restoration.files.read_picture", meanwhile)
+    status, said = restore("a.png", "b.png", "-o", "out", "--mode", "aligned")
+    assert status == 1
+    assert "out/a.png: another run has written this file meanwhile" in said
+    kept = [(tmp_path / "out" / name).read_text() for name in ("a.png", "report.json")]
+    assert kept == ["of another run"] * 2
+    assert report_of(tmp_path / "out", "report_2.json")["totals"]["written"] == 1

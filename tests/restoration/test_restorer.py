@@ -176,6 +176,19 @@ class Failing(torch.nn.Module):
         return x + 0.1
 
 
+def test_a_face_that_fails_is_told_to_who_calls_from_python(weights: str) -> None:
+    image = np.full((60, 80, 3), 100, np.uint8)
+    outside = DFPGRestorer(weights, settings=Settings(boxes=[(700, 700, 800, 800)], recogniser=None))
+    with pytest.warns(UserWarning, match="The face at 700, 700, 800, 800 px is left as it was: "):
+        result = outside.restore(image)
+    np.testing.assert_array_equal(result, image)
+    assert not np.shares_memory(result, image)
+    aligned = DFPGRestorer(weights, settings=Settings(mode="aligned", recogniser=None))
+    aligned.network = Failing("raise")
+    with pytest.raises(UserError, match=r"image: can't be restored: .*out of memory"):
+        aligned.restore(np.full_like(image, 200))
+
+
 @pytest.mark.parametrize("way", ["nan", "raise"])
 def test_a_face_that_fails_is_left_as_it_is_and_the_others_are_restored(monkeypatch, tmp_path: Path, way: str) -> None:
     monkeypatch.setitem(ARCH_REGISTRY._obj_map, "Failing", Failing)

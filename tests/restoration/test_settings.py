@@ -137,3 +137,28 @@ def test_a_doubtful_face_is_looked_at_again_in_a_square_of_the_size_asked_for(
 def test_a_setting_below_its_default_is_as_idle_as_one_above(name: str, value: float) -> None:
     with pytest.raises(UserError, match=rf"^{name}: has no effect with mode: aligned\. Remove one of them\.$"):
         Settings(mode="aligned", **{name: value})
+
+
+@pytest.mark.parametrize(
+    "box", [(1, 2, 3), ("a", 1, 2, 3), (80, 10, 30, 50), (10, 50, 80, 50), (0, 0, float("inf"), 9), 5]
+)
+def test_a_box_that_is_none_is_refused(box: object) -> None:
+    with pytest.raises(UserError, match=r"^boxes: expected "):
+        Settings(boxes=[box])
+
+
+def test_boxes_may_be_an_array() -> None:
+    assert Settings(boxes=np.array(BOXES)).boxes == tuple(tuple(map(float, box)) for box in BOXES)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "passes", "least"), [(0.5, 2, 0.3), (0.2, 2, 0.15), (0.1, 2, 0.1), (0.2, 1, 0.2), (0.9, 2, 0.7)]
+)
+def test_doubtful_faces_are_not_searched_where_everything_is_a_face(
+    built: Callable, monkeypatch: pytest.MonkeyPatch, threshold: float, passes: int, least: float
+) -> None:
+    asked: list[float] = []
+    detector = Detector(lambda picture, least: asked.append(least) or [], threshold=0.5, doubt=0.2, floor=0.15)
+    monkeypatch.setattr(restorer, "load_detector", lambda *which: detector)
+    built(threshold=threshold, passes=passes).restore(IMAGE)
+    assert asked == [pytest.approx(least)]

@@ -277,3 +277,22 @@ def test_of_two_stamps_of_a_frame_the_one_that_rises_is_taken(tmp_path: Path) ->
             times.mend(frame)
             written.append(frame.pts)
     assert written == [10, 30, 40, 50]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_last_picture_is_shown_as_long_as_it_was(nobody: DFPGRestorer, tmp_path: Path, suffix: str) -> None:
+    source, result = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    with av.open(str(source), "w") as target:
+        video = target.add_stream("libx264", rate=25, options={"bf": "0"})
+        video.width, video.height, video.pix_fmt, video.codec_context.time_base = 64, 48, "yuv420p", TICK
+        packets = [packet for i in range(5) for packet in video.encode(grey(i, i, TICK))]
+        packets += video.encode(None)
+        packets[-1].duration = round(2 / packets[-1].time_base)
+        target.mux(packets)
+    restore_video(nobody, source, result)
+    lengths = []
+    for path in (source, result):
+        with av.open(str(path)) as film:
+            lengths.append(film.duration / av.time_base)
+    assert lengths[0] == pytest.approx(2.16, abs=0.05)
+    assert lengths[1] == pytest.approx(lengths[0], abs=0.05)

@@ -36,7 +36,9 @@ def test_a_copy_of_the_options_that_does_not_fit_on_the_disk_leaves_the_earlier_
     file = tmp_path / "small.yml"
     file.write_text("earlier")
     given = SimpleNamespace(path=Path("elsewhere/small.yml"), text="name: small\n")
-    options = SimpleNamespace(rank=0, plain={"is_train": True, "name": "small", "path": {}}, folder=tmp_path, file=given)
+    options = SimpleNamespace(
+        rank=0, plain={"is_train": True, "name": "small", "path": {}}, folder=tmp_path, file=given
+    )
     with files_of_at_most(20), pytest.raises(UserError, match=r"small\.yml: can't be written"):
         prepare_output(options, lambda path: None, new=False)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("small.yml", "earlier")]
