@@ -20,8 +20,9 @@ from dfpg_plugin.media.pictures import LOSSY, WITHOUT_METADATA, Picture, write_p
 from dfpg_plugin.media.reading import read_picture
 from dfpg_plugin.media.video_files import is_video
 from dfpg_plugin.restoration.faces import to_bgr
+from dfpg_plugin.restoration.failures import ERRORS
 from dfpg_plugin.restoration.inputs import Inputs, Job
-from dfpg_plugin.restoration.restorer import ERRORS, DFPGRestorer
+from dfpg_plugin.restoration.restorer import DFPGRestorer
 from dfpg_plugin.restoration.settings import FaceReport
 from dfpg_plugin.restoration.video import restore_video
 

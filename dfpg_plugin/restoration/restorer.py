@@ -1,14 +1,12 @@
 """Restore the faces in photographs, for ``basicsr restore`` and for use from Python."""
 
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,6 +23,7 @@ from dfpg_plugin.models.model_checks import explaining
 from dfpg_plugin.models.priors import estimates_priors
 from dfpg_plugin.restoration.detectors import Find, load_detector
 from dfpg_plugin.restoration.faces import Colours, Face, crop, paste, same_face, to_bgr, without_doubles
+from dfpg_plugin.restoration.failures import ERRORS, noting, tell_failures
 from dfpg_plugin.restoration.network import GREY, SEES, choose_device, load_attention, load_described
 from dfpg_plugin.restoration.settings import ALIGNED, PHOTO, FaceReport, Settings
 from dfpg_plugin.speed.acceleration import autocast, channels_last
@@ -36,7 +35,6 @@ LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue, ITU-R BT.601
 MOST_DOUBTFUL = 16  # the most faces of a picture that get a second look, which costs as much as restoring a face
 MULTIPLE = 8  # px; the sides of a network's input are padded to multiples of this
 File = str | Path
-ERRORS = (ValueError, RuntimeError, ArithmeticError, MemoryError, cv2.error)  # a face with one of these stays as it is
 
 
 @dataclass
@@ -108,12 +106,7 @@ class DFPGRestorer:
     def _restore_aloud(self, picture: Picture) -> Picture:
         """Return the restored picture. Warn of faces that failed; in mode ``aligned``, raise UserError."""
         restored = self.restore_picture(picture)
-        for face in restored.faces:
-            if face.error is not None and self.settings.mode == ALIGNED:
-                raise UserError(f"image: can't be restored: {face.error}")
-            if face.error is not None:
-                box = ", ".join(f"{side:.0f}" for side in face.box)
-                warnings.warn(f"The face at {box} px is left as it was: {face.error}", stacklevel=3)
+        tell_failures(restored.faces, self.settings.mode)
         return restored.picture
 
     def restore_colours(
@@ -179,7 +172,7 @@ class DFPGRestorer:
         height, width = seen.shape[:2]
         report = FaceReport((0, 0, width, height), None)
         start = time.perf_counter()
-        with _noting(report):
+        with noting(report):
             (restored,) = self.restore_squares([seen])
             report.seconds = time.perf_counter() - start
             report.identity_change = self._identity_change(seen, seen + strength * (restored - seen))
@@ -225,7 +218,7 @@ class DFPGRestorer:
         size = self.settings.face_size
         squares: dict[int, tuple[NDArray, Colours]] = {}
         for i, face in enumerate(faces):
-            with _noting(reports[i]):
+            with noting(reports[i]):
                 matrix = face.to_square(size)
                 squares[i] = (matrix, crop(seen, matrix, size))
         start = time.perf_counter()
@@ -245,7 +238,7 @@ class DFPGRestorer:
             return dict(zip(squares, self.restore_squares(list(squares.values())), strict=True))
         restored: dict[int, Colours] = {}
         for i, square in squares.items():
-            with _noting(reports[i]):
+            with noting(reports[i]):
                 (restored[i],) = self.restore_squares([square])
         return restored
 
@@ -259,14 +252,3 @@ class DFPGRestorer:
             return None
         old, new = vectors
         return None if old is None or new is None else float(1 - old @ new)
-
-
-@contextmanager
-def _noting(report: FaceReport) -> Iterator[None]:
-    """Note an error in a face's report. Out of memory is raised, because every face of this size needs as much."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except ERRORS as error:
-        report.error = str(error)

@@ -38,7 +38,7 @@ class EpochSampler(EnlargedSampler):
 
         With ``dataset_enlarge_ratio``, an index comes several times in an epoch. Each time it has another epoch number.
         A ratio of 1.5 takes half of the images a second time: each epoch draws another half. BasicSR always takes the
-        first half (data_sampler.py:42).
+        first half (data_sampler.py:36).
         """
         size = len(self.dataset)
         repeats = math.ceil(self.total_size / size)
