@@ -5,9 +5,9 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-# metric of BasicSR: the side of its window in px, which BasicSR's function does not check
-LEAST_SIDES = {"calculate_ssim": 11, "calculate_niqe": 96}
-LOWER_IS_BETTER = {"calculate_niqe"}  # metrics of BasicSR; its functions do not say which direction is better
+LEAST_SIDES = {"calculate_ssim": 11}  # metric: the side of its window in px, which BasicSR's function does not check
+NIQE, NIQE_BLOCK = "calculate_niqe", 96  # NIQE compares blocks of so many px with each other
+LOWER_IS_BETTER = {NIQE}  # metrics of BasicSR; its functions do not say which direction is better
 
 
 class UserError(ValueError):
@@ -103,9 +103,13 @@ def check_border(metric: Mapping, height: int, width: int) -> None:
 
     BasicSR's metrics would return NaN.
     """
-    border, least = metric.get("crop_border") or 0, LEAST_SIDES.get(str(metric["type"]), 1)
-    if min(height, width) - 2 * border < least:
+    border, kind = metric.get("crop_border") or 0, str(metric["type"])
+    least, inside = LEAST_SIDES.get(kind, 1), (height - 2 * border, width - 2 * border)
+    blocks = [max(0, side) // NIQE_BLOCK for side in inside]
+    is_too_small = blocks[0] * blocks[1] < 2 if kind == NIQE else min(inside) < least
+    if is_too_small:
+        too_little = f"two blocks of {NIQE_BLOCK}" if kind == NIQE else str(least)
         raise UserError(
-            f"val:metrics: {metric['type']}: crop_border: {border} leaves less than {least} px of an image of "
+            f"val:metrics: {kind}: crop_border: {border} leaves less than {too_little} px of an image of "
             f"{width}x{height} px. Lower it, or leave out such images or this metric."
         )

@@ -147,6 +147,8 @@ def put_in_place(temporary: Path, path: Path, replace: bool) -> None:
     except FileExistsError:
         raise TakenError(f"{path}: another run has written this file meanwhile. Choose another folder.") from None
     except OSError:  # some file systems have no links
+        if path.exists():
+            raise TakenError(f"{path}: another run has written this file meanwhile. Choose another folder.") from None
         os.rename(temporary, path)
 
 
@@ -222,5 +224,6 @@ def name_of_image(lq_path: str, options: Mapping) -> str:
 
     ``options``: the data set's. A key may have folders: ``s33/1`` gives ``s33_1``.
     """
-    is_key = (options.get("io_backend") or {}).get("type") == "lmdb"
+    backend = options.get("io_backend") or {}
+    is_key = backend.get("type") == "lmdb" or "db_paths" in backend  # BasicSR's data sets remove `type` when they read
     return flat_stem(lq_path) if is_key else PurePath(lq_path).stem

@@ -128,7 +128,7 @@ class RestoredFolder:
     def __init__(self, folder: str, set_name: str, names: Sequence[str]) -> None:
         """Look into ``folder/<set name>``, or into ``folder`` itself if it has no such folder.
 
-        ``names``: stems of the set's blurred files. Raises UserError if there is no image, or two of one name.
+        ``names``: those of the set's blurred faces. Raises UserError if there is no image, or two of one name.
         """
         root = check_folder("--images", folder)
         self.root = root / set_name if (root / set_name).is_dir() else root

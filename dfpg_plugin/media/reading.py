@@ -141,7 +141,8 @@ def _note_lost(image: PillowImage.Image) -> tuple[str, ...]:
         texts = {key for key in texts if not key.startswith(KEPT_TEXTS)}
         lost += [f"text ({', '.join(sorted(texts))})"] if texts else []
         gamma = image.info.get("gamma")
-        if gamma is not None and "srgb" not in image.info and abs(gamma - SRGB_GAMMA) > 0.01:
+        has_profile = "srgb" in image.info or "icc_profile" in image.info
+        if gamma is not None and not has_profile and abs(gamma - SRGB_GAMMA) > 0.01:
             lost.append(f"gamma of {gamma:g}, without which the picture looks different")
         if image.mode.startswith("I;16") and "transparency" in image.info:
             lost.append("colour that means transparent")

@@ -11,6 +11,13 @@ def first_validation_set(opt: Mapping) -> str | None:
     return next(sets, None)
 
 
+def forget_best(opt: Mapping, records: Mapping) -> None:
+    """Change the records, so that the next value of the first metric on the first validation set is the best."""
+    record = next(iter(records.get(first_validation_set(opt), {}).values()), None)
+    if record is not None:
+        record.update(val=float("-inf" if record["better"] == "higher" else "inf"), iter=-1)
+
+
 def best_iteration(opt: Mapping, records: Mapping) -> int | None:
     """Return the iteration of the best value, or None if there is no value yet. ``records``: BasicSR's best metrics."""
     record = next(iter(records.get(first_validation_set(opt), {}).values()), None)

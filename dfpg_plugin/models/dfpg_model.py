@@ -224,7 +224,7 @@ class DFPGModel(MendedModel):
         if self.cri_prior is not None:
             with torch.no_grad():
                 weighted_target = self._attend(target)
-            losses["l_g_prior"] = over_layers(self.cri_prior, self._attend(estimated), weighted_target)
+            losses["l_g_prior"] = over_layers(self.cri_prior, self._attend(estimated), weighted_target, others=True)
         if self.critic is not None:
             losses["l_g_gan"] = self.critic.generator_loss(estimated)
         return losses, self.cosines(estimated, target)

@@ -89,7 +89,8 @@ class MendedModel(SRModel):
             return
         build = scheduler_class(options.pop("type", None))
         self.schedulers = [build(optimizer, **options) for optimizer in self.optimizers]
-        check_length(options, self.opt["train"].get("total_iter"))
+        for scheduler in self.schedulers:
+            check_length(scheduler, self.opt["train"].get("total_iter"))
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
         """Step the schedulers. Before ``warmup_iter``, set the rates to rate * current_iter / warmup_iter.

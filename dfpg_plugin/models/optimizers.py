@@ -36,9 +36,9 @@ def scheduler_class(name: str | None) -> type:
     return _from_torch("scheduler", torch.optim.lr_scheduler, name)
 
 
-def check_length(scheduler: Mapping[str, Any], total_iter: float | None) -> None:
+def check_length(scheduler: LRScheduler, total_iter: float | None) -> None:
     """Raise UserError for a schedule, such as OneCycleLR's, that ends before the training. torch would fail there."""
-    steps = scheduler.get("total_steps")
+    steps = getattr(scheduler, "total_steps", None)
     if steps is not None and total_iter is not None and steps < total_iter - 1:  # the first iteration makes no step
         raise UserError(
             f"train:scheduler:total_steps: {steps} is below total_iter, {total_iter}. Set it to {total_iter}."

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from dfpg_plugin.checks import UserError
+from dfpg_plugin.models.best_network import first_validation_set, forget_best
 
 OPTIONS = "options"  # the state's key for the options of the run, see compared_options
 COMPARED = ("manual_seed", "model_type", "scale", "datasets", "train", "val")  # and every network
@@ -25,6 +26,7 @@ INSTEAD = "Set it as it was, or begin a new run from the weights by path:pretrai
 MOMENTA = {"betas", "momentum"}  # options that a scheduler with cycle_momentum changes
 SIGNS = {"betas", "momentum", "lr_decay", "alpha", "rho", "etas", "max_iter"}  # options that tell optimizers apart
 NEEDS_STATE = {"amsgrad", "centered"}  # options that need values for each weight, kept from the first step on
+OTHER_SCHEDULE = "train:scheduler: other options"
 MOVING = {  # entries of a scheduler's state that follow from its options and the iteration
     *("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial", "verbose"),
     *("base_lrs", "T_cur", "T_i"),
@@ -48,8 +50,8 @@ def with_given_options(model: BaseModel, state: Mapping) -> dict:
 
     A changed rate or schedule goes on as if the run had begun with it. Unchanged values stay equal bit by bit. Best
     values are kept for the validation sets and metrics that the options still name, unless a metric's own options were
-    changed. The log names every changed option. Raises UserError for another type of optimizer, and for a new option
-    that needs values which the earlier run did not keep, such as ``amsgrad``.
+    changed. The log names those of :func:`compared_options` that have changed. Raises UserError for another type of
+    optimizer, and for a new option that needs values which the earlier run did not keep, such as ``amsgrad``.
     """
     given, saved = compared_options(model.opt), state.get(OPTIONS)
     best = _best_records(given, state)
@@ -59,6 +61,7 @@ def with_given_options(model: BaseModel, state: Mapping) -> dict:
     changes: list[str] = []
     pairs = [_carried_over(model, state, i, changes) for i in range(len(model.optimizers))]
     if saved is not None:
+        changes = [change for change in changes if change != OTHER_SCHEDULE]  # named below, by the option
         named = {_key(change) for change in changes}
         changes += [text for text in _differences(saved, given) if _key(text) not in named]
     if changes:
@@ -155,7 +158,7 @@ def _changed_schedule(scheduler: LRScheduler, saved: Mapping, saved_type: str | 
         if not name.startswith("_"):
             yield f"train:scheduler:{name} {_as_in_yaml(saved[name])} -> {_as_in_yaml(own[name])}"
     if differing and all(name.startswith("_") for name in differing):  # what OneCycleLR makes of pct_start, say
-        yield f"train:scheduler: other options of {own_type}"
+        yield OTHER_SCHEDULE
 
 
 def _replay(scheduler: LRScheduler, iteration: int) -> None:
@@ -196,7 +199,18 @@ def _best_records(given: Mapping, state: Mapping) -> dict:
             record = records.get(name, new)
             is_same = record["better"] == better and before.get(name) == options
             best[dataset][name] = record if is_same else new
+    if _chooser(state) != (first_validation_set(given), next(iter(metrics), None)):
+        forget_best(given, best)  # the best network's file was chosen by another set or metric
     return best
+
+
+def _chooser(state: Mapping) -> tuple[str | None, str | None]:
+    """Return the set and the metric that have chosen the best network of a state's run."""
+    if OPTIONS in state:
+        return first_validation_set(state[OPTIONS]), next(iter(_metrics(state[OPTIONS])), None)
+    records = state.get("best_metric_results") or {}
+    first = next(iter(records), None)  # as earlier versions chose
+    return first, next(iter(records.get(first, {})), None)
 
 
 def _metrics(options: Mapping) -> Mapping:

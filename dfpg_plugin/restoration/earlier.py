@@ -14,12 +14,12 @@ class Source(NamedTuple):
     size: int | None  # bytes; None: the report is of an earlier version
 
 
-def read_earlier(folder: Path) -> dict[Path, Source]:
-    """Return the source of each result that a ``report*.json`` in ``folder`` names. Other JSON files are passed over.
+def read_earlier(folder: Path) -> dict[Path, set[Source]]:
+    """Return the sources of each result that a ``report*.json`` in ``folder`` names. Other JSON files are passed over.
 
     A report names results as its run was given them. Seen from another working directory they may not be found.
     """
-    found: dict[Path, Source] = {}
+    found: dict[Path, set[Source]] = {}
     for file in sorted(folder.glob("report*.json")):
         try:
             rows = read_json(file).get("files")
@@ -27,5 +27,6 @@ def read_earlier(folder: Path) -> dict[Path, Source]:
             continue
         for row in rows if isinstance(rows, list) else ():
             if isinstance(row, dict) and isinstance(row.get("output"), str) and isinstance(row.get("input"), str):
-                found[Path(row["output"]).resolve()] = Source(Path(row["input"]).name, row.get("input_bytes"))
+                source = Source(Path(row["input"]).name, row.get("input_bytes"))
+                found.setdefault(Path(row["output"]).resolve(), set()).add(source)
     return found

@@ -160,16 +160,15 @@ def plan_outputs(
     return jobs
 
 
-def _refuse_results_of_others(job: Job, earlier: Mapping[Path, Source]) -> None:
+def _refuse_results_of_others(job: Job, earlier: Mapping[Path, set[Source]]) -> None:
     """Raise UserError if an existing result is known to be another file's."""
-    source = earlier.get(job.output.resolve())
-    if source is None or not job.output.exists():
-        return
-    is_same = source.name == job.input.name and source.size in (None, job.input.stat().st_size)
-    if not is_same:
+    sources = earlier.get(job.output.resolve(), set())
+    own = {Source(job.input.name, size) for size in (None, job.input.stat().st_size)}
+    if sources and not sources & own and job.output.exists():
+        other = min(source.name for source in sources)
         raise UserError(
-            f"--skip-existing: {job.output} is there already, and was made from another {source.name}, not from "
-            f"{job.input}. Choose another folder with -o."
+            f"--skip-existing: {job.output} is there already, and was made from another {other}, not from "
+            f"{job.input} as it is now. Choose another folder with -o, or allow it: --overwrite."
         )
 
 

@@ -123,9 +123,7 @@ def set_aside(folder: Path, current_iter: int) -> Path | None:
 def _later_best(folder: Path, current_iter: int) -> list[Path]:
     """Return the best networks that were saved after a state. The state does not hold their metrics."""
     state = folder / STATES / f"{current_iter}.state"
-    if not state.exists():  # the state was saved in another folder
-        return []
-    written = state.stat().st_mtime_ns
+    written = state.stat().st_mtime_ns if state.exists() else 0  # 0: the state is of another run
     return [best for best in (folder / MODELS).glob("net_*_best.pth") if best.stat().st_mtime_ns > written]
 
 

@@ -19,6 +19,7 @@ from dfpg_plugin.options.checking import GIVEN, GROUND_TRUTH, metrics_of
 from dfpg_plugin.options.components import look_up
 from dfpg_plugin.options.reading import Options
 
+TRIED = ("basicsr", __name__.split(".")[0])  # packages whose metrics of one image are tried
 TRIAL_SIZE = 192  # px of each side; MS-SSIM needs at least 176
 
 
@@ -41,13 +42,17 @@ def check_metrics(opt: Options, dataset: object, name: str) -> None:
 
 
 def try_metrics(opt: Options) -> None:
-    """Measure two images of noise by every metric, to find mistakes now.
+    """Measure images of noise by every metric, to find mistakes now.
+
+    A metric of one image that another package brings is not tried: it may need a face, or a picture of something.
 
     Raises UserError, naming the metric, if weights are missing or do not fit, or if an option's value is wrong.
     """
     for key, metric in metrics_of(opt).items():
-        takes_ground_truth = _ground_truth_parameter(key, metric) is not None
-        _try(key, metric, _noise() if takes_ground_truth else _noise()[:1])
+        if _ground_truth_parameter(key, metric) is not None:
+            _try(key, metric, _noise())
+        elif METRIC_REGISTRY.get(metric["type"]).__module__.split(".")[0] in TRIED:
+            _try(key, metric, _noise()[:1])
 
 
 def _ground_truth_parameter(key: str, metric: Mapping) -> inspect.Parameter | None:

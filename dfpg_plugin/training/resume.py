@@ -10,7 +10,7 @@ from basicsr.utils import check_resume, get_root_logger
 
 from dfpg_plugin.checks import UserError, check_file
 from dfpg_plugin.files import whole_file
-from dfpg_plugin.models.best_network import BEST, best_iteration, first_validation_set
+from dfpg_plugin.models.best_network import BEST, best_iteration, forget_best
 from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.models.resuming import OPTIONS, with_given_options
 from dfpg_plugin.options.completing import RunOptions
@@ -75,26 +75,37 @@ def resume(model: BaseModel, state: dict) -> None:
 
 def set_aside_later(options: RunOptions, model: BaseModel, current_iter: int) -> None:
     """Move the checkpoints after ``current_iter`` to another folder: the run goes back and makes its own again."""
-    if options.rank == 0 and (folder := set_aside(options.folder, current_iter)) is not None:
+    if options.rank != 0:
+        return
+    folder = set_aside(options.folder, current_iter)
+    if folder is not None:
         get_root_logger().info(
             f"The run goes back to iteration {current_iter}. Its later checkpoints are now in {folder}."
         )
-        if (folder / MODELS / f"net_g_{BEST}.pth").exists():
-            _find_best_again(model, options.folder / MODELS)
+    origin = _run_of(Path(options.plain["path"]["resume_state"])) or options.folder
+    best_is_gone = folder is not None and (folder / MODELS / f"net_g_{BEST}.pth").exists()
+    if best_is_gone or origin.resolve() != options.folder.resolve():
+        _find_best_again(model, origin / MODELS, options.folder / MODELS)
 
 
-def _find_best_again(model: BaseModel, models: Path) -> None:
-    """Write ``net_g_best.pth`` anew, after a later one was set aside.
+def _run_of(state: Path) -> Path | None:
+    """Return the folder of the run that a state lies in, or None if it lies in no run's folder."""
+    return state.parent.parent if state.parent.name == STATES else None
 
-    The best network up to here is known by its iteration. Without its file, the next validation's is kept instead.
+
+def _find_best_again(model: BaseModel, origin: Path, models: Path) -> None:
+    """Write ``net_g_best.pth`` into ``models`` from the networks in ``origin``, the folder of the resumed run.
+
+    The best network so far is known by its iteration. If that network's file is gone, the best value is forgotten.
     """
     records = getattr(model, "best_metric_results", {})
     iteration = best_iteration(model.opt, records)
-    saved = models / f"net_g_{iteration}.pth"
+    saved = origin / f"net_g_{iteration}.pth"
     if saved.exists():
         with saved.open("rb") as source, whole_file(models / f"net_g_{BEST}.pth") as target:
             shutil.copyfileobj(source, target)
-    elif records.pop(first_validation_set(model.opt), None) is not None:
+    elif iteration is not None:
+        forget_best(model.opt, records)
         get_root_logger().info(
             f"The best network so far, of iteration {iteration}, is not there any more. The best of those to come is "
             "kept."
@@ -146,7 +157,8 @@ def _paths_of(opt: Options, state: dict, path: Path) -> dict:
             "earlier state by path:resume_state."
         )
     # a state of another run lies beside that run's networks
-    models = path.parent.parent / MODELS if path.parent.name == STATES else opt["path"]["models"]
+    run = _run_of(path)
+    models = opt["path"]["models"] if run is None else run / MODELS
     resumed = {**opt, "path": {**opt["path"], "resume_state": str(path), "models": str(models)}}
     check_resume(resumed, state["iter"])
     return {**resumed["path"], "models": opt["path"]["models"]}

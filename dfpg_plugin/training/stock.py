@@ -7,12 +7,11 @@ from copy import deepcopy
 
 import torch
 import yaml
-from basicsr.utils.dist_util import get_dist_info
+from basicsr.models.base_model import BaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from dfpg_plugin import compat
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.models.mended_model import MendedModel
 from dfpg_plugin.options.completing import Arguments, RunOptions, convert_whole_numbers
 from dfpg_plugin.options.keys import warn_of_idle_keys
 from dfpg_plugin.options.reading import Options, force, read_yaml
@@ -67,7 +66,7 @@ def _load_resume_state(opt: Options) -> dict | None:
     """
     state, paths = find_state(opt)
     opt["path"].update(paths)
-    if state is not None and get_dist_info()[0] == 0:
+    if state is not None:
         make_missing_folders(opt)
     return state
 
@@ -87,10 +86,9 @@ def _needed_keys(given: Options) -> Iterator[str]:
     yield from NEEDED
     yield from (f"datasets:train:{key}" for key in NEEDED_TO_LOAD)
     yield from (f"datasets:{key}:name" for key in given["datasets"])
-    if given.get("val") is not None:
+    if any(key.split("_")[0] == "val" for key in given["datasets"]):
         yield "val:save_img"
-    model = MODEL_REGISTRY.get(given["model_type"])
-    if not issubclass(model, MendedModel):
+    if MODEL_REGISTRY.get(given["model_type"]).setup_schedulers is BaseModel.setup_schedulers:
         yield "train:scheduler"
 
 

@@ -1,14 +1,17 @@
 """Images of another method, found by the blurred file's name."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from basicsr.data import build_dataset
 from basicsr.utils import get_root_logger
 
 from dfpg_plugin.checks import UserError
-from dfpg_plugin.evaluation.image_sources import RestoredFolder
+from dfpg_plugin.evaluation.image_sources import Batch, RestoredFolder
+from dfpg_plugin.evaluation.planning import plan_evaluation
 
 
 def write(folder: Path, names: dict[str, int]) -> None:
@@ -43,3 +46,22 @@ def test_a_folder_for_each_set_goes_first(tmp_path: Path, monkeypatch: pytest.Mo
     write(tmp_path, {"1.jpg": 3})
     with pytest.raises(UserError, match=r"1\.jpg and 1\.png could both be the image of one name"):
         RestoredFolder(str(tmp_path), "Other", ["1"])
+
+
+def test_faces_of_an_lmdb_are_named_by_their_whole_keys_before_and_after_reading(
+    command: Callable, tmp_path: Path
+) -> None:
+    for kind in ("gt", "lq"):
+        for person in ("s1", "s2"):
+            (tmp_path / kind / person).mkdir(parents=True)
+            picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / kind / person / "1.png"), picture)
+        assert command("prepare", "lmdb", tmp_path / kind, "-o", tmp_path / f"{kind}.lmdb") == 0
+    options = {
+        "name": "faces", "type": "FacePairDataset", "phase": "test", "scale": 1, "io_backend": {"type": "lmdb"},
+        "dataroot_gt": str(tmp_path / "gt.lmdb"), "dataroot_lq": str(tmp_path / "lq.lmdb"),
+    }  # fmt: skip
+    dataset = build_dataset(options)
+    for _ in range(2):  # BasicSR's data sets change their options when they read the first time
+        (plan,) = plan_evaluation({}, "blurred", [dataset], {}).sets
+        assert Batch.read(plan.dataset, [0, 1]).names == ["s1_1", "s2_1"]

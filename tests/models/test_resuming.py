@@ -215,10 +215,31 @@ def test_an_option_that_only_the_schedules_inner_phases_show_is_said(
     model = Rates(ADAM, {**schedule, "pct_start": 0.6})
     rates = resumed(model, saved(scheduler=schedule)).train(SAVED_AT + 1, 10)
     assert rates == Rates(ADAM, {**schedule, "pct_start": 0.6}).train(1, 10)[SAVED_AT:]
-    assert "in effect from now on: train:scheduler: other options of OneCycleLR." in log.text
+    assert "in effect from now on: train:scheduler: other options." in log.text
+    log.clear()
+    options = compared_options(Rates(ADAM, schedule).opt)
+    with_given_options(Rates(ADAM, {**schedule, "pct_start": 0.6}), {**saved(scheduler=schedule), OPTIONS: options})
+    assert "in effect from now on: train:scheduler:pct_start 0.3 -> 0.6." in log.text
 
 
 def test_a_schedule_that_ends_before_the_training_is_refused() -> None:
     with pytest.raises(UserError, match=r"^train:scheduler:total_steps: 8 is below total_iter, 10\. Set it to 10\."):
         Rates(ADAM, {"type": "OneCycleLR", "max_lr": 0.01, "total_steps": 8})
     Rates(ADAM, {"type": "OneCycleLR", "max_lr": 0.01, "total_steps": 9}).train(1, 10)
+    with pytest.raises(UserError, match=r"^train:scheduler:total_steps: 8 is below total_iter"):
+        Rates(ADAM, {"type": "OneCycleLR", "max_lr": 0.01, "epochs": 4, "steps_per_epoch": 2})
+
+
+def test_a_best_value_that_another_metric_or_set_chose_begins_anew(saved: Callable) -> None:
+    model = Rates(ADAM, STEPS, METRICS)
+    psnr, lpips = {"better": "higher", "val": 30.0, "iter": 4}, {"better": "lower", "val": 0.2, "iter": 2}
+    new = {"better": "higher", "val": float("-inf"), "iter": -1}
+    other_way = {"faces": {"lpips": lpips, "psnr": psnr}}  # a state of an earlier version, whose first metric was lpips
+    best = with_given_options(model, {**saved(), "best_metric_results": copy.deepcopy(other_way)})
+    assert best["best_metric_results"] == {"faces": {"psnr": new, "lpips": lpips}}
+    options = copy.deepcopy(compared_options(model.opt))
+    kept = {**saved(), "best_metric_results": copy.deepcopy(other_way), OPTIONS: options}
+    assert with_given_options(model, kept)["best_metric_results"] == {"faces": {"psnr": psnr, "lpips": lpips}}
+    options["datasets"] = {"val_0": {"name": "others"}, **options["datasets"]}
+    kept["best_metric_results"] = copy.deepcopy(other_way)
+    assert with_given_options(model, kept)["best_metric_results"] == {"faces": {"psnr": new, "lpips": lpips}}

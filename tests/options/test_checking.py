@@ -5,15 +5,17 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from basicsr.data import realesrgan_dataset
 from basicsr.data.single_image_dataset import SingleImageDataset
+from basicsr.metrics import calculate_metric
 from basicsr.models import realesrgan_model, realesrnet_model
-from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGISTRY
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 from kit import for_sr_model, write_yaml
 
 from dfpg_cli.run_options import read_options
-from dfpg_plugin.checks import UserError
+from dfpg_plugin.checks import UserError, check_border
 from dfpg_plugin.metrics.batches import better_by_default
 from dfpg_plugin.options.checking import check_options
 from dfpg_plugin.options.completing import Arguments, complete
@@ -601,8 +603,32 @@ def test_the_direction_of_niqe_has_to_be_said(demo_options: dict, tmp_path: Path
 
 
 def test_a_metric_of_one_image_is_tried_too() -> None:
-    with pytest.raises(UserError, match="val:metrics:m: "):
-        try_metrics({"val": {"metrics": {"m": {"type": "calculate_niqe", "crop_border": "4"}}}})
+    metric = {"type": "calculate_niqe", "crop_border": 0}
+    try_metrics({"val": {"metrics": {"m": metric}}})
+    with pytest.raises(UserError, match=r"val:metrics:m: .*str"):
+        try_metrics({"val": {"metrics": {"m": {**metric, "crop_border": "4"}}}})
+
+
+def test_a_metric_of_one_image_of_another_package_is_not_tried_on_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_a_face(img: object) -> float:
+        raise ValueError("no face")
+
+    monkeypatch.setitem(METRIC_REGISTRY._obj_map, "of_a_face", of_a_face)
+    try_metrics({"val": {"metrics": {"m": {"type": "of_a_face"}}}})
+
+
+@pytest.mark.parametrize(
+    ("sides", "fits"), [((96, 192), True), ((128, 191), False), ((96, 96), False), ((40, 400), False)]
+)
+def test_niqe_needs_two_blocks(sides: tuple[int, int], fits: bool) -> None:
+    metric = {"type": "calculate_niqe", "crop_border": 0}
+    image = np.random.default_rng(0).integers(0, 256, (*sides, 3), np.uint8)
+    if fits:
+        check_border(metric, *sides)
+        assert np.isfinite(calculate_metric({"img": image}, dict(metric)))
+        return
+    with pytest.raises(UserError, match="leaves less than two blocks of 96 px of an image of"):
+        check_border(metric, *sides)
 
 
 def test_an_average_without_a_value_is_none(demo_options: dict, tmp_path: Path) -> None:

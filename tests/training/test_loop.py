@@ -397,6 +397,18 @@ def test_another_run_goes_on_from_a_state_with_that_states_networks(
     assert [path.stem for path in sorted((whole / "training_states").glob("*.state"))] == ["2", "4", "6"]
 
 
+def test_another_run_begins_with_the_best_network_of_the_state_s_run(
+    command: Callable, option_file: Path, tmp_path: Path
+) -> None:
+    whole, forked = (tmp_path / "experiments" / name for name in ("small", "fork"))
+    assert command("train", "-opt", option_file, "--force_yml", "val:val_freq=1", "logger:save_checkpoint_freq=1") == 0
+    state = whole / "training_states" / "4.state"
+    best = torch.load(state, weights_only=True)["best_metric_results"]["ORL-val"]["psnr"]["iter"]
+    fork = ["name=fork", f"path:resume_state={state}", "train:total_iter=4"]
+    assert command("train", "-opt", option_file, "--force_yml", *fork) == 0
+    assert same(weights(forked, "net_g_best"), weights(whole, f"net_g_{best}"))
+
+
 def test_a_run_without_a_seed_keeps_the_seed_that_it_drew(
     command: Callable, demo_options: dict, option_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -151,10 +151,13 @@ def test_without_its_file_the_best_network_so_far_is_forgotten(tmp_path: Path, i
     if not is_there:
         (run / "models" / "net_g_2.pth").unlink()
     record = {"better": "higher", "val": 20.0, "iter": 2}
+    others = dict(record)
     opt = {"datasets": {"val": {"name": "faces"}}}
-    model = SimpleNamespace(opt=opt, best_metric_results={"faces": {"psnr": record}, "others": {"psnr": record}})
-    set_aside_later(SimpleNamespace(rank=0, folder=run), model, 4)
+    model = SimpleNamespace(opt=opt, best_metric_results={"faces": {"psnr": record}, "others": {"psnr": others}})
+    plain = {"path": {"resume_state": f"{run}/training_states/4.state"}}
+    set_aside_later(SimpleNamespace(rank=0, folder=run, plain=plain), model, 4)
     assert later.exists() == is_there
     if is_there:
         assert later.read_bytes() == (run / "models" / "net_g_2.pth").read_bytes()
-    assert list(model.best_metric_results) == (["faces", "others"] if is_there else ["others"])
+    of_first, of_others = (model.best_metric_results[name]["psnr"]["iter"] for name in ("faces", "others"))
+    assert (of_first, of_others) == (2 if is_there else -1, 2)
