@@ -425,6 +425,11 @@ def test_the_best_generator_is_kept_by_the_first_metric(tmp_path: Path) -> None:
     assert torch.load(best, weights_only=True)["params"]["up.bias"][0] == 0
 
 
+def test_whole_numbers_among_adam_s_betas_are_taken(tmp_path: Path) -> None:
+    model = build(tmp_path, optim_g={"type": "Adam", "lr": 1e-3, "betas": [0, 0.99]})
+    assert model.optimizers[0].param_groups[0]["betas"] == (0.0, 0.99)
+
+
 @pytest.mark.parametrize(("num_gpu", "flushed"), [(0, [True]), (1, [])])
 def test_denormal_numbers_are_zero_on_cpus_alone(monkeypatch: pytest.MonkeyPatch, num_gpu: int, flushed: list) -> None:
     class Built(Exception):  # noqa: N818
