@@ -86,7 +86,7 @@ def _needed_keys(given: Options) -> Iterator[str]:
     yield from NEEDED
     yield from (f"datasets:train:{key}" for key in NEEDED_TO_LOAD)
     yield from (f"datasets:{key}:name" for key in given["datasets"])
-    if any(key.split("_")[0] == "val" for key in given["datasets"]):
+    if given.get("val") is not None and any(key.split("_")[0] == "val" for key in given["datasets"]):
         yield "val:save_img"
     if MODEL_REGISTRY.get(given["model_type"]).setup_schedulers is BaseModel.setup_schedulers:
         yield "train:scheduler"

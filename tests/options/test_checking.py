@@ -575,6 +575,23 @@ def test_the_stock_loop_is_not_started_without_what_basicsr_has_no_default_for(
         train_stock(read_options(arguments, is_train=True, join_group=False), arguments)
 
 
+@pytest.mark.parametrize("lacking", ["val", "sets"])
+def test_the_stock_loop_needs_no_key_of_a_validation_that_it_does_not_make(
+    demo_options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    demo_options["val"].pop("save_img", None)
+    if lacking == "val":
+        demo_options["val"] = None
+    else:
+        del demo_options["datasets"]["val"]
+    monkeypatch.setattr("sys.argv", ["basicsr"])
+    monkeypatch.setattr("basicsr.train.train_pipeline", lambda root: started.append(root))
+    started: list[str] = []
+    arguments = Arguments(str(write_yaml(tmp_path / "t.yml", demo_options)))
+    train_stock(read_options(arguments, is_train=True, join_group=False), arguments)
+    assert len(started) == 1
+
+
 def test_the_stock_loop_is_not_started_without_a_schedule_for_a_model_of_basicsr(
     demo_options: dict, tmp_path: Path
 ) -> None:
