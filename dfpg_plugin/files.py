@@ -144,9 +144,7 @@ def put_in_place(temporary: Path, path: Path, replace: bool) -> None:
         return
     try:
         os.link(temporary, path)  # unlike a rename, a link never takes the place of a file
-    except FileExistsError:
-        raise TakenError(f"{path}: another run has written this file meanwhile. Choose another folder.") from None
-    except OSError:  # some file systems have no links
+    except OSError:  # the file is there, or the file system has no links
         if path.exists():
             raise TakenError(f"{path}: another run has written this file meanwhile. Choose another folder.") from None
         os.rename(temporary, path)

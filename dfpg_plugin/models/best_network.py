@@ -13,12 +13,15 @@ def first_validation_set(opt: Mapping) -> str | None:
 
 def forget_best(opt: Mapping, records: Mapping) -> None:
     """Change the records, so that the next value of the first metric on the first validation set is the best."""
-    record = next(iter(records.get(first_validation_set(opt), {}).values()), None)
-    if record is not None:
+    if (record := _record(opt, records)) is not None:
         record.update(val=float("-inf" if record["better"] == "higher" else "inf"), iter=-1)
 
 
 def best_iteration(opt: Mapping, records: Mapping) -> int | None:
     """Return the iteration of the best value, or None if there is no value yet. ``records``: BasicSR's best metrics."""
-    record = next(iter(records.get(first_validation_set(opt), {}).values()), None)
+    record = _record(opt, records)
     return None if record is None or record["iter"] < 0 else record["iter"]
+
+
+def _record(opt: Mapping, records: Mapping) -> dict | None:
+    return next(iter(records.get(first_validation_set(opt), {}).values()), None)

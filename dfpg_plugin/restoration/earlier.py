@@ -27,6 +27,7 @@ def read_earlier(folder: Path) -> dict[Path, set[Source]]:
             continue
         for row in rows if isinstance(rows, list) else ():
             if isinstance(row, dict) and isinstance(row.get("output"), str) and isinstance(row.get("input"), str):
-                source = Source(Path(row["input"]).name, row.get("input_bytes"))
+                size = row.get("input_bytes")
+                source = Source(Path(row["input"]).name, size if isinstance(size, int) else None)
                 found.setdefault(Path(row["output"]).resolve(), set()).add(source)
     return found

@@ -36,7 +36,7 @@ class FileReport:
     """What became of a file."""
 
     input: str
-    input_bytes: int | None = None
+    input_bytes: int | None = None  # the size of the input; None: the input was not tried
     output: str | None = None
     faces: list[FaceReport] = field(default_factory=list)  # for a video: the faces of its first listed_frames frames
     frames: int | None = None  # for a video

@@ -84,7 +84,8 @@ def set_aside_later(options: RunOptions, model: BaseModel, current_iter: int) ->
         )
     origin = _run_of(Path(options.plain["path"]["resume_state"])) or options.folder
     best_is_gone = folder is not None and (folder / MODELS / f"net_g_{BEST}.pth").exists()
-    if best_is_gone or origin.resolve() != options.folder.resolve():
+    is_another_runs = isinstance(model, MendedModel) and origin.resolve() != options.folder.resolve()
+    if best_is_gone or is_another_runs:  # BasicSR's own models keep no best network
         _find_best_again(model, origin / MODELS, options.folder / MODELS)
 
 

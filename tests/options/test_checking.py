@@ -621,7 +621,8 @@ def test_the_direction_of_niqe_has_to_be_said(demo_options: dict, tmp_path: Path
 
 def test_a_metric_of_one_image_is_tried_too() -> None:
     metric = {"type": "calculate_niqe", "crop_border": 0}
-    try_metrics({"val": {"metrics": {"m": metric}}})
+    for border in (0, 4):
+        try_metrics({"val": {"metrics": {"m": {**metric, "crop_border": border}}}})
     with pytest.raises(UserError, match=r"val:metrics:m: .*str"):
         try_metrics({"val": {"metrics": {"m": {**metric, "crop_border": "4"}}}})
 

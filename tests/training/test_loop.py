@@ -409,6 +409,21 @@ def test_another_run_begins_with_the_best_network_of_the_state_s_run(
     assert same(weights(forked, "net_g_best"), weights(whole, f"net_g_{best}"))
 
 
+def test_another_run_of_a_model_of_basicsr_has_no_best_network_which_would_never_change(
+    command: Callable, demo_options: dict, option_file: Path, tmp_path: Path
+) -> None:
+    options = for_sr_model(demo_options)
+    options["val"]["val_freq"] = 1
+    options["logger"]["save_checkpoint_freq"] = 1
+    options["train"]["total_iter"] = 2
+    file = write_yaml(option_file, options)
+    assert command("train", "-opt", file) == 0
+    fork = ["name=fork", f"path:resume_state={tmp_path}/experiments/small/training_states/1.state"]
+    assert command("train", "-opt", file, "--force_yml", *fork) == 0
+    models = {path.name for path in (tmp_path / "experiments" / "fork" / "models").iterdir()}
+    assert models == {"net_g_2.pth", "net_g_latest.pth"}
+
+
 def test_a_run_without_a_seed_keeps_the_seed_that_it_drew(
     command: Callable, demo_options: dict, option_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
