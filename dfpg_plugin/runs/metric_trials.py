@@ -20,7 +20,7 @@ from dfpg_plugin.options.components import look_up
 from dfpg_plugin.options.reading import Options
 
 TRIED = ("basicsr", __name__.split(".")[0])  # packages whose metrics of one image are tried
-TRIAL_SIZE = 192  # px of each side; MS-SSIM needs at least 176
+TRIAL_SIZE = 256  # px of each side; MS-SSIM needs at least 176, NIQE 192 inside its border
 
 
 def check_metrics(opt: Options, dataset: object, name: str) -> None:
@@ -33,7 +33,7 @@ def check_metrics(opt: Options, dataset: object, name: str) -> None:
         if parameter is not None and parameter.default is parameter.empty:
             comparing.append(key)
         elif parameter is not None:
-            _try(key, metric, 1)  # the metric's options tell whether the metric needs a ground truth
+            _try(key, metric, _noise()[:1])  # the metric's options tell whether the metric needs a ground truth
     if comparing:
         raise UserError(
             f"val:metrics: the data set {name} has no ground truth, without which {', '.join(comparing)} can't be "
@@ -50,9 +50,9 @@ def try_metrics(opt: Options) -> None:
     """
     for key, metric in metrics_of(opt).items():
         if _ground_truth_parameter(key, metric) is not None:
-            _try(key, metric, 2)
+            _try(key, metric, _noise())
         elif METRIC_REGISTRY.get(metric["type"]).__module__.split(".")[0] in TRIED:
-            _try(key, metric, 1)
+            _try(key, metric, _noise()[:1])
 
 
 def _ground_truth_parameter(key: str, metric: Mapping) -> inspect.Parameter | None:
@@ -60,14 +60,11 @@ def _ground_truth_parameter(key: str, metric: Mapping) -> inspect.Parameter | No
     return inspect.signature(function).parameters.get(GROUND_TRUTH)
 
 
-def _noise(count: int, border: object) -> NDArray[np.uint8]:
-    """Return images (count,H,W,3) of which TRIAL_SIZE px are left inside the border that the metric cuts off."""
-    side = TRIAL_SIZE + 2 * (border if isinstance(border, int) else 0)
-    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
+def _noise() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (2, TRIAL_SIZE, TRIAL_SIZE, 3), np.uint8)
 
 
-def _try(key: str, metric: Mapping, count: int) -> None:
-    images = _noise(count, metric.get("crop_border"))
+def _try(key: str, metric: Mapping, images: NDArray[np.uint8]) -> None:
     try:
         calculate_metric(dict(zip(GIVEN, images, strict=False)), metric)
     except torch.OutOfMemoryError:
